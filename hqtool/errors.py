@@ -1,0 +1,35 @@
+"""Errors a user meets: each says its cause and its remedy, and carries an exit status."""
+
+from __future__ import annotations
+
+
+class HqtoolError(Exception):
+    """Something the user can mend.
+
+    Args:
+        cause: one line, what is wrong and where.
+        remedy: one line, what to do about it.
+    """
+
+    exit_status = 3
+
+    def __init__(self, cause: str, remedy: str | None = None) -> None:
+        self.cause = cause
+        self.remedy = remedy
+        super().__init__(cause if remedy is None else f"{cause}\n{remedy}")
+
+    def __reduce__(self) -> tuple[type[HqtoolError], tuple[str, str | None]]:
+        """Pickle by cause and remedy: errors cross process boundaries."""
+        return type(self), (self.cause, self.remedy)
+
+
+class UsageError(HqtoolError):
+    """The command or the call was put wrongly: unknown name, value out of bounds."""
+
+    exit_status = 2
+
+
+class DataError(HqtoolError):
+    """A file or tensor is missing, broken or not what it should be."""
+
+    exit_status = 3

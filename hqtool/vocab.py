@@ -1,0 +1,134 @@
+"""The nouns of hqtool: small frozen values that every floor passes to the next."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # the bill of traffic needs these nouns, and no numpy
+    from numpy.typing import NDArray
+
+#: Tensor kinds in the order tables show them, with the paper's letter (section 3.1).
+TENSOR_KINDS: dict[str, str] = {
+    "output": "what the layer computes, Y",
+    "grad_input": "gradient with respect to the layer's input, G_X",
+    "input": "what the layer reads, X",
+    "grad_output": "gradient with respect to the layer's output, G_Y",
+    "weight": "the layer's weight, W",
+    "grad_weight": "gradient with respect to the weight, G_W",
+}
+
+
+class Range(NamedTuple):
+    """The real interval an estimator asks for, in the tensor's own unit."""
+
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """One (layer, tensor kind) whose tensor recurs every step."""
+
+    layer: str
+    tensor: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}/{self.tensor}"
+
+
+class Stats(NamedTuple):
+    """Exact statistics of one record's full tensor, over its finite values.
+
+    A float is NaN where the tensor has no finite value (`min_nonzero`: no nonzero one).
+    `std` is the population standard deviation; `l2` the Euclidean norm.
+    """
+
+    min: float
+    max: float
+    absmax: float
+    mean: float
+    std: float
+    l2: float
+    nzero: int
+    nnan: int
+    ninf: int
+    min_nonzero: float
+
+    @property
+    def range(self) -> Range | None:
+        """(min, max), eq. 1; None where the tensor has no finite value."""
+        return None if math.isnan(self.min) else Range(self.min, self.max)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """What was recorded of a site at one (step, micro-batch, call).
+
+    Args:
+        shape: the tensor's full shape, also where only a sample of its values was kept.
+        stats: exact, over the full tensor.
+        values: the tensor, in `shape`; where `sampled`, a 1-D uniform sample of it; or None.
+        loss_scale: factor the recorded gradient still carries (AMP); 1 where none.
+    """
+
+    step: int
+    micro: int
+    call: int
+    shape: tuple[int, ...]
+    stats: Stats
+    values: NDArray[Any] | None = None
+    sampled: bool = False
+    loss_scale: float = 1.0
+
+    @property
+    def numel(self) -> int:
+        """Number of elements of the full tensor."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums over a record's finite values x and their quantized values q: all a metric needs.
+
+    Args:
+        count: number of finite values.
+        nonzero: how many of them are not zero.
+        xx, qq, xq: Σx², Σq², Σxq.
+        err: Σ(x−q)², computed as such, never by subtracting the other sums.
+        saturated: values whose code before clipping lies outside the grid's codes.
+        underflowed: nonzero values whose code is zero's.
+
+    Under stochastic rounding every entry is the expectation over the rounding noise.
+    """
+
+    count: int
+    nonzero: int
+    xx: float
+    qq: float
+    xq: float
+    err: float
+    saturated: float
+    underflowed: float
+
+
+#: The moments of no values at all.
+NOTHING = Moments(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an estimator did at one record.
+
+    Args:
+        range: what quantizes this record; None where nothing finite was ever observed.
+        looked: it read this very tensor first, which makes the step dynamic.
+        evaluations: passes over the tensor a search needed beyond the look itself.
+        postponed: a look was due, but the record lacks what it needs (values).
+    """
+
+    range: Range | None
+    looked: bool
+    evaluations: int = 0
+    postponed: bool = False
