@@ -1,0 +1,31 @@
+"""Quantizing an array on a grid, in whatever array namespace it comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hqtool.core.grid import Grid
+
+
+def level_before_clipping(x: Any, grid: Grid, noise: Any = None, xp: Any = np) -> Any:
+    """The level k (code − zero point) of each value, before it is clipped to the grid.
+
+    Args:
+        x: array of any shape. hqtool's own analysis passes float64.
+        grid: with step > 0.
+        noise: None rounds to nearest, ties to even. Else uniform [0, 1) of x's shape:
+            stochastic rounding, floor(x/Δ + u). Noise is passed in, never drawn here.
+        xp: the namespace of x: numpy, torch, or any with round, floor and clip.
+    """
+    scaled = x / grid.step
+    return xp.round(scaled) if noise is None else xp.floor(scaled + noise)
+
+
+def quantize(x: Any, grid: Grid, noise: Any = None, xp: Any = np) -> Any:
+    """The grid's value for each value of x; arguments as `level_before_clipping`."""
+    if grid.step == 0:
+        return x * 0
+    level = level_before_clipping(x, grid, noise, xp)
+    return xp.clip(level, grid.first, grid.last) * grid.step

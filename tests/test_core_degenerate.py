@@ -1,0 +1,128 @@
+"""What cannot be computed is missing, never 0; what is defined by decree is as decreed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hqtool.core.grid import Format, Grid
+from hqtool.core.metrics import measure
+from hqtool.core.observation import Values
+from hqtool.core.stats import stats_of
+from hqtool.errors import UsageError
+from hqtool.vocab import Range
+
+ROUNDINGS = ["nearest", "stochastic"]
+
+
+def metrics(values, lo, hi, bits=8, scheme="asymmetric", rounding="nearest"):
+    grid = Format(bits, scheme).grid(Range(lo, hi))
+    return measure(Values(np.array(values, "f4")).moments([grid], rounding)[0])
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_all_zero(rounding):
+    for ends in ((0, 0), (-1, 1)):
+        assert metrics([0, 0, 0], *ends, rounding=rounding) == {
+            "mse": 0,
+            "sqnr_db": None,
+            "cosine": 1,
+            "norm_ratio": 1,
+            "saturation": 0,
+            "underflow": None,
+        }
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_empty_range_saturates_every_nonzero_value(rounding):
+    found = metrics([0, 1, -2, 0], 0, 0, rounding=rounding)
+    assert found == {
+        "mse": 5 / 4,
+        "sqnr_db": 0,
+        "cosine": 0,
+        "norm_ratio": 0,
+        "saturation": 0.5,
+        "underflow": 1,
+    }
+
+
+def test_nonzero_tensor_that_quantizes_to_nothing_has_cosine_0():
+    found = metrics([0.1, -0.1], -1, 1, bits=2, scheme="symmetric")
+    assert (found["cosine"], found["norm_ratio"], found["underflow"]) == (0, 0, 1)
+    assert found["saturation"] == 0
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_empty_and_non_finite_tensors_have_no_metric(rounding):
+    for values in ([], [math.nan], [math.inf, -math.inf]):
+        assert set(metrics(values, -1, 1, rounding=rounding).values()) == {None}
+
+
+def test_zero_error_has_no_sqnr():
+    found = metrics([0, 1, 2, 255], 0, 255)
+    assert (found["mse"], found["sqnr_db"], found["cosine"]) == (0, None, 1)
+
+
+def test_non_finite_values_are_left_out():
+    assert metrics([math.nan, 1, math.inf, 2], 0, 2) == metrics([1, 2], 0, 2)
+
+
+def test_one_sided_tensor_puts_zero_at_the_end_of_the_grid():
+    assert Format(8).grid(Range(3.0, 5.0)) == Grid(5 / 255, 0, 255)
+    assert Format(8).grid(Range(-5.0, -3.0)) == Grid(5 / 255, -255, 0)
+
+
+def test_zero_point_rounds_half_to_even():
+    """−lo/Δ = 0.5 → 0 and 1.5 → 2 (Δ = 1 at 2 bits)."""
+    assert Format(2).grid(Range(-0.5, 2.5)) == Grid(1.0, 0, 3)
+    assert Format(2).grid(Range(-1.5, 1.5)) == Grid(1.0, -2, 1)
+
+
+def test_range_wider_than_a_float64_can_say():
+    grid = Format(8).grid(Range(-1.5e308, 1.5e308))
+    assert grid.step == pytest.approx(1e308 / 85, rel=1e-12)
+
+
+def test_a_step_so_small_that_it_vanishes_quantizes_to_zero():
+    grid = Format(16).grid(Range(0.0, 5e-324))
+    assert grid.step == 0
+    assert metrics([1.0], 0.0, 5e-324, bits=16)["saturation"] == 1
+
+
+@pytest.mark.parametrize("bits", [-1, 0, 1, 17])
+def test_bits_out_of_bounds(bits):
+    with pytest.raises(UsageError, match="2 to 16"):
+        Format(bits)
+
+
+def test_unknown_scheme():
+    with pytest.raises(UsageError, match="asymmetric"):
+        Format(8, "lopsided")
+
+
+def test_stats_by_hand():
+    found = stats_of(np.array([[3.0, -4.0], [0.0, math.nan], [math.inf, 1e-3]], "f8"))
+    assert found.range == Range(-4, 3)
+    assert (found.absmax, found.nzero, found.nnan, found.ninf) == (4, 1, 1, 1)
+    assert found.min_nonzero == 1e-3
+    finite = [3, -4, 0, 1e-3]
+    mean = sum(finite) / 4
+    assert found.mean == pytest.approx(mean)
+    assert found.std == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in finite) / 4))
+    assert found.l2 == pytest.approx(math.sqrt(25 + 1e-6))
+
+
+def test_stats_of_nothing():
+    for nothing in (np.zeros((0, 3), "f4"), np.array([math.nan], "f4")):
+        found = stats_of(nothing)
+        assert found.range is None
+        assert math.isnan(found.mean)
+        assert math.isnan(found.min_nonzero)
+
+
+def test_stats_of_tiny_and_huge_values_do_not_under_or_overflow():
+    assert stats_of(np.full(4, 1e-200)).l2 == pytest.approx(2e-200)
+    assert stats_of(np.full(4, 1e200)).l2 == pytest.approx(2e200)
+    assert stats_of(np.array([-1e200, 1e200])).std == pytest.approx(1e200)

@@ -1,0 +1,181 @@
+"""Every metric of every path against plain Python floats, value by value."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hqtool.core.dense import dense_moments
+from hqtool.core.grid import Format
+from hqtool.core.metrics import measure
+from hqtool.core.observation import Values
+from hqtool.core.quantize import quantize
+from hqtool.core.sorted import SortedValues
+from hqtool.core.stats import finite_values
+from hqtool.vocab import Range
+
+RNG = np.random.default_rng(20211)
+N = 3000
+
+#: Name → tensor. Sizes are no multiples of the block, values of every kind training meets.
+TENSORS = {
+    "gaussian": RNG.standard_normal(N).astype("f4"),
+    "gradient": (RNG.laplace(size=N) * 1e-7).astype("f4"),
+    "after_relu": np.maximum(RNG.standard_normal(N), 0).astype("f4"),
+    "all_negative": -np.abs(RNG.standard_normal(N)).astype("f4"),
+    "whole": RNG.integers(-20, 20, N).astype("f4"),
+    "ties": (RNG.integers(-511, 512, N) / 2).astype("f4"),
+    "offset": (1000 + 1e-3 * RNG.standard_normal(N)).astype("f4"),
+    "outlier": np.append(RNG.standard_normal(N), 1e6).astype("f4"),
+    "float64": RNG.standard_normal(N),
+    "float16": RNG.standard_normal(N).astype("f2"),
+    "denormal": (RNG.standard_normal(N) * 1e-42).astype("f4"),
+    "huge": (RNG.standard_normal(N) * 1e37).astype("f4"),
+    "constant": np.full(100, 3.0, "f4"),
+    "one_element": np.array([2.5], "f4"),
+    "all_zero": np.zeros(10, "f4"),
+    "empty": np.zeros(0, "f4"),
+    "non_finite": np.array([np.nan, np.inf, -np.inf, 1, 2, 3, 0], "f4"),
+    "only_nan": np.full(4, np.nan, "f4"),
+    "matrix": RNG.standard_normal((30, 7)).astype("f4"),
+}
+
+#: Range as a share of (min, max): exact, clipping, too wide, one-sided, reversed sign, none.
+SHARES = [(1, 1), (0.5, 0.4), (1.3, 1.7), (0, 1), (1, 0), (0, 0)]
+
+
+def range_of(x, share):
+    kept = finite_values(x).astype(float)
+    lo, hi = (kept.min(), kept.max()) if kept.size else (-1.0, 1.0)
+    return Range(share[0] * lo, share[1] * hi)
+
+
+def assert_same(found, wanted):
+    for name, want in wanted.items():
+        got = found[name]
+        assert (got is None) == (want is None), (name, got, want)
+        if want is not None:
+            assert got == pytest.approx(want, rel=1e-6, abs=0), name
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+@pytest.mark.parametrize("name", TENSORS)
+def test_both_paths_equal_the_oracle(name, bits, scheme, rounding):
+    x = TENSORS[name]
+    for share in SHARES:
+        wanted = range_of(x, share)
+        truth = oracle.metrics(x.ravel(), *wanted, bits, scheme, rounding)
+        grid = Format(bits, scheme).grid(wanted)
+        assert_same(measure(Values(x).moments([grid], rounding)[0]), truth)
+        assert_same(measure(dense_moments(finite_values(x), grid, rounding)), truth)
+
+
+@pytest.mark.parametrize("bits", range(2, 17))
+def test_ties_go_to_even_on_both_paths(bits):
+    """Values halfway between levels of a grid whose Δ is exact, and their neighbours."""
+    grid = Format(bits).grid(Range(-1.0, 2.0**bits - 2))
+    assert grid.step == 1
+    half = np.arange(-3, 2.0 ** min(bits, 9), dtype="f8") + 0.5
+    x = np.concatenate([half, np.nextafter(half, -np.inf), np.nextafter(half, np.inf)])
+    by_hand = [min(max(round(v), grid.first), grid.last) for v in x.tolist()]
+    assert quantize(x, grid).tolist() == by_hand
+    truth = oracle.metrics(x, -1.0, 2.0**bits - 2, bits)
+    assert_same(measure(SortedValues(x).moments([grid])[0]), truth)
+
+
+def test_a_tie_only_the_division_decides():
+    """Thresholds must come from x/Δ as it rounds, not from (k−½)Δ as it rounds."""
+    for step_share, bits in itertools.product(np.linspace(0.1, 3, 200), (3, 8)):
+        grid = Format(bits).grid(Range(-step_share, 1.1 * step_share))
+        k = np.arange(grid.first - 1, grid.last + 2)
+        edges = (k + 0.5) * grid.step
+        x = np.concatenate([edges, np.nextafter(edges, 9e9), np.nextafter(edges, -9e9)])
+        fast, slow = SortedValues(x).moments([grid])[0], dense_moments(x, grid)
+        assert fast.saturated == slow.saturated
+        assert fast.qq == pytest.approx(slow.qq, rel=1e-12)
+
+
+def test_many_grids_at_once_answer_as_one_by_one():
+    x = TENSORS["gaussian"]
+    grids = [Format(b).grid(range_of(x, s)) for b in (2, 8, 16) for s in SHARES]
+    prepared = SortedValues(x)
+    assert prepared.moments(grids + grids) == [prepared.moments([g])[0] for g in grids + grids]
+
+
+@pytest.mark.parametrize("bits", [4, 8, 11, 16])
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1000.0])
+def test_large_tensors_keep_six_digits(bits, offset):
+    """A million values: prefix sums must not lose what the dense pass has."""
+    x = (offset + np.random.default_rng(5).standard_normal(1_000_003)).astype("f4")
+    grid = Format(bits).grid(Range(float(x.min()), 0.9 * float(x.max())))
+    fast, slow = SortedValues(x).moments([grid])[0], dense_moments(x, grid)
+    for name, value in measure(slow).items():
+        assert measure(fast)[name] == pytest.approx(value, rel=1e-6), name
+
+
+finite32 = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(finite32, min_size=1, max_size=40),
+    st.tuples(finite32, finite32),
+    st.integers(2, 16),
+    st.sampled_from(["asymmetric", "symmetric"]),
+)
+def test_properties_of_any_grid(values, ends, bits, scheme):
+    grid = Format(bits, scheme).grid(Range(min(ends), max(ends)))
+    x = np.sort(np.array(values, "f8"))
+    q = quantize(x, grid)
+    assert (np.diff(q) >= 0).all(), "monotone"
+    assert quantize(q, grid).tolist() == q.tolist(), "idempotent"
+    low, high = grid.first * grid.step, grid.last * grid.step
+    inside = (x >= low) & (x <= high)
+    assert (abs(x - q)[inside] <= grid.step / 2 * (1 + 1e-9)).all(), "within half a step"
+    assert set(np.sign(q)) <= set(np.sign(x)) | {0.0}, "no sign is turned"
+    levels = grid.last - grid.first + 1
+    assert levels == 2**bits - (scheme == "symmetric")
+    assert grid.first <= 0 <= grid.last
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(finite32, max_size=300), st.tuples(finite32, finite32), st.integers(2, 9))
+def test_sorted_equals_dense_on_anything(values, ends, bits):
+    x = np.array(values, "f4")
+    grid = Format(bits).grid(Range(min(ends), max(ends)))
+    fast, slow = SortedValues(x).moments([grid])[0], dense_moments(x, grid)
+    assert (fast.count, fast.nonzero) == (slow.count, slow.nonzero)
+    assert (fast.saturated, fast.underflowed) == (slow.saturated, slow.underflowed)
+    for name in ("xx", "qq", "xq", "err"):
+        assert getattr(fast, name) == pytest.approx(getattr(slow, name), rel=1e-6, abs=1e-30)
+
+
+def test_small_gradients_keep_their_accuracy():
+    """No floor on Δ: a Laplace tensor of scale 1e-7 is as good as one of scale 1."""
+    x = np.random.default_rng(0).laplace(size=100_000)
+    db = [
+        measure(Values(s * x).moments([Format(8).grid(Range(s * x.min(), s * x.max()))])[0])
+        for s in (1.0, 1e-7)
+    ]
+    assert db[0]["sqnr_db"] == pytest.approx(db[1]["sqnr_db"], abs=1e-6)
+    assert db[0]["sqnr_db"] > 30
+
+
+def test_quantize_is_the_same_in_torch():
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([TENSORS["float64"], np.arange(-5, 5) + 0.5])
+    noise = np.random.default_rng(3).random(x.size)
+    for scheme, u in itertools.product(("asymmetric", "symmetric"), (None, noise)):
+        grid = Format(4, scheme).grid(Range(-2.0, 1.5))
+        ours = quantize(x, grid, u)
+        theirs = quantize(
+            torch.from_numpy(x), grid, None if u is None else torch.from_numpy(u), xp=torch
+        )
+        assert theirs.numpy().tolist() == ours.tolist()
