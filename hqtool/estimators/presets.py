@@ -1,0 +1,72 @@
+"""The estimators by name. Each is a value; the docstring's first line is what `list` shows."""
+
+from __future__ import annotations
+
+import math
+
+from hqtool.estimators.composed import Composed, Fixed
+from hqtool.estimators.protocol import Estimator
+from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
+from hqtool.estimators.smoothing import Ema, Latest, WindowMax
+from hqtool.estimators.statistics import BestCosine, Deviations, MaxAbs, MinMax
+from hqtool.registry import Registry
+from hqtool.vocab import Range
+
+ESTIMATORS: Registry[Estimator] = Registry("estimator", group="hqtool.estimators")
+
+#: What `compare` runs where none is named: the paper's four.
+DEFAULTS = ("current", "running", "hindsight", "dsgc")
+
+
+@ESTIMATORS.register
+def current() -> Estimator:
+    """min-max of the tensor itself, read every step (eq. 1)"""
+    return Composed(MinMax(), Latest(), EveryStep())
+
+
+@ESTIMATORS.register
+def running(momentum: float = 0.9) -> Estimator:
+    """moving average of min-max, this step included (section 4.1)"""
+    return Composed(MinMax(), Ema(momentum), EveryStep())
+
+
+@ESTIMATORS.register
+def hindsight(momentum: float = 0.9) -> Estimator:
+    """moving average of min-max up to the previous step: static after step 0 (eq. 2, 3)"""
+    return Composed(MinMax(), Ema(momentum), PreviousStep())
+
+
+@ESTIMATORS.register
+def dsgc(interval: int = 100, tol: float = 1e-3) -> Estimator:
+    """clip ratio of best cosine, searched every `interval` steps, held between (section 5.1)"""
+    if not 1e-9 <= tol < 1:
+        raise ValueError(f"tol={tol:g} lies outside 1e-9…1")
+    return Composed(BestCosine(tol), Latest(), EveryInterval(interval))
+
+
+@ESTIMATORS.register
+def fixed(lo: float, hi: float) -> Estimator:
+    """a given range, never a look (DoReFa, [24])"""
+    if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
+        raise ValueError(f"lo={lo:g}, hi={hi:g} is no range")
+    return Fixed(Range(lo, hi))
+
+
+@ESTIMATORS.register
+def maxabs(momentum: float = 0.9) -> Estimator:
+    """moving average of max|x|, this step included; meant for --scheme symmetric ([23])"""
+    return Composed(MaxAbs(), Ema(momentum), EveryStep())
+
+
+@ESTIMATORS.register
+def std(k: float = 3.0, momentum: float = 0.9) -> Estimator:
+    """moving average of k standard deviations either side of 0, this step included ([15])"""
+    if not 0 < k < math.inf:
+        raise ValueError(f"k={k:g} is not positive")
+    return Composed(Deviations(k), Ema(momentum), EveryStep())
+
+
+@ESTIMATORS.register
+def delayed(window: int = 16) -> Estimator:
+    """largest max|x| of the last `window` steps, this one left out: FP8 delayed scaling"""
+    return Composed(MaxAbs(), WindowMax(window), PreviousStep())

@@ -1,0 +1,247 @@
+"""Estimators by hand-derived numbers, against exhaustive search, and all against one contract."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hqtool.core.grid import Format
+from hqtool.core.metrics import cosine
+from hqtool.core.observation import Observation, Values
+from hqtool.core.search import LIMIT, golden_section
+from hqtool.core.stats import stats_of
+from hqtool.errors import UsageError
+from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.estimators.protocol import State, decide
+from hqtool.vocab import Range
+
+RNG = np.random.default_rng(7)
+BUILT_IN = ["current", "running", "hindsight", "dsgc", "fixed", "maxabs", "std", "delayed"]
+SPECS = ["fixed:lo=-1,hi=2" if name == "fixed" else name for name in BUILT_IN]
+
+
+def observe(x, bits=8, scheme="asymmetric", values=True):
+    x = np.asarray(x, "f8")
+    return Observation(stats_of(x), Format(bits, scheme), Values(x) if values else None)
+
+
+def run(spec, tensors, **how):
+    """The decisions of one estimator over a site's tensors; None stands for no values."""
+    estimator, state, decisions = ESTIMATORS.parse(spec).value, State(), []
+    for tensor in tensors:
+        obs = tensor if isinstance(tensor, Observation) else observe(tensor, **how)
+        decision, state = decide(estimator, state, obs)
+        decisions.append(decision)
+    return decisions
+
+
+TENSORS = [[-1, 2], [-3, 1], [0, 5], [-2, -1]]
+
+
+def test_current_by_hand():
+    found = run("current", TENSORS)
+    assert [d.range for d in found] == [(-1, 2), (-3, 1), (0, 5), (-2, -1)]
+    assert all(d.looked and d.evaluations == 0 for d in found)
+
+
+def test_running_by_hand():
+    """η weighs the old value: r1 = .25·(−3, 1) + .75·(−1, 2)."""
+    found = run("running:momentum=0.75", TENSORS)
+    assert [d.range for d in found] == [
+        (-1, 2),
+        (-1.5, 1.75),
+        (-1.125, 2.5625),
+        (-1.34375, 1.671875),
+    ]
+    assert all(d.looked for d in found)
+
+
+def test_hindsight_by_hand():
+    found = run("hindsight:momentum=0.75", TENSORS)
+    assert [d.range for d in found] == [(-1, 2), (-1, 2), (-1.5, 1.75), (-1.125, 2.5625)]
+    assert [d.looked for d in found] == [True, False, False, False]
+
+
+@given(
+    st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=4), min_size=2, max_size=12),
+    st.floats(0, 1),
+)
+def test_hindsight_at_t_is_running_at_t_minus_1(tensors, momentum):
+    lagging = run(f"hindsight:momentum={momentum}", tensors)
+    leading = run(f"running:momentum={momentum}", tensors)
+    assert [d.range for d in lagging[1:]] == [d.range for d in leading[:-1]]
+
+
+def test_maxabs_and_std_by_hand():
+    assert [d.range for d in run("maxabs:momentum=0.5", TENSORS[:2])] == [(-2, 2), (-2.5, 2.5)]
+    found = run("std:k=2,momentum=0.5", [[-1, 1], [-3, 3]])
+    assert [d.range for d in found] == [(-2, 2), (-4, 4)]
+
+
+def test_delayed_is_the_window_maximum_of_earlier_steps():
+    found = run("delayed:window=2", [[1.0], [-4.0], [2.0], [1.0], [1.0]])
+    assert [d.range.hi for d in found] == [1, 1, 4, 4, 2]
+    assert [d.looked for d in found] == [True, False, False, False, False]
+
+
+def test_fixed_never_looks():
+    assert {(d.range, d.looked) for d in run("fixed:lo=-1,hi=2", TENSORS)} == {((-1, 2), False)}
+
+
+def exhaustive(x, bits, scheme="asymmetric", ratios=4000):
+    obs = observe(x, bits, scheme)
+    full = obs.stats.range
+    candidates = np.linspace(1, 0, ratios, endpoint=False)
+    return max(cosine(obs.moments(Range(a * full.lo, a * full.hi))) for a in candidates)
+
+
+@pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_dsgc_finds_the_best_cosine(bits, scheme):
+    x = RNG.laplace(size=4000)
+    (found,) = run("dsgc", [x], bits=bits, scheme=scheme)
+    reached = cosine(observe(x, bits, scheme).moments(found.range))
+    assert found.range.hi / x.max() == pytest.approx(found.range.lo / x.min())
+    assert 1 - reached <= 1.02 * (1 - exhaustive(x, bits, scheme))
+
+
+def test_dsgc_is_never_worse_than_current_where_it_searches():
+    for bits in (2, 3, 4, 8):
+        for x in (RNG.standard_normal(500), RNG.random(500), np.array([1.0, 1.001, -7])):
+            obs = observe(x, bits)
+            (searched,), (full,) = run("dsgc", [x], bits=bits), run("current", [x], bits=bits)
+            assert cosine(obs.moments(searched.range)) >= cosine(obs.moments(full.range))
+
+
+def test_dsgc_searches_at_its_interval_and_holds_between():
+    tensors = [RNG.laplace(size=300) * (1 + t) for t in range(7)]
+    found = run("dsgc:interval=3", tensors)
+    assert [d.looked for d in found] == [True, False, False, True, False, False, True]
+    assert [d.evaluations > 0 for d in found] == [d.looked for d in found]
+    assert found[0].range == found[1].range == found[2].range != found[3].range
+
+
+def test_dsgc_search_without_values_happens_at_the_next_step_that_has_them():
+    tensors = [RNG.laplace(size=300) for _ in range(6)]
+    kept = [True, True, False, False, True, True]
+    seen = [observe(x, values=keep) for x, keep in zip(tensors, kept, strict=True)]
+    found = run("dsgc:interval=2", seen)
+    assert [d.looked for d in found] == [True, False, False, False, True, False]
+    assert [d.postponed for d in found] == [False, False, True, True, False, False]
+    assert found[3].range == found[0].range
+
+
+def test_dsgc_tolerance_is_relative():
+    """A maximum at 1e-4 is found to a share of itself, which an absolute 1e-3 would miss."""
+    best, evaluations = golden_section(lambda a: -abs(math.log(a / 1e-4)), 1e-3)
+    assert best == pytest.approx(1e-4, rel=1e-3)
+    assert evaluations < 50
+
+
+def test_golden_section_keeps_the_end_and_ends_at_all():
+    assert golden_section(lambda a: a, 1e-3)[0] == 1.0
+    assert golden_section(lambda a: 0.0, 1e-3)[0] == 1.0
+    assert golden_section(lambda a: -a, 1e-3)[1] == LIMIT
+    counted = []
+    _, evaluations = golden_section(lambda a: counted.append(a) or -((a - 0.3) ** 2), 1e-3)
+    assert evaluations == len(counted)
+
+
+def test_nothing_finite_teaches_nothing():
+    tensors = [[math.nan], [1.0, -1.0], [math.inf], [2.0, -2.0]]
+    for name in ("running", "hindsight"):
+        found = run(f"{name}:momentum=0.5", tensors)
+        assert found[0].range is None
+        assert found[2].range == (-1, 1)
+    assert run("hindsight:momentum=0.5", tensors)[1].looked
+
+
+# --- the contract of every estimator, new ones included -----------------------------------------
+
+
+def test_the_roster_is_complete():
+    assert [entry.name for entry in ESTIMATORS][: len(BUILT_IN)] == BUILT_IN
+    assert set(DEFAULTS) <= set(BUILT_IN)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_round_trip_through_json(spec):
+    choice = ESTIMATORS.parse(spec)
+    again = ESTIMATORS.from_json(json.loads(json.dumps(choice.to_json())))
+    assert again == choice
+    assert again.value == choice.value
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_state_is_frozen_and_replay_repeatable(spec):
+    estimator = ESTIMATORS.parse(spec).value
+    first = State()
+    obs = observe([1.0, -2.0])
+    once, twice = decide(estimator, first, obs), decide(estimator, first, obs)
+    assert once == twice
+    assert first == State()
+    hash(once[1])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("x", [[], [0.0, 0.0], [3.0], [math.nan, 1.0], [-1.0, -2.0], [5e-324]])
+def test_degenerate_tensors_are_survived(spec, x):
+    for decision in run(spec, [x, x, x]):
+        if decision.range is not None:
+            assert math.isfinite(decision.range.lo)
+            assert decision.range.lo <= decision.range.hi
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_an_estimator_that_does_not_look_does_not_know_the_tensor(spec):
+    """Up to its last look the range may depend on the tensor; without one it must not."""
+    before = [RNG.standard_normal(50) for _ in range(3)]
+    one, other = (run(spec, [*before, x])[-1] for x in ([1.0, -1.0], [900.0, -7.0]))
+    assert one.looked == other.looked
+    assert one.looked or one.range == other.range
+
+
+def test_every_summary_is_one_line_and_names_no_class():
+    for entry in ESTIMATORS:
+        assert entry.summary
+        assert "\n" not in entry.summary
+
+
+# --- specs --------------------------------------------------------------------------------------
+
+
+def test_a_spec_is_echoed_and_completed():
+    choice = ESTIMATORS.parse("dsgc:interval=10")
+    assert (choice.label, choice.name) == ("dsgc:interval=10", "dsgc")
+    assert choice.parameters == {"interval": 10, "tol": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("hindsigth", "did you mean 'hindsight'"),
+        ("", "unknown estimator"),
+        ("hindsight:momentum=1.5", "outside 0…1"),
+        ("hindsight:momentum=nan", "outside 0…1"),
+        ("hindsight:momentum=fast", "no number"),
+        ("hindsight:pace=1", "no parameter 'pace'"),
+        ("hindsight:0.9", "key=value"),
+        ("dsgc:interval=0", "less than 1"),
+        ("dsgc:interval=2.5", "no whole number"),
+        ("dsgc:tol=0", "outside"),
+        ("fixed", "lacks lo"),
+        ("fixed:lo=1,hi=-1", "no range"),
+        ("fixed:lo=-inf,hi=1", "no range"),
+        ("std:k=0", "not positive"),
+        ("delayed:window=0", "less than 1"),
+    ],
+)
+def test_wrong_specs_say_what_is_wrong(spec, words):
+    with pytest.raises(UsageError) as caught:
+        ESTIMATORS.parse(spec)
+    assert words in f"{caught.value.cause} {caught.value.remedy}"
