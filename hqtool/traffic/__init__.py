@@ -1,0 +1,1 @@
+"""What a layer moves through memory: element counts, bills in bits, layer specs (section 6)."""

@@ -1,0 +1,374 @@
+"""Layers as the bill sees them: geometry in, element counts of W, X and Y out.
+
+A new layer type is one count function and one row of `OPS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from hqtool.errors import DataError
+
+#: The largest whole number a table may hold: every JSON reader keeps it exactly.
+LARGEST = 2**53
+
+
+class Counts(NamedTuple):
+    """Elements of a layer's tensors; `input` and `output` include the batch.
+
+    Args:
+        weight: elements of W, without biases.
+        input: elements of X.
+        output: elements of Y.
+    """
+
+    weight: int
+    input: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's geometry, in PyTorch's words; `layer_from_json` makes checked ones.
+
+    Args:
+        name: the module's qualified name.
+        op: a key of `OPS`.
+        in_channels, out_channels: for `linear`, its features.
+        input: spatial size of X; for `linear`, the number of positions.
+        kernel, stride, dilation, output_padding: one per spatial dimension; empty where the op
+            has none.
+        padding: per side, one per spatial dimension; or "same".
+        repeat: how many such layers there are; bills are multiplied by it, counts are not.
+        batch: N, the number of samples.
+    """
+
+    name: str
+    op: str
+    in_channels: int
+    out_channels: int
+    input: tuple[int, ...]
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] | str = ()
+    dilation: tuple[int, ...] = ()
+    output_padding: tuple[int, ...] = ()
+    groups: int = 1
+    repeat: int = 1
+    batch: int = 1
+
+    def counts(self) -> Counts:
+        """Elements of W, X and Y of one such layer.
+
+        Raises:
+            DataError: the geometry is impossible; names the layer and the key.
+        """
+        return OPS[self.op].count(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The layer-spec keys of this op plus `batch`; `layer_from_json` reads them back."""
+        values = {key: getattr(self, key) for key in OPS[self.op].keys}
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+    def wrong(self, key: str, cause: str, remedy: str) -> DataError:
+        """The error that says what is wrong with one key of this layer."""
+        return _wrong(_label(self.name), key, cause, remedy)
+
+
+def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> Layer:
+    """Check one table of layer-spec keys and make the layer of it.
+
+    Args:
+        mapping: a parsed table; sizes are whole numbers or lists of them.
+        batch: N where the table has no `batch` of its own.
+        unnamed: what errors call a layer that has no name.
+
+    Raises:
+        DataError: a key is unknown, missing or of the wrong type, or the shape is impossible;
+            names the layer and the key.
+    """
+    table = Table(mapping, _label(Table(mapping, unnamed).text("name")))
+    table.only(key for op in OPS.values() for key in op.keys)
+    op_name = table.choice("op", OPS)
+    op = OPS[op_name]
+    table.only(op.keys, f"{op_name} takes no such key")
+    defaults = {**op.keys, "batch": batch}
+    layer = Layer(**{key: _value(table, key, defaults[key], op.dims) for key in defaults})
+    layer.counts()  # raises where the shape is impossible
+    return layer
+
+
+def _value(table: Table, key: str, default: object, dims: int | None) -> Any:
+    if key in ("name", "op"):
+        return table.text(key)
+    if key == "padding" and isinstance(table.get(key, default), str):
+        return _named_padding(table, default, dims)
+    if key in _SMALLEST_SIZE:
+        return table.sizes(key, dims, default, _SMALLEST_SIZE[key])
+    return table.integer(key, default)
+
+
+def _named_padding(table: Table, default: object, dims: int | None) -> tuple[int, ...] | str:
+    """Keep "same"; write "valid" as the zeros it stands for."""
+    name = table.get("padding", default)
+    if name not in ("same", "valid"):
+        remedy = 'write "same", "valid", a number or a list of numbers'
+        raise table.wrong("padding", f"{_shown(name)} is unknown", remedy)
+    return "same" if name == "same" else (0,) * (dims or 1)
+
+
+# --- counting -----------------------------------------------------------------------------------
+
+
+def count_linear(layer: Layer) -> Counts:
+    """W = C_out·C_in, X = N·positions·C_in, Y = N·positions·C_out elements."""
+    return _dense(layer, layer.input)
+
+
+def count_conv(layer: Layer) -> Counts:
+    """W = C_out·(C_in/groups)·Πk, X = N·C_in·Πsize, Y = N·C_out·Πsize_o elements (eq. 4).
+
+    Raises:
+        DataError: channels do not divide into groups, "same" with a stride, or no output.
+    """
+    return _dense(layer, _conv_output(layer))
+
+
+def count_conv_transpose(layer: Layer) -> Counts:
+    """As `count_conv`, with the output size of a transposed convolution.
+
+    Raises:
+        DataError: channels do not divide into groups, padding "same", no output, or an output
+            padding that neither stride nor dilation exceeds.
+    """
+    return _dense(layer, _conv_transpose_output(layer))
+
+
+def _dense(layer: Layer, output: tuple[int, ...]) -> Counts:
+    """Every output channel reads the input channels of its group through one kernel each."""
+    weight = layer.out_channels * _channels_per_group(layer) * math.prod(layer.kernel)
+    samples_in = layer.batch * math.prod(layer.input)
+    samples_out = layer.batch * math.prod(output)
+    return Counts(weight, samples_in * layer.in_channels, samples_out * layer.out_channels)
+
+
+def _channels_per_group(layer: Layer) -> int:
+    for key in ("in_channels", "out_channels"):
+        channels = getattr(layer, key)
+        if channels % layer.groups:
+            cause = f"{channels} channels do not divide into groups = {layer.groups}"
+            raise layer.wrong(key, cause, f"make {key} a multiple of groups")
+    return layer.in_channels // layer.groups
+
+
+def _conv_output(layer: Layer) -> tuple[int, ...]:
+    if isinstance(layer.padding, str):
+        return _same_output(layer)
+    padded = tuple(x + 2 * p for x, p in zip(layer.input, layer.padding, strict=True))
+    spans = _spans(layer)
+    if any(span > size for span, size in zip(spans, padded, strict=True)):
+        cause = f"the kernel spans {_times(spans)}, more than the padded input's {_times(padded)}"
+        raise layer.wrong("kernel", cause, "make kernel or dilation smaller, or input larger")
+    axes = zip(padded, spans, layer.stride, strict=True)
+    return tuple((size - span) // stride + 1 for size, span, stride in axes)
+
+
+def _same_output(layer: Layer) -> tuple[int, ...]:
+    if set(layer.stride) != {1}:
+        cause = f'"same" (the default) needs stride 1, not {_times(layer.stride)}'
+        raise layer.wrong("padding", cause, "write the padding as a number or a list")
+    return layer.input
+
+
+def _conv_transpose_output(layer: Layer) -> tuple[int, ...]:
+    if isinstance(layer.padding, str):
+        cause = f'{layer.op} takes no padding "{layer.padding}"'
+        raise layer.wrong("padding", cause, "write the padding as a number or a list")
+    extras = _output_padding(layer)
+    axes = zip(layer.input, layer.stride, layer.padding, _spans(layer), extras, strict=True)
+    output = tuple((x - 1) * s - 2 * p + span + extra for x, s, p, span, extra in axes)
+    if min(output) < 1:
+        cause = f"leaves an output of {_times(output)}"
+        raise layer.wrong("padding", cause, "make padding smaller, or input or kernel larger")
+    return output
+
+
+def _output_padding(layer: Layer) -> tuple[int, ...]:
+    axes = zip(layer.output_padding, layer.stride, layer.dilation, strict=True)
+    if any(extra >= max(stride, dilation) for extra, stride, dilation in axes):
+        cause = f"{_times(layer.output_padding)} is below neither stride nor dilation"
+        raise layer.wrong("output_padding", cause, "make output_padding smaller than stride")
+    return layer.output_padding
+
+
+def _spans(layer: Layer) -> tuple[int, ...]:
+    """How many input elements one kernel reaches over, per dimension."""
+    return tuple(d * (k - 1) + 1 for k, d in zip(layer.kernel, layer.dilation, strict=True))
+
+
+def _times(sizes: Iterable[int]) -> str:
+    return "×".join(map(str, sizes))
+
+
+# --- reading tables -----------------------------------------------------------------------------
+
+
+class Table:
+    """A parsed table, read key by key: whatever is wrong is a DataError that says where.
+
+    Args:
+        value: what a parser found where a table belongs.
+        where: what errors call this table.
+
+    Raises:
+        DataError: `value` is no table.
+    """
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, Mapping):
+            cause = f"{where}: {_shown(value)} is not a table"
+            raise DataError(cause, "write a table of keys and values")
+        self._where = where
+        self._values = value
+
+    def only(self, known: Iterable[str], cause: str = "unknown key") -> None:
+        """Raise DataError at the first key that is not one of `known`."""
+        names = list(dict.fromkeys(known))
+        for key in self._values:
+            if key not in names:
+                raise self.wrong(key, cause, _hint(key, names))
+
+    def get(self, key: str, default: object = None) -> object:
+        """The raw value; DataError where it is missing and has no default."""
+        if key not in self._values and default is None:
+            raise self.wrong(key, "missing", f"add the key {key}")
+        return self._values.get(key, default)
+
+    def text(self, key: str) -> str:
+        """A non-empty string, or DataError."""
+        value = self.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(key, f"{_shown(value)} is not a text", "write a quoted text")
+        return value
+
+    def choice(self, key: str, known: Iterable[str]) -> str:
+        """A string that is one of `known`, or DataError."""
+        value, names = self.text(key), list(known)
+        if value not in names:
+            raise self.wrong(key, f"{_shown(value)} is unknown", _hint(value, names))
+        return value
+
+    def integer(self, key: str, default: object = None, low: int = 1, high: int = LARGEST) -> int:
+        """A whole number from `low` to `high`, or DataError; True, 3.0 and NaN are none."""
+        return self._whole(key, self.get(key, default), low, high)
+
+    def sizes(
+        self, key: str, dims: int | None, default: object = None, low: int = 1
+    ) -> tuple[int, ...]:
+        """Whole numbers, one per dimension; a single one serves all `dims` (None: any number).
+
+        Raises:
+            DataError: missing, not whole numbers, below `low`, or a list of the wrong length.
+        """
+        value = self.get(key, default)
+        values = value if isinstance(value, (list, tuple)) else [value] * (dims or 1)
+        if len(values) != (dims or len(values)) or not values:
+            cause = f"{len(values)} numbers, not {dims or '1 or more'}"
+            raise self.wrong(key, cause, "write one number, or a list with one per dimension")
+        return tuple(self._whole(key, size, low) for size in values)
+
+    def wrong(self, key: str, cause: str, remedy: str) -> DataError:
+        """The error that says what is wrong with one key of this table."""
+        return _wrong(self._where, key, cause, remedy)
+
+    def _whole(self, key: str, value: object, low: int, high: int = LARGEST) -> int:
+        if type(value) is int and low <= value <= high:
+            return value
+        span = f"from {low} to {'2^53' if high == LARGEST else high}"
+        cause = f"{_shown(value)} is not a whole number {span}"
+        raise self.wrong(key, cause, f"write a whole number {span}, without quotes or point")
+
+
+def _wrong(where: str, key: str, cause: str, remedy: str) -> DataError:
+    return DataError(f"{where}, key {key!r}: {cause}", remedy)
+
+
+def _shown(value: object) -> str:
+    """A value in one short line; Python will not print thousands of digits."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def _label(name: str) -> str:
+    return f"layer {name!r}"
+
+
+def _hint(word: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"use one of: {', '.join(known)}"
+
+
+# --- the tables ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A layer type.
+
+    Args:
+        count: geometry to elements of W, X and Y; raises DataError on an impossible shape.
+        dims: spatial dimensions; None where `input` may have any number.
+        keys: the layer-spec keys it takes, each with its default; None: must be given.
+    """
+
+    count: Callable[[Layer], Counts]
+    dims: int | None
+    keys: Mapping[str, object]
+
+
+_LINEAR: dict[str, object] = {
+    "name": None,
+    "op": None,
+    "in_channels": None,
+    "out_channels": None,
+    "input": 1,
+    "repeat": 1,
+    "batch": 1,
+}
+_CONV = _LINEAR | {
+    "input": None,
+    "kernel": None,
+    "stride": 1,
+    "padding": "same",
+    "dilation": 1,
+    "groups": 1,
+}
+_CONV_TRANSPOSE = _CONV | {"padding": 0, "output_padding": 0}
+
+#: Every layer type the bill knows, by the name a layer spec gives it.
+OPS: dict[str, Op] = {
+    "conv1d": Op(count_conv, 1, _CONV),
+    "conv2d": Op(count_conv, 2, _CONV),
+    "conv3d": Op(count_conv, 3, _CONV),
+    "conv_transpose1d": Op(count_conv_transpose, 1, _CONV_TRANSPOSE),
+    "conv_transpose2d": Op(count_conv_transpose, 2, _CONV_TRANSPOSE),
+    "conv_transpose3d": Op(count_conv_transpose, 3, _CONV_TRANSPOSE),
+    "linear": Op(count_linear, None, _LINEAR),
+}
+
+#: Keys that hold one size per dimension, with the smallest size allowed.
+_SMALLEST_SIZE = {
+    "input": 1,
+    "kernel": 1,
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "output_padding": 0,
+}
