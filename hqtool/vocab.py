@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # the bill of traffic needs these nouns, and no numpy
+    import numpy as np
     from numpy.typing import NDArray
 
 #: Tensor kinds in the order tables show them, with the paper's letter (section 3.1).
@@ -88,15 +89,16 @@ class Record:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Moments:
     """Sums over a record's finite values x and their quantized values q: all a metric needs.
 
     Args:
         count: number of finite values.
         nonzero: how many of them are not zero.
-        xx, qq, xq: Σx², Σq², Σxq.
-        err: Σ(x−q)², computed as such, never by subtracting the other sums.
+        xx: Σx².
+        qq, xq: Σq² and Σxq, one entry a grid, as all that follow.
+        err: Σ(x−q)², computed as such where subtracting the other sums would lose its digits.
         saturated: values whose code before clipping lies outside the grid's codes.
         underflowed: nonzero values whose code is zero's.
 
@@ -106,15 +108,11 @@ class Moments:
     count: int
     nonzero: int
     xx: float
-    qq: float
-    xq: float
-    err: float
-    saturated: float
-    underflowed: float
-
-
-#: The moments of no values at all.
-NOTHING = Moments(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    qq: NDArray[np.float64]
+    xq: NDArray[np.float64]
+    err: NDArray[np.float64]
+    saturated: NDArray[np.float64]
+    underflowed: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def exhaustive(x, bits, scheme="asymmetric", ratios=4000):
     obs = observe(x, bits, scheme)
     full = obs.stats.range
     candidates = np.linspace(1, 0, ratios, endpoint=False)
-    return max(cosine(obs.moments(Range(a * full.lo, a * full.hi))) for a in candidates)
+    return cosine(obs.moments([Range(a * full.lo, a * full.hi) for a in candidates])).max()
 
 
 @pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
@@ -105,7 +105,7 @@ def exhaustive(x, bits, scheme="asymmetric", ratios=4000):
 def test_dsgc_finds_the_best_cosine(bits, scheme):
     x = RNG.laplace(size=4000)
     (found,) = run("dsgc", [x], bits=bits, scheme=scheme)
-    reached = cosine(observe(x, bits, scheme).moments(found.range))
+    reached = cosine(observe(x, bits, scheme).moments([found.range]))[0]
     assert found.range.hi / x.max() == pytest.approx(found.range.lo / x.min())
     assert 1 - reached <= 1.02 * (1 - exhaustive(x, bits, scheme))
 
@@ -115,7 +115,8 @@ def test_dsgc_is_never_worse_than_current_where_it_searches():
         for x in (RNG.standard_normal(500), RNG.random(500), np.array([1.0, 1.001, -7])):
             obs = observe(x, bits)
             (searched,), (full,) = run("dsgc", [x], bits=bits), run("current", [x], bits=bits)
-            assert cosine(obs.moments(searched.range)) >= cosine(obs.moments(full.range))
+            found, base = cosine(obs.moments([searched.range, full.range]))
+            assert found >= base
 
 
 def test_dsgc_searches_at_its_interval_and_holds_between():
@@ -136,20 +137,63 @@ def test_dsgc_search_without_values_happens_at_the_next_step_that_has_them():
     assert found[3].range == found[0].range
 
 
+def search(f, tolerance=1e-3):
+    """One search by the book: the oracle of the many in step."""
+    kept, seen = (math.sqrt(5) - 1) / 2, {1.0: f(1.0)}
+    low, high = 0.0, 1.0
+    left, right = 1 - kept, kept
+    seen[left], seen[right] = f(left), f(right)
+    while high - low > tolerance * (high + low) / 2 and len(seen) < LIMIT:
+        if seen[left] > seen[right]:
+            high, right = right, left
+            left = high - kept * (high - low)
+            seen[left] = f(left)
+        else:
+            low, left = left, right
+            right = low + kept * (high - low)
+            seen[right] = f(right)
+    return max(seen, key=lambda a: (seen[a], a)), len(seen)
+
+
+OBJECTIVES = {
+    "peak": lambda a: -((a - 0.3) ** 2),
+    "tiny_peak": lambda a: -abs(math.log(a / 1e-4)),
+    "rising": lambda a: a,
+    "flat": lambda a: 0.0,
+    "falling": lambda a: -a,
+    "two_peaks": lambda a: math.sin(12 * a),
+}
+
+
+def test_searches_in_step_are_as_each_alone():
+    functions = list(OBJECTIVES.values())
+
+    def ask(which, a):
+        return np.array([functions[i](x) for i, x in zip(which, a.tolist(), strict=True)])
+
+    best, evaluations = golden_section(ask, len(functions), 1e-3)
+    alone = [search(f) for f in functions]
+    assert list(zip(best.tolist(), evaluations.tolist(), strict=True)) == alone
+
+
 def test_dsgc_tolerance_is_relative():
     """A maximum at 1e-4 is found to a share of itself, which an absolute 1e-3 would miss."""
-    best, evaluations = golden_section(lambda a: -abs(math.log(a / 1e-4)), 1e-3)
+    best, evaluations = search(OBJECTIVES["tiny_peak"])
     assert best == pytest.approx(1e-4, rel=1e-3)
     assert evaluations < 50
+    assert search(OBJECTIVES["rising"])[0] == search(OBJECTIVES["flat"])[0] == 1.0
+    assert search(OBJECTIVES["falling"])[1] == LIMIT
 
 
-def test_golden_section_keeps_the_end_and_ends_at_all():
-    assert golden_section(lambda a: a, 1e-3)[0] == 1.0
-    assert golden_section(lambda a: 0.0, 1e-3)[0] == 1.0
-    assert golden_section(lambda a: -a, 1e-3)[1] == LIMIT
-    counted = []
-    _, evaluations = golden_section(lambda a: counted.append(a) or -((a - 0.3) ** 2), 1e-3)
-    assert evaluations == len(counted)
+def test_dsgc_at_several_formats_is_as_at_each_alone():
+    """Formats of one record are searched side by side; each gets its own answer."""
+    x = RNG.laplace(size=2000)
+    formats = tuple(Format(bits) for bits in (2, 4, 8))
+    dsgc = ESTIMATORS.parse("dsgc").value
+    values = Values(x)
+    for format_ in formats:
+        together = decide(dsgc, State(), Observation(stats_of(x), format_, values, formats))
+        assert together == decide(dsgc, State(), observe(x, format_.bits))
 
 
 def test_nothing_finite_teaches_nothing():

@@ -1,6 +1,7 @@
-"""A grid seen as cells: intervals of x inside which every moment is a polynomial in x.
+"""Grids seen as cells: intervals of x inside which every moment is a polynomial in x.
 
-With n, Σx and Σx² of each cell the moments of the whole tensor follow, whatever its size.
+With n, Σx and Σx² of each cell the moments of the whole tensor follow, whatever its size. All
+grids are laid end to end in one long array, so that many cost little more than one.
 """
 
 from __future__ import annotations
@@ -11,22 +12,44 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.dense import Sums
-from hqtool.core.grid import Grid
+from hqtool.core.grid import Grids
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 #: A cell with no more values than this is summed value by value, which loses nothing.
 FEW = 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Edges:
+    """Where the cells of all grids meet, grid after grid.
+
+    Args:
+        at: thresholds in x, rising within each grid; a value at one belongs above it.
+        k: level above each threshold.
+        owner: index of the grid each threshold belongs to.
+        start: index of each grid's first threshold.
+    """
+
+    at: Array
+    k: Array
+    owner: Indices
+    start: Indices
+
+
+@dataclass(frozen=True, slots=True)
 class Cells:
-    """The finite values of a tensor, sorted into the cells of one grid, low to high.
+    """The sorted values of a tensor in the cells of all grids.
+
+    A grid with m thresholds has m+1 cells: one below each threshold and one above the last.
 
     Args:
         n, x, xx: per cell the count, Σx and Σx².
-        start: index of each cell's first value in `values`; one more entry closes the last.
+        k: level just above each cell's lower threshold (one less below the first).
+        step: Δ of the cell's grid.
+        start, end: index of each grid's first and last cell.
+        place: index of each cell's first value in `values`.
         values: all values, ascending.
         zeros: how many of them are 0.
     """
@@ -34,90 +57,119 @@ class Cells:
     n: Array
     x: Array
     xx: Array
-    start: NDArray[np.intp]
+    k: Array
+    step: Array
+    start: Indices
+    end: Indices
+    place: Indices
     values: Array
     zeros: int
 
-    def chance(self, cell: int, slope: float, offset: float, step: float) -> float:
-        """Σ(offset + slope·x/Δ) over one cell: a chance that grows or falls across it."""
-        n = float(self.n[cell])
-        if n > FEW:
-            return offset * n + slope * float(self.x[cell]) / step
-        inside = self.values[self.start[cell] : self.start[cell + 1]]
-        return float(np.sum(np.clip(offset + slope * (inside / step), 0.0, 1.0)))
+    def total(self, amounts: Array) -> Array:
+        """Per-cell amounts summed over each grid."""
+        return np.add.reduceat(amounts, self.start)
+
+    def chance(self, cell: Indices, slope: float, offset: Array) -> Array:
+        """Σ(offset + slope·x/Δ) over one cell a grid: a chance that grows or falls across it."""
+        sums = offset * self.n[cell] + slope * self.x[cell] / self.step[cell]
+        for i in np.flatnonzero(self.n[cell] <= FEW):
+            first = self.place[cell[i]]
+            inside = self.values[first : first + int(self.n[cell[i]])]
+            sums[i] = np.clip(offset[i] + slope * (inside / self.step[cell[i]]), 0.0, 1.0).sum()
+        return sums
 
 
-def nearest_thresholds(grid: Grid) -> Array:
+def nearest_edges(grids: Grids) -> Edges:
     """For k = first … last+1 the smallest float64 x with rint(x/Δ) ≥ k, ties as rint has them.
 
     (k−½)Δ is within a few units in the last place of it; the rest is found by trying, with the
     very division the dense path makes, so that both put every value on the same level.
     """
-    k = np.arange(grid.first, grid.last + 2, dtype=np.float64)
-    t = (k - 0.5) * grid.step
-    while (reached := np.rint(t / grid.step) >= k).any():
-        t[reached] = np.nextafter(t[reached], -np.inf)
-    while (short := np.rint(t / grid.step) < k).any():
-        t[short] = np.nextafter(t[short], np.inf)
-    return t
+    k, owner, start = _levels(grids.first, grids.last + 1)
+    step = grids.step[owner]
+    t = (k - 0.5) * step
+    _walk(t, -np.inf, lambda i: np.rint(t[i] / step[i]) >= k[i])
+    _walk(t, np.inf, lambda i: np.rint(t[i] / step[i]) < k[i])
+    return Edges(t, k, owner, start)
 
 
-def nearest_sums(grid: Grid, cells: Cells) -> Sums:
+def _walk(t: Array, direction: float, goes_on: Callable[[Indices], NDArray[np.bool_]]) -> None:
+    """Move each entry of t to its neighbour while its condition holds."""
+    moving = np.arange(t.size)
+    while (moving := moving[goes_on(moving)]).size:
+        t[moving] = np.nextafter(t[moving], direction)
+
+
+def expected_edges(grids: Grids) -> Edges:
+    """kΔ for k = first−1 … last+1: stochastic rounding's cells lie between the levels."""
+    k, owner, start = _levels(grids.first - 1, grids.last + 1)
+    return Edges(k * grids.step[owner], k, owner, start)
+
+
+def _levels(first: Array, last: Array) -> tuple[Array, Indices, Indices]:
+    """first … last of each grid end to end, whose each is, and where each grid starts."""
+    sizes = (last - first).astype(np.intp) + 1
+    start = np.concatenate([[0], np.cumsum(sizes[:-1])])
+    owner = np.repeat(np.arange(sizes.size), sizes)
+    return np.arange(owner.size) - start[owner] + first[owner], owner, start
+
+
+Parts = tuple[Array, Array, Array, Array, Array]  # as dense.Sums, one entry a grid
+
+
+def nearest_sums(grids: Grids, cells: Cells) -> Parts:
     """Rounding to nearest: one cell a level, and a clipped one beyond either end."""
-    k = np.clip(np.arange(grid.first - 1, grid.last + 2), grid.first, grid.last)
-    q = k * grid.step
+    sizes = cells.end - cells.start + 1
+    k = np.clip(cells.k, np.repeat(grids.first, sizes), np.repeat(grids.last, sizes))
+    q = k * cells.step
+    nqq = q * q * cells.n
     return (
-        float(np.dot(q * q, cells.n)),
-        float(np.dot(q, cells.x)),
-        float(np.sum(cells.xx - 2 * q * cells.x + q * q * cells.n)),
-        float(cells.n[0] + cells.n[-1]),
-        float(cells.n[k == 0].sum()) - cells.zeros,
+        cells.total(nqq),
+        cells.total(q * cells.x),
+        cells.total(cells.xx - 2 * q * cells.x + nqq),
+        cells.n[cells.start] + cells.n[cells.end],
+        cells.total(np.where(k == 0, cells.n, 0.0)) - cells.zeros,
     )
 
 
-def expected_thresholds(grid: Grid) -> Array:
-    """kΔ for k = first−1 … last+1: stochastic rounding's cells lie between the levels."""
-    return np.arange(grid.first - 1, grid.last + 2, dtype=np.float64) * grid.step
-
-
-def expected_sums(grid: Grid, cells: Cells) -> Sums:
+def expected_sums(grids: Grids, cells: Cells) -> Parts:
     """Stochastic rounding in expectation: E[(x−q)²] = (x−l)(u−x) inside the grid."""
-    k = np.arange(grid.first - 2, grid.last + 2, dtype=np.float64)
-    lower, upper = k * grid.step, (k + 1) * grid.step
-    inside = (k >= grid.first) & (k < grid.last)
-    q = np.clip(k, grid.first, grid.last) * grid.step
+    sizes = cells.end - cells.start + 1
+    first, last = np.repeat(grids.first, sizes), np.repeat(grids.last, sizes)
+    lower, upper = cells.k * cells.step, (cells.k + 1) * cells.step
+    inside = (cells.k >= first) & (cells.k < last)
+    q = np.clip(cells.k, first, last) * cells.step
     variance = (lower + upper) * cells.x - cells.xx - lower * upper * cells.n
     clipped = cells.xx - 2 * q * cells.x + q * q * cells.n
     return (
-        float(np.sum(np.where(inside, cells.xx + variance, q * q * cells.n))),
-        float(np.sum(np.where(inside, cells.xx, q * cells.x))),
-        float(np.sum(np.where(inside, variance, clipped))),
-        _expected_saturated(grid, cells),
-        _expected_underflowed(grid, cells),
+        cells.total(np.where(inside, cells.xx + variance, q * q * cells.n)),
+        cells.total(np.where(inside, cells.xx, q * cells.x)),
+        cells.total(np.where(inside, variance, clipped)),
+        _expected_saturated(grids, cells),
+        _expected_underflowed(grids, cells) - cells.zeros,
     )
 
 
-def _expected_saturated(grid: Grid, cells: Cells) -> float:
+def _expected_saturated(grids: Grids, cells: Cells) -> Array:
     """Beyond the next level a value always leaves the grid, before it in proportion."""
-    low = cells.chance(1, -1.0, grid.first, grid.step)
-    high = cells.chance(cells.n.size - 2, 1.0, -grid.last, grid.step)
-    return float(cells.n[0] + low + high + cells.n[-1])
+    low = cells.chance(cells.start + 1, -1.0, grids.first)
+    high = cells.chance(cells.end - 1, 1.0, -grids.last)
+    return cells.n[cells.start] + low + high + cells.n[cells.end]
 
 
-def _expected_underflowed(grid: Grid, cells: Cells) -> float:
+def _expected_underflowed(grids: Grids, cells: Cells) -> Array:
     """Either side of zero the chance of its code is 1−|x|/Δ; beyond a grid's end it is 1."""
-    below = 1 - grid.first  # the cell [−Δ, 0)
-    if grid.first == 0:
-        low = float(cells.n[: below + 1].sum())
-    else:
-        low = cells.chance(below, 1.0, 1.0, grid.step)
-    if grid.last == 0:
-        return low + float(cells.n[below + 1 :].sum()) - cells.zeros
-    return low + cells.chance(below + 1, -1.0, 1.0, grid.step) - cells.zeros
+    below = cells.start + 1 - grids.first.astype(np.intp)  # the cell [−Δ, 0)
+    one = np.ones(len(grids))
+    negative = cells.total(np.where(cells.k < 0, cells.n, 0.0))
+    positive = cells.total(np.where(cells.k >= 0, cells.n, 0.0))
+    low = np.where(grids.first == 0, negative, cells.chance(below, 1.0, one))
+    high = np.where(grids.last == 0, positive, cells.chance(below + 1, -1.0, one))
+    return low + high
 
 
 #: Rounding → (where the cells meet, what the moments are). One more fast rounding: one entry.
-CELLS: dict[str, tuple[Callable[[Grid], Array], Callable[[Grid, Cells], Sums]]] = {
-    "nearest": (nearest_thresholds, nearest_sums),
-    "stochastic": (expected_thresholds, expected_sums),
+CELLS: dict[str, tuple[Callable[[Grids], Edges], Callable[[Grids, Cells], Parts]]] = {
+    "nearest": (nearest_edges, nearest_sums),
+    "stochastic": (expected_edges, expected_sums),
 }

@@ -12,44 +12,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.grid import Grid
+from hqtool.core.grid import Grid, Grids
 from hqtool.core.quantize import level_before_clipping
 from hqtool.vocab import Moments
 
 Array = NDArray[np.float64]
 
+#: Σq², Σxq, Σ(x−q)², saturated, underflowed.
+Sums = tuple[float, float, float, float, float]
+
 #: Values per pass: small enough that the temporaries of one pass stay in cache.
-CHUNK = 1 << 16
+CHUNK = 1 << 15
 
 
 def dense_moments(
-    x: NDArray[Any], grid: Grid, rounding: str = "nearest", noise: Array | None = None
+    x: NDArray[Any], grids: Grids, rounding: str = "nearest", noise: Array | None = None
 ) -> Moments:
-    """Moments of finite values on a grid.
+    """Moments of finite values on each grid.
 
     Args:
         x: 1-D, any float type; computed in float64.
         rounding: a name of `ROUNDINGS`.
         noise: uniform [0, 1), one a value; only where rounding is 'stochastic-sampled'.
     """
-    sums = np.zeros(7)
-    for start in range(0, x.size, CHUNK):
-        part = slice(start, start + CHUNK)
-        u = None if noise is None else noise[part]
-        sums += _chunk_sums(x[part].astype(np.float64), grid, rounding, u)
-    nonzero, xx, qq, xq, err, saturated, underflowed = sums.tolist()
-    return Moments(x.size, int(nonzero), xx, qq, xq, err, saturated, underflowed)
+    sums = [dense_sums(x, grids[i], rounding, noise) for i in range(len(grids))]
+    columns = np.array(sums, np.float64).reshape(-1, 5).T
+    xx = dense_sums(x, Grid(0.0, 0, 0))[2]
+    return Moments(x.size, int(np.count_nonzero(x)), xx, *columns)
 
 
-def _chunk_sums(x: Array, grid: Grid, rounding: str, noise: Array | None) -> Array:
-    nonzero = np.count_nonzero(x)
-    xx = _dot(x, x)
-    if grid.step == 0:
-        return np.array([nonzero, xx, 0.0, 0.0, xx, nonzero, nonzero])
-    return np.array([nonzero, xx, *ROUNDINGS[rounding](x, grid, noise)])
+def dense_sums(
+    x: NDArray[Any], grid: Grid, rounding: str = "nearest", noise: Array | None = None
+) -> Sums:
+    """The sums of one grid; arguments as `dense_moments`."""
+    score = ROUNDINGS[rounding] if grid.step > 0 else _nothing
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = [score(p, grid, u) for p, u in zip(_chunks(x), _chunks(noise), strict=False)]
+    qq, xq, err, saturated, underflowed = np.sum([(0.0,) * 5, *parts], axis=0).tolist()
+    return qq, xq, err, saturated, underflowed
 
 
-Sums = tuple[float, float, float, float, float]  # Σq², Σxq, Σ(x−q)², saturated, underflowed
+def _chunks(x: NDArray[Any] | None) -> Any:
+    """float64 pieces of an array; endless None for none."""
+    if x is None:
+        return iter(lambda: None, 0)
+    return (x[i : i + CHUNK].astype(np.float64) for i in range(0, x.size, CHUNK))
+
+
+def _nothing(x: Array, grid: Grid, noise: Array | None = None) -> Sums:
+    """Δ = 0: all becomes 0, and every nonzero value saturates."""
+    nonzero = float(np.count_nonzero(x))
+    return 0.0, 0.0, _dot(x, x), nonzero, nonzero
 
 
 def _nearest(x: Array, grid: Grid, noise: Array | None = None) -> Sums:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hqtool.errors import UsageError
 from hqtool.vocab import Range
+
+Array = NDArray[np.float64]
 
 BITS_ALLOWED = range(2, 17)
 
@@ -25,23 +30,46 @@ class Grid:
     last: int
 
 
-def asymmetric(wanted: Range, bits: int) -> Grid:
+@dataclass(frozen=True, slots=True, eq=False)
+class Grids:
+    """Many grids as three arrays of one length, whole levels kept as float64."""
+
+    step: Array
+    first: Array
+    last: Array
+
+    def __len__(self) -> int:
+        return self.step.size
+
+    def __getitem__(self, index: int) -> Grid:
+        return Grid(float(self.step[index]), int(self.first[index]), int(self.last[index]))
+
+    def at(self, index: NDArray[np.intp]) -> Grids:
+        """The grids at these indices."""
+        return Grids(self.step[index], self.first[index], self.last[index])
+
+
+def asymmetric(lo: Array, hi: Array, bits: Array) -> Grids:
     """2^b levels over the range widened to hold 0, zero on a level (DESIGN: grid, asymmetric)."""
-    lo, hi = min(wanted.lo, 0.0), max(wanted.hi, 0.0)
-    top = 2**bits - 1
-    step = (hi - lo) / top if math.isfinite(hi - lo) else hi / top - lo / top
-    zero_point = min(max(round(-lo / step), 0), top) if step else 0
-    return Grid(step, -zero_point, top - zero_point)
+    lo, hi = np.minimum(lo, 0.0), np.maximum(hi, 0.0)
+    top = 2.0**bits - 1
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        step = np.where(np.isfinite(hi - lo), (hi - lo) / top, hi / top - lo / top)
+        zero_point = np.where(step > 0, np.clip(np.rint(-lo / step), 0.0, top), 0.0)
+    return Grids(step, 0.0 - zero_point, top - zero_point)
 
 
-def symmetric(wanted: Range, bits: int) -> Grid:
+def symmetric(lo: Array, hi: Array, bits: Array) -> Grids:
     """2^b − 1 levels, mirrored about zero, up to the larger magnitude of the range's ends."""
-    top = 2 ** (bits - 1) - 1
-    return Grid(max(abs(wanted.lo), abs(wanted.hi)) / top, -top, top)
+    top = 2.0 ** (bits - 1) - 1
+    return Grids(np.maximum(np.abs(lo), np.abs(hi)) / top, -top, top)
 
 
 #: A new scheme is one more function here.
-SCHEMES = {"asymmetric": asymmetric, "symmetric": symmetric}
+SCHEMES: dict[str, Callable[[Array, Array, Array], Grids]] = {
+    "asymmetric": asymmetric,
+    "symmetric": symmetric,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +91,11 @@ class Format:
 
     def grid(self, wanted: Range) -> Grid:
         """The grid of this format over a range."""
-        return SCHEMES[self.scheme](wanted, self.bits)
+        return grids_of([wanted], [self])[0]
+
+
+def grids_of(ranges: Sequence[Range], formats: Sequence[Format]) -> Grids:
+    """The grid of each range in the format beside it; all formats of one scheme."""
+    ends = np.array(ranges, np.float64).reshape(-1, 2)
+    bits = np.array([f.bits for f in formats], np.float64)
+    return SCHEMES[formats[0].scheme if formats else "asymmetric"](ends[:, 0], ends[:, 1], bits)

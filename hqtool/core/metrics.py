@@ -1,12 +1,16 @@
-"""Metrics: each a function from moments to a number, or None where it cannot be computed."""
+"""Metrics: each a function from moments to one figure a grid, NaN where it cannot be computed."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hqtool.vocab import Moments
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,96 +20,86 @@ class Metric:
     Args:
         unit: '' where dimensionless; 'x²' is the tensor's own unit squared.
         meaning: one line, for help and documentation.
-        loss: what ranking minimises: 0 is perfect.
+        of: moments → one figure a grid; NaN is missing.
     """
 
     name: str
     unit: str
     meaning: str
-    of: Callable[[Moments], float | None]
-    loss: Callable[[float], float]
+    of: Callable[[Moments], Array]
 
 
-def mse(m: Moments) -> float | None:
+def mse(m: Moments) -> Array:
     """Mean of (x−q)²."""
-    return _finite(m.err / m.count) if m.count else None
+    return m.err / m.count if m.count else _missing(m)
 
 
-def sqnr_db(m: Moments) -> float | None:
-    """10·log10(Σx² / Σ(x−q)²); None for an all-zero tensor and for zero error ('exact')."""
-    if not (m.xx > 0 and m.err > 0):
-        return None
-    return _finite(10 * math.log10(m.xx / m.err))
+def sqnr_db(m: Moments) -> Array:
+    """10·log10(Σx² / Σ(x−q)²); missing for an all-zero tensor and for zero error ('exact')."""
+    return np.where((m.xx > 0) & (m.err > 0), 10 * np.log10(m.xx / m.err), np.nan)
 
 
-def cosine(m: Moments) -> float | None:
+def cosine(m: Moments) -> Array:
     """x·q / (‖x‖‖q‖); 1 for an all-zero tensor, 0 where only q is all zero."""
-    if not m.count:
-        return None
     if m.nonzero == 0:
-        return 1.0
-    if m.qq == 0:
-        return 0.0
-    if m.xx == 0:  # every square underflowed
-        return None
-    return _finite(min(m.xq / (math.sqrt(m.xx) * math.sqrt(m.qq)), 1.0))
+        return _missing(m) if m.count == 0 else np.ones_like(m.qq)
+    found: Array = np.minimum(m.xq / (np.sqrt(m.xx) * np.sqrt(m.qq)), 1.0)
+    return np.where(m.qq == 0, 0.0, found)
 
 
-def norm_ratio(m: Moments) -> float | None:
+def norm_ratio(m: Moments) -> Array:
     """‖q‖ / ‖x‖; 1 for an all-zero tensor."""
-    if not m.count:
-        return None
     if m.nonzero == 0:
-        return 1.0
-    return _finite(math.sqrt(m.qq) / math.sqrt(m.xx)) if m.xx > 0 else None
+        return _missing(m) if m.count == 0 else np.ones_like(m.qq)
+    found: Array = np.sqrt(m.qq) / np.sqrt(m.xx)
+    return found
 
 
-def saturation(m: Moments) -> float | None:
+def saturation(m: Moments) -> Array:
     """Share of the values whose code before clipping lies outside the grid's codes."""
-    return m.saturated / m.count if m.count else None
+    return m.saturated / m.count if m.count else _missing(m)
 
 
-def underflow(m: Moments) -> float | None:
-    """Share of the nonzero values whose code is zero's; None where every value is zero."""
-    return m.underflowed / m.nonzero if m.nonzero else None
+def underflow(m: Moments) -> Array:
+    """Share of the nonzero values whose code is zero's; missing where every value is zero."""
+    return m.underflowed / m.nonzero if m.nonzero else _missing(m)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _missing(m: Moments) -> Array:
+    return np.full_like(m.qq, np.nan)
 
 
 #: In the order tables and files show them. A new metric is one more line.
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("mse", "x²", "mean squared error", mse, abs),
+        Metric("mse", "x²", "mean squared error", mse),
         Metric(
             "sqnr_db",
             "dB",
             "signal to quantization noise, 10·log10(Σx²/Σ(x−q)²); +6 dB is one bit",
             sqnr_db,
-            lambda db: -db,
         ),
         Metric(
             "cosine",
             "",
             "direction kept: x·q/(‖x‖‖q‖), 1 is perfect; blind to magnitude",
             cosine,
-            lambda c: 1 - c,
         ),
-        Metric(
-            "norm_ratio",
-            "",
-            "magnitude kept: ‖q‖/‖x‖, 1 is perfect",
-            norm_ratio,
-            lambda r: abs(1 - r),
-        ),
-        Metric("saturation", "share", "values clipped at an end of the grid", saturation, abs),
-        Metric("underflow", "share", "nonzero values that become 0", underflow, abs),
+        Metric("norm_ratio", "", "magnitude kept: ‖q‖/‖x‖, 1 is perfect", norm_ratio),
+        Metric("saturation", "share", "values clipped at an end of the grid", saturation),
+        Metric("underflow", "share", "nonzero values that become 0", underflow),
     )
 }
 
 
-def measure(m: Moments) -> dict[str, float | None]:
-    """Every metric of one record by name."""
-    return {name: metric.of(m) for name, metric in METRICS.items()}
+def figure(of: Callable[[Moments], Array], m: Moments) -> Array:
+    """One metric's figures; what over- or underflowed beyond float64 is missing, too."""
+    with np.errstate(all="ignore"):
+        found = of(m)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def measure(m: Moments) -> dict[str, Array]:
+    """Every metric by name, each with one figure a grid; NaN is missing."""
+    return {name: figure(metric.of, m) for name, metric in METRICS.items()}

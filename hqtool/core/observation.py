@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.core.dense import dense_moments
-from hqtool.core.grid import Format, Grid
+from hqtool.core.grid import Format, Grids, grids_of
 from hqtool.core.sorted import SortedValues
 from hqtool.core.stats import finite_values
 from hqtool.vocab import Moments, Range, Record, Stats
 
+T = TypeVar("T")
+
 
 class Values:
-    """A record's finite values, sorted once at the first question and then asked at will.
+    """A record's values, sorted once at the first question and then asked at will.
 
     Args:
         values: array of any shape and float type; non-finite values are left out.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
-        self._finite = finite_values(values)
+        self._values = values
+        self._known: dict[Hashable, Any] = {}
+
+    @cached_property
+    def _finite(self) -> NDArray[Any]:
+        return finite_values(self._values)
 
     @cached_property
     def _sorted(self) -> SortedValues:
         return SortedValues(self._finite)
 
-    def moments(self, grids: Sequence[Grid], rounding: str = "nearest") -> list[Moments]:
+    def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid, 'nearest' or 'stochastic' (in expectation)."""
         return self._sorted.moments(grids, rounding)
 
-    def sampled_moments(self, grids: Sequence[Grid], noise: np.random.Generator) -> list[Moments]:
+    def sampled_moments(self, grids: Grids, noise: np.random.Generator) -> Moments:
         """Moments of one draw of stochastic rounding, the same noise under every grid."""
         u = noise.random(self._finite.size)
-        return [dense_moments(self._finite, grid, "stochastic-sampled", u) for grid in grids]
+        return dense_moments(self._finite, grids, "stochastic-sampled", u)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made at the first call with `key` and kept for the next."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +63,26 @@ class Observation:
         stats: exact statistics of the full tensor.
         format: bits and scheme aimed at.
         values: None where only statistics were recorded.
+        formats: all formats this record is replayed at, `format` among them: a search that
+            serves several at once costs little more than one.
     """
 
     stats: Stats
     format: Format
     values: Values | None = field(default=None, repr=False)
+    formats: tuple[Format, ...] = ()
 
-    def moments(self, wanted: Range) -> Moments | None:
-        """Moments under rounding to nearest on the grid of a range; None without values."""
+    def moments(
+        self, wanted: Sequence[Range], formats: Sequence[Format] | None = None
+    ) -> Moments | None:
+        """Moments under rounding to nearest on the grid of each range; None without values.
+
+        Args:
+            formats: one a range; the observation's own where None.
+        """
         if self.values is None:
             return None
-        return self.values.moments([self.format.grid(wanted)])[0]
+        return self.values.moments(grids_of(wanted, formats or [self.format] * len(wanted)))
 
 
 def values_of(record: Record) -> Values | None:

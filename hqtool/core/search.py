@@ -1,9 +1,15 @@
-"""Golden-section search for a maximum over (0, 1]."""
+"""Golden-section search for a maximum over (0, 1], several searches in step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 #: Share of the bracket that each step keeps, (√5−1)/2.
 KEPT = (math.sqrt(5) - 1) / 2
@@ -12,33 +18,46 @@ KEPT = (math.sqrt(5) - 1) / 2
 LIMIT = 100
 
 
-def golden_section(f: Callable[[float], float], tolerance: float) -> tuple[float, int]:
-    """The best argument seen in (0, 1], 1 always among them, and how often f was asked.
+def golden_section(
+    f: Callable[[Indices, Array], Array], searches: int, tolerance: float
+) -> tuple[Array, Indices]:
+    """Per search the best argument seen in (0, 1], 1 always among them, and its evaluations.
 
     scipy's golden section wants three points that bracket a maximum inside the interval; here
     the maximum is often at 1 itself, so the search brackets (0, 1) and holds 1 as a candidate.
 
     Args:
-        f: what to maximise; unimodal for the answer to be the global maximum.
-        tolerance: stop when the bracket is narrower than this share of its own middle, > 0.
+        f: (indices of searches, an argument for each) → what each is to maximise. Where that
+            is unimodal the answer is the global maximum.
+        searches: how many; they go on independently, but ask f together.
+        tolerance: a search ends when its bracket is narrower than this share of its own middle.
     """
-    seen: dict[float, float] = {}
+    every = np.arange(searches)
+    best, best_f = np.ones(searches), f(every, np.ones(searches))
+    evaluations = np.ones(searches, np.intp)
 
-    def ask(a: float) -> float:
-        seen[a] = f(a)
-        return seen[a]
+    def ask(which: Indices, a: Array) -> Array:
+        found = f(which, a)
+        evaluations[which] += 1
+        better = (found > best_f[which]) | ((found == best_f[which]) & (a > best[which]))
+        best[which[better]], best_f[which[better]] = a[better], found[better]
+        return found
 
-    ask(1.0)
-    low, high = 0.0, 1.0
+    low, high = np.zeros(searches), np.ones(searches)
     left, right = high - KEPT * (high - low), low + KEPT * (high - low)
-    f_left, f_right = ask(left), ask(right)
-    while high - low > tolerance * (high + low) / 2 and len(seen) < LIMIT:
-        if f_left > f_right:
-            high, right, f_right = right, left, f_left
-            left = high - KEPT * (high - low)
-            f_left = ask(left)
-        else:
-            low, left, f_left = left, right, f_right
-            right = low + KEPT * (high - low)
-            f_right = ask(right)
-    return max(seen, key=lambda a: (seen[a], a)), len(seen)
+    f_left, f_right = ask(every, left), ask(every, right)
+    while (on := _unfinished(low, high, evaluations, tolerance)).size:
+        down = f_left[on] > f_right[on]
+        i, j = on[down], on[~down]
+        high[i], right[i], f_right[i] = right[i], left[i], f_left[i]
+        low[j], left[j], f_left[j] = left[j], right[j], f_right[j]
+        left[i] = high[i] - KEPT * (high[i] - low[i])
+        right[j] = low[j] + KEPT * (high[j] - low[j])
+        found = ask(on, np.where(down, left[on], right[on]))
+        f_left[i], f_right[j] = found[down], found[~down]
+    return best, evaluations
+
+
+def _unfinished(low: Array, high: Array, evaluations: Indices, tolerance: float) -> Indices:
+    wide = high - low > tolerance * (high + low) / 2
+    return np.flatnonzero(wide & (evaluations < LIMIT))

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.cells import CELLS, Cells
-from hqtool.core.dense import dense_moments
-from hqtool.core.grid import Grid
+from hqtool.core.cells import CELLS, Cells, Edges
+from hqtool.core.dense import dense_sums
+from hqtool.core.grid import Grids
 from hqtool.vocab import Moments
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 #: Values per block: whole blocks are summed ahead, the rest of a cell when it is asked for.
-BLOCK = 64
+BLOCK = 32
 
 #: Σ(x−q)² from prefix sums is believed when it is this many times above its rounding noise.
 TRUSTED = 1e7
+
+#: Nanoseconds, roughly: what decides whether cells or a pass over the values answer sooner.
+PASS_COST, PASS_COST_PER_VALUE, CELL_COST = 25_000.0, 4.5, 150.0
 
 
 class SortedValues:
@@ -37,63 +39,118 @@ class SortedValues:
 
     def __init__(self, values: NDArray[Any]) -> None:
         wide = values.astype(np.float32) if values.dtype == np.float16 else values
-        self.values: Array = np.sort(wide).astype(np.float64)
-        self._zeros = self.values.size - int(np.count_nonzero(self.values))
-        self._prefixes = self._sum_blocks()
-        self._xx = float(np.dot(self.values, self.values))
-        self._noise = self._prefix_noise()
+        self._rows = _rows_of(np.sort(wide))
+        self.values: Array = self._rows.reshape(-1)[: values.size]
+        below, above = (np.searchsorted(self.values, 0.0, side) for side in ("left", "right"))
+        self._zeros = int(above - below)
+        self._heads = np.ascontiguousarray(self._rows[:, 0])
+        whole = self._rows[: values.size // BLOCK]
+        self._prefix_x = _prefix(np.einsum("ij->i", whole))
+        self._prefix_xx = _prefix(np.einsum("ij,ij->i", whole, whole))
+        rest = self.values[whole.size :]
+        self._x = float(self._prefix_x[-1] + rest.sum())
+        self._xx = float(self._prefix_xx[-1] + np.dot(rest, rest))
 
-    def moments(self, grids: Sequence[Grid], rounding: str = "nearest") -> list[Moments]:
+    def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid; rounding 'nearest' or 'stochastic' (its expectation)."""
-        likely = list(dict.fromkeys(grid for grid in grids if self._is_likely(grid)))
-        fast = dict(zip(likely, self._from_cells(likely, rounding), strict=True))
-        return [self._checked(fast.get(grid), grid, rounding) for grid in grids]
+        nonzero = self.values.size - self._zeros
+        sums = np.tile([[0.0], [0.0], [self._xx], [nonzero], [nonzero]], len(grids))  # for Δ = 0
+        noise = self._noise_under(grids)
+        likely = np.flatnonzero(self._is_likely(grids, noise))
+        if likely.size:
+            sums[:, likely] = self._from_cells(grids.at(likely), rounding)
+        trusted = likely[sums[2, likely] > TRUSTED * noise[likely]]
+        for i in np.setdiff1d(np.flatnonzero(grids.step), trusted).tolist():
+            sums[:, i] = dense_sums(self.values, grids[i], rounding)
+        return Moments(self.values.size, nonzero, self._xx, *sums)
 
-    def _is_likely(self, grid: Grid) -> bool:
-        """The error of a well-used grid, Δ²/12 a value, would be trusted; no use trying else."""
-        usual = self.values.size * grid.step**2 / 12
-        return grid.step > 0 and usual > TRUSTED * self._noise_under(grid)
+    def _noise_under(self, grids: Grids) -> Array:
+        """Rounding noise of Σ(x−q)²: that of Σx², and of Σx weighed by the grid's span.
 
-    def _checked(self, fast: Moments | None, grid: Grid, rounding: str) -> Moments:
-        if fast is not None and fast.err > TRUSTED * self._noise_under(grid):
-            return fast
-        return dense_moments(self.values, grid, rounding)
+        A prefix sum's own noise is a random walk over its blocks.
+        """
+        one = sys.float_info.epsilon * (8 + math.sqrt(self.values.size / BLOCK))
+        span = (grids.last - grids.first) * grids.step
+        return one * (self._xx + span * math.sqrt(self.values.size * self._xx))
 
-    def _from_cells(self, grids: Sequence[Grid], rounding: str) -> Iterator[Moments]:
-        meet, sums = CELLS[rounding]
-        for grid in grids:
-            qq, xq, err, saturated, underflowed = sums(grid, self._cells(meet(grid)))
-            nonzero = self.values.size - self._zeros
-            yield Moments(self.values.size, nonzero, self._xx, qq, xq, err, saturated, underflowed)
+    def _is_likely(self, grids: Grids, noise: Array) -> NDArray[np.bool_]:
+        """Cells are cheaper, and the error of a well-used grid, Δ²/12 a value, trusted."""
+        usual = self.values.size * grids.step**2 / 12
+        pass_cost = PASS_COST + PASS_COST_PER_VALUE * self.values.size
+        cheaper = CELL_COST * (grids.last - grids.first + 2) < pass_cost
+        found: NDArray[np.bool_] = cheaper & (usual > TRUSTED * noise)
+        return found
 
-    def _cells(self, thresholds: Array) -> Cells:
-        inner = np.searchsorted(self.values, thresholds)
-        start = np.concatenate([[0], inner, [self.values.size]])
-        x, xx = (np.diff(prefix) for prefix in self._prefix_at(start))
-        return Cells(np.diff(start).astype(np.float64), x, xx, start, self.values, self._zeros)
+    def _from_cells(self, grids: Grids, rounding: str) -> Array:
+        edges_of, sums_of = CELLS[rounding]
+        return np.stack(sums_of(grids, self._cells(grids, edges_of(grids))))
 
-    def _sum_blocks(self) -> tuple[Array, Array]:
-        """Σx and Σx² of all values before each block."""
-        whole = self.values.size // BLOCK
-        rows = self.values[: whole * BLOCK].reshape(whole, BLOCK)
-        sums = np.einsum("ij->i", rows), np.einsum("ij,ij->i", rows, rows)
-        return tuple(np.concatenate([[0.0], np.cumsum(s)]) for s in sums)  # type: ignore[return-value]
-
-    def _prefix_at(self, index: Indices) -> tuple[Array, Array]:
-        """Σx and Σx² of all values before each index."""
-        block = index // BLOCK
-        place = block[:, None] * BLOCK + np.arange(BLOCK)
-        rest = np.where(
-            place < index[:, None], self.values[np.minimum(place, self.values.size - 1)], 0.0
+    def _cells(self, grids: Grids, edges: Edges) -> Cells:
+        """Per cell what lies below its upper edge less what lies below its lower one."""
+        fences = _Fences(edges)
+        place, x, xx = self._before(edges.at)
+        lower = fences.lower(place, 0)
+        return Cells(
+            n=(fences.upper(place, self.values.size) - lower).astype(np.float64),
+            x=fences.upper(x, self._x) - fences.lower(x, 0.0),
+            xx=fences.upper(xx, self._xx) - fences.lower(xx, 0.0),
+            k=fences.lower(edges.k, edges.k[edges.start] - 1),
+            step=np.repeat(grids.step, fences.sizes),
+            start=fences.start,
+            end=fences.end,
+            place=lower,
+            values=self.values,
+            zeros=self._zeros,
         )
-        x, xx = self._prefixes
-        return x[block] + np.einsum("ij->i", rest), xx[block] + np.einsum("ij,ij->i", rest, rest)
 
-    def _prefix_noise(self) -> float:
-        """Relative rounding noise of a prefix sum: a random walk over its blocks."""
-        return sys.float_info.epsilon * (8 + math.sqrt(self.values.size / BLOCK))
+    def _before(self, thresholds: Array) -> tuple[Indices, Array, Array]:
+        """How many values lie below each threshold, and their Σx and Σx².
 
-    def _noise_under(self, grid: Grid) -> float:
-        """Absolute rounding noise of Σ(x−q)²: Σx² telescopes, Σx is weighed by the grid's span."""
-        span = (grid.last - grid.first) * grid.step
-        return self._noise * (self._xx + span * math.sqrt(self.values.size * self._xx))
+        The last block that starts below a threshold is the only one that it can split.
+        """
+        block = np.maximum(np.searchsorted(self._heads, thresholds) - 1, 0)
+        inside = np.take(self._rows, block, axis=0)
+        below = inside < thresholds[:, None]
+        inside *= below
+        return (
+            block * BLOCK + np.einsum("ij->i", below.view(np.int8), dtype=np.intp),
+            self._prefix_x[block] + np.einsum("ij->i", inside),
+            self._prefix_xx[block] + np.einsum("ij,ij->i", inside, inside),
+        )
+
+
+class _Fences:
+    """From edges, m a grid, to cells, m+1 a grid: each cell's lower and upper edge."""
+
+    def __init__(self, edges: Edges) -> None:
+        self.sizes = np.diff(edges.start, append=edges.at.size) + 1
+        self.end = np.cumsum(self.sizes) - 1
+        self.start = self.end - self.sizes + 1
+
+    def lower(self, at_edges: NDArray[Any], lowest: Any) -> NDArray[Any]:
+        """Each cell's entry at its lower edge; `lowest` for the first cell of a grid."""
+        return self._spread(at_edges, lowest, self.start)
+
+    def upper(self, at_edges: NDArray[Any], highest: Any) -> NDArray[Any]:
+        """Each cell's entry at its upper edge; `highest` for the last cell of a grid."""
+        return self._spread(at_edges, highest, self.end)
+
+    def _spread(self, at_edges: NDArray[Any], outermost: Any, where: Indices) -> NDArray[Any]:
+        cells = np.empty(self.end[-1] + 1, at_edges.dtype)
+        has_edge = np.ones(cells.size, bool)
+        has_edge[where] = False
+        cells[where] = outermost
+        cells[has_edge] = at_edges
+        return cells
+
+
+def _rows_of(ascending: NDArray[Any]) -> Array:
+    """Blocks of float64 as rows, the last filled up with values above all others."""
+    rows = np.full((-(-ascending.size // BLOCK), BLOCK), sys.float_info.max)
+    rows.reshape(-1)[: ascending.size] = ascending
+    return rows
+
+
+def _prefix(sums: Array) -> Array:
+    """The sum of all entries before each one, and of all."""
+    return np.concatenate([[0.0], np.cumsum(sums)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from hqtool.core.observation import Observation
 from hqtool.estimators.protocol import State
@@ -19,6 +20,11 @@ class Composed:
     statistic: Statistic
     smoothing: Smoothing
     schedule: Schedule
+
+    @property
+    def by_format(self) -> bool:
+        """Whether its ranges depend on bits and scheme: where the statistic needs values."""
+        return self.statistic.needs_values
 
     def before(self, state: State) -> Range | None:
         """The smoothed range, unless the schedule demands a look."""
@@ -45,6 +51,7 @@ class Fixed:
     """A given range, never a look."""
 
     range: Range
+    by_format: ClassVar[bool] = False
 
     def before(self, state: State) -> Range:
         """The given range."""

@@ -38,7 +38,11 @@ class State:
 
 
 class Estimator(Protocol):
-    """Chooses the range of each record in turn; the same object serves replay and training."""
+    """Chooses the range of each record in turn; the same object serves replay and training.
+
+    An attribute `by_format = False` promises that it never asks an observation's moments: it
+    then decides alike at every bit-width, and replay asks it once for all of them.
+    """
 
     def before(self, state: State) -> Range | None:
         """The range for the coming tensor; None: it must look at the tensor first."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from hqtool.core.metrics import cosine
+import numpy as np
+
+from hqtool.core.grid import Format
+from hqtool.core.metrics import cosine, figure
 from hqtool.core.observation import Observation
-from hqtool.core.search import golden_section
+from hqtool.core.search import Array, Indices, golden_section
 from hqtool.estimators.protocol import Reading
 from hqtool.vocab import Range
 
@@ -73,17 +76,22 @@ class BestCosine:
     needs_values: ClassVar[bool] = True
 
     def __call__(self, obs: Observation) -> Reading | None:
-        full = obs.stats.range
-        if full is None or obs.values is None:
+        if obs.stats.range is None or obs.values is None:
             return None
+        found = obs.values.once((self, obs.formats), lambda: self._search(obs))
+        return found[obs.format]
 
-        def kept(a: float) -> float:
-            moments = obs.moments(_scaled(full, a))
-            return (moments and cosine(moments)) or 0.0
+    def _search(self, obs: Observation) -> dict[Format, Reading]:
+        """The readings at every format of the record, searched side by side."""
+        formats = obs.formats or (obs.format,)
+        lo, hi = obs.stats.range or Range(0.0, 0.0)
 
-        ratio, evaluations = golden_section(kept, self.tol)
-        return Reading(_scaled(full, ratio), evaluations)
+        def kept(which: Indices, a: Array) -> Array:
+            wanted = [Range(r * lo, r * hi) for r in a.tolist()]
+            moments = obs.moments(wanted, [formats[i] for i in which])
+            return np.nan_to_num(figure(cosine, moments)) if moments else np.zeros(a.size)
 
-
-def _scaled(full: Range, ratio: float) -> Range:
-    return Range(ratio * full.lo, ratio * full.hi)
+        ratios, evaluations = golden_section(kept, len(formats), self.tol)
+        pairs = zip(ratios.tolist(), evaluations.tolist(), strict=True)
+        readings = [Reading(Range(r * lo, r * hi), e) for r, e in pairs]
+        return dict(zip(formats, readings, strict=True))
