@@ -13,7 +13,6 @@ from hqtool.traffic import bill
 from hqtool.traffic.bill import Bill, Bits, Transfer, parse_bits
 from hqtool.traffic.layers import Counts, layer_from_json
 from hqtool.traffic.spec import load_spec
-from hqtool.vocab import Decision
 
 TABLE5 = load_spec(Path(__file__).parent.parent / "sample_data" / "table5.toml")
 
@@ -148,20 +147,12 @@ def test_huge_bills_stay_exact() -> None:
 @pytest.mark.parametrize(
     ("kind", "billing", "numel"), [("output", "forward", 14), ("grad_input", "grad_input", 10)]
 )
-def test_a_look_makes_a_step_dynamic(kind: str, billing: str, numel: int) -> None:
+def test_a_site_is_billed_by_the_pass_that_makes_it(kind: str, billing: str, numel: int) -> None:
+    """A look moves the accumulator's output twice, which makes the step dynamic."""
     found = bill.site_bill(kind, COUNTS, BITS, numel)
     assert found == getattr(bill, billing)(COUNTS, BITS)
-    assert found.bits_at(Decision(None, looked=False)) == found.static_bits
-    assert found.bits_at(Decision(None, looked=True)) == found.dynamic_bits
-
-
-@pytest.mark.parametrize(("kind", "numel"), [("output", 14), ("grad_input", 10)])
-def test_a_search_costs_its_evaluations_too(kind: str, numel: int) -> None:
-    """DSGC at a search step: static + (E+2)·b_acc·Y."""
-    found = bill.site_bill(kind, COUNTS, BITS, numel)
-    assert found is not None
-    spent = found.bits_at(Decision(None, looked=True, evaluations=5)) - found.static_bits
-    assert spent == (5 + 2) * 11 * numel
+    assert found.reload_bits == 11 * numel
+    assert found.static_bits + 2 * found.reload_bits == found.dynamic_bits
 
 
 def test_activations_scale_with_a_smaller_last_batch() -> None:

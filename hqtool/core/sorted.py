@@ -59,8 +59,9 @@ class SortedValues:
         likely = np.flatnonzero(self._is_likely(grids, noise))
         if likely.size:
             sums[:, likely] = self._from_cells(grids.at(likely), rounding)
-        trusted = likely[sums[2, likely] > TRUSTED * noise[likely]]
-        for i in np.setdiff1d(np.flatnonzero(grids.step), trusted).tolist():
+        doubted = grids.step > 0
+        doubted[likely] = sums[2, likely] <= TRUSTED * noise[likely]
+        for i in np.flatnonzero(doubted).tolist():
             sums[:, i] = dense_sums(self.values, grids[i], rounding)
         return Moments(self.values.size, nonzero, self._xx, *sums)
 
@@ -146,9 +147,10 @@ class _Fences:
 
 def _rows_of(ascending: NDArray[Any]) -> Array:
     """Blocks of float64 as rows, the last filled up with values above all others."""
-    rows = np.full((-(-ascending.size // BLOCK), BLOCK), sys.float_info.max)
-    rows.reshape(-1)[: ascending.size] = ascending
-    return rows
+    flat = np.empty(-(-ascending.size // BLOCK) * BLOCK)
+    flat[: ascending.size] = ascending
+    flat[ascending.size :] = sys.float_info.max
+    return flat.reshape(-1, BLOCK)
 
 
 def _prefix(sums: Array) -> Array:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from hqtool.errors import UsageError
 from hqtool.traffic.layers import Counts, Layer
-from hqtool.vocab import Decision
 
 #: The widest number a transfer may carry, in bits.
 WIDEST_BITS = 64
@@ -99,11 +98,13 @@ class Bill:
         """dynamic/static − 1, as a fraction: 3.66 is Table 5's +366%."""
         return (self.dynamic_bits - self.static_bits) / self.static_bits
 
-    def bits_at(self, decision: Decision) -> int:
-        """Bits moved at one step of an estimator: a look saves and reloads the accumulator
-        output, each evaluation of a search reads it once more."""
-        reload = (self.dynamic_bits - self.static_bits) // 2
-        return self.static_bits + (2 * decision.looked + decision.evaluations) * reload
+    @property
+    def reload_bits(self) -> int:
+        """One pass of the accumulator's output to or from memory.
+
+        A look takes two (save and load), each evaluation of a search one more.
+        """
+        return (self.dynamic_bits - self.static_bits) // 2
 
     def times(self, repeat: int) -> Bill:
         """The bill of `repeat` such steps or layers."""
