@@ -1,0 +1,96 @@
+"""An append-only HDF5 dataset with a buffer before it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+
+class _Mark(NamedTuple):
+    """Where an appender stands; replaced as a whole, so an interrupt leaves it consistent."""
+
+    written: int = 0  # items handed to HDF5; those in the buffer follow
+    end: int = 0  # items appended
+    crc: int = 0  # CRC-32 of the items appended
+
+
+class Appender:
+    """Appends items to a 1-D dataset in few, large writes.
+
+    Args:
+        dataset: an empty resizable 1-D dataset.
+        capacity: items kept back before they are written.
+        before_spill: called with the bytes about to be written when the buffer overflows; may
+            raise to forbid it.
+        checksum: keep `crc`, the CRC-32 of all items.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        capacity: int,
+        before_spill: Callable[[int], object],
+        *,
+        checksum: bool = True,
+    ) -> None:
+        self._dataset = dataset
+        self._buffer = np.empty(capacity, dataset.dtype)
+        self._before_spill = before_spill
+        self._checksum = checksum
+        self._mark = _Mark()
+
+    @property
+    def end(self) -> int:
+        """Items appended so far."""
+        return self._mark.end
+
+    @property
+    def crc(self) -> int:
+        """CRC-32 of the items appended so far."""
+        return self._mark.crc
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes in the buffer."""
+        return (self._mark.end - self._mark.written) * self._buffer.itemsize
+
+    def append(self, items: NDArray[Any]) -> None:
+        """Take over a copy of the items, a contiguous 1-D array of the dataset's dtype."""
+        if items.nbytes + self.pending_bytes > self._buffer.nbytes:
+            self._before_spill(self.pending_bytes + items.nbytes)
+            self.flush()
+        written, end, crc = self._mark
+        if items.size > self._buffer.size:
+            self._store(end, items)
+            written = end + items.size
+        else:
+            self._buffer[end - written : end - written + items.size] = items
+        self._mark = _Mark(
+            written, end + items.size, zlib.crc32(items.data, crc) if self._checksum else 0
+        )
+
+    def flush(self) -> None:
+        """Hand the buffer to HDF5."""
+        written, end, _ = self._mark
+        if end > written:
+            self._store(written, self._buffer[: end - written])
+            self._mark = self._mark._replace(written=end)
+
+    def read_back(self) -> NDArray[Any]:
+        """All items appended so far."""
+        self.flush()
+        return np.asarray(self._dataset[: self.end])
+
+    def _store(self, start: int, items: NDArray[Any]) -> None:
+        """Write items from index `start` on; h5py's low level, for its speed."""
+        stop = start + items.size
+        self._dataset.id.set_extent((stop,))
+        memory = h5py.h5s.create_simple((items.size,))
+        place = h5py.h5s.create_simple((stop,))
+        place.select_hyperslab((start,), (items.size,))
+        self._dataset.id.write(memory, place, items)

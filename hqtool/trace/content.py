@@ -1,0 +1,132 @@
+"""What a record keeps of a tensor: between numpy values and the bits a trace stores."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.core.stats import stats_of
+from hqtool.errors import DataError, UsageError
+from hqtool.trace.schema import ELEMENTS
+from hqtool.vocab import Stats
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A tensor as a trace keeps it.
+
+    Args:
+        element: an entry of schema.ELEMENT_NAMES.
+        stored: the values' bits, 1-D; empty where no values are kept.
+        shape: of the full tensor.
+        stats: of the full tensor.
+        sampled: the values are but a 1-D sample.
+    """
+
+    element: str
+    stored: NDArray[Any]
+    shape: tuple[int, ...]
+    stats: Stats
+    sampled: bool = False
+
+
+def content_of(
+    values: Any,
+    dtype: str | None = None,
+    stats: Stats | None = None,
+    shape: Iterable[int] | None = None,
+    sampled: bool = False,
+) -> Content:
+    """What a trace is to keep of a tensor; the arguments are those of `TraceWriter.write`.
+
+    Raises:
+        UsageError: `shape` is no shape, or stats or shape are missing where the values do not tell.
+        DataError: a trace cannot hold values of this type, or they do not fill the shape.
+    """
+    if values is None:
+        full = _shape(_given("shape", shape))
+        return Content("none", np.empty(0, np.uint8), full, _given("stats", stats))
+    array = _array(values)
+    element = element_of(array, dtype)
+    full = array.shape if shape is None and not sampled else _shape(_given("shape", shape))
+    _check_size(array, full, sampled)
+    stored = to_stored(array, element)
+    if stats is None and not sampled:
+        stats = stats_of(from_stored(stored, element))
+    return Content(element, stored, full, _given("stats", stats), sampled)
+
+
+def element_of(values: NDArray[Any], dtype: str | None = None) -> str:
+    """The element type's name, a key of ELEMENTS.
+
+    Args:
+        values: an array.
+        dtype: the name to take it for: its own, or "bfloat16" for the raw bits in a uint16 array.
+
+    Raises:
+        DataError: a trace cannot hold values of this type.
+    """
+    own = values.dtype.name
+    name = own if dtype is None else dtype
+    if name in ELEMENTS and own in (name, "uint16" if name == "bfloat16" else name):
+        return name
+    asked = "" if dtype is None else f", not {dtype}"
+    raise DataError(f"values are {own}{asked}", f"give values of type {', '.join(ELEMENTS)}")
+
+
+def to_stored(values: NDArray[Any], element: str) -> NDArray[Any]:
+    """The bits of values of an element type, 1-D and contiguous (a view where possible)."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    bits = flat.view(np.uint16) if element == "bfloat16" else flat
+    return bits.astype(ELEMENTS[element], copy=False)
+
+
+def from_stored(stored: NDArray[Any], element: str) -> NDArray[Any]:
+    """The values `to_stored` was given, 1-D; bfloat16 widened, exactly, to float32."""
+    if element != "bfloat16":
+        return stored
+    return (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+def _given(name: str, value: _T | None) -> _T:
+    if value is None:
+        raise UsageError(f"{name} missing", "give stats and shape unless all values are recorded")
+    return value
+
+
+def _shape(sizes: Iterable[int]) -> tuple[int, ...]:
+    try:
+        shape = tuple(operator.index(size) for size in sizes)
+    except TypeError:
+        shape = (-1,)
+    if any(size < 0 for size in shape):
+        raise UsageError(f"{sizes} is no shape", "give sizes from 0 up")
+    return shape
+
+
+def _array(values: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"no array ({error})", "give a numpy array") from error
+
+
+def _check_size(values: NDArray[Any], shape: tuple[int, ...], sampled: bool) -> None:
+    full = math.prod(shape)
+    if sampled and (values.ndim != 1 or values.size > full):
+        raise DataError(
+            f"a sample of shape {values.shape} of a tensor of shape {shape}",
+            "give a 1-D sample no larger than the tensor",
+        )
+    if not sampled and values.size != full:
+        raise DataError(
+            f"{values.size} values do not fill shape {shape}", "or is it a sample (sampled=True)?"
+        )

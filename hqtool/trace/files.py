@@ -1,0 +1,107 @@
+"""HDF5 files: opening them, whatever state their writer left them in, and creating them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import Any
+
+import h5py
+
+from hqtool.errors import DataError, UsageError
+from hqtool.trace.schema import LIBVER
+
+#: How often HDF5 tries to read metadata that a live writer may just be changing. It waits twice as
+#: long before each new try, 2 ms before the 22nd; left alone it tries 100 times, which on a
+#: damaged file means for ever.
+READ_ATTEMPTS = 22
+
+_AT_REST = h5py.h5f.ACC_RDONLY
+_WITH_WRITER = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
+
+#: (intent, locking): at rest; with a writer, alive or killed; where file locks do not work.
+_WAYS = ((_AT_REST, True), (_WITH_WRITER, True), (_WITH_WRITER, False))
+
+
+def open_to_read(path: str) -> Any:
+    """The file as an h5py.File, reading without a cache of chunks.
+
+    Raises:
+        DataError: there is no such file, or HDF5 cannot open it.
+    """
+    if not os.path.isfile(path):
+        what = "not a file" if os.path.exists(path) else "no such file"
+        raise DataError(f"{path}: {what}", "give the path of a trace (hqtool capture makes one)")
+    for intent, locking in _WAYS:
+        try:
+            return h5py.File(h5py.h5f.open(os.fsencode(path), intent, _access(locking)))
+        except (OSError, RuntimeError) as error:
+            failure = error
+    raise DataError(
+        f"{path}: cannot be opened as HDF5 ({reason(failure)})",
+        "is it a trace (hqtool capture makes one), whole and readable?",
+    ) from failure
+
+
+def create(path: str, *, replace: bool = False) -> Any:
+    """A new h5py.File that writes what it is given at once, without a cache of chunks.
+
+    Besides its speed this is what keeps the process alive when a disk is full: a cache that
+    cannot be written out makes HDF5 crash at exit.
+
+    Raises:
+        UsageError: the file exists (unless it may be replaced), or cannot be created.
+    """
+    mode = "w" if replace else "x"
+    try:
+        return h5py.File(path, mode, libver=LIBVER, locking="best-effort", rdcc_nbytes=0)
+    except FileExistsError:
+        raise exists_already(path) from None
+    except OSError as error:
+        why = reason(error)
+        raise UsageError(f"{path}: cannot be created ({why})", "choose another place") from error
+
+
+def require_folder(path: str) -> None:
+    """Raise a UsageError unless the folder of a file to be created exists."""
+    if not os.path.isdir(os.path.dirname(path)):
+        raise UsageError(f"{path}: its folder does not exist", "create the folder first")
+
+
+def rename(source: str, target: str) -> None:
+    """Give a file the name of another, which is replaced; a UsageError where that is impossible."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        why = reason(error)
+        raise UsageError(f"{target}: cannot be replaced ({why})", "choose another name") from error
+
+
+def exists_already(path: str) -> UsageError:
+    """The error of a file that is in the way."""
+    return UsageError(f"{path} exists", "choose another name, or overwrite it (-f, force=True)")
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _access(locking: bool) -> Any:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    metadata, slots, _, preemption = access.get_cache()
+    access.set_cache(metadata, slots, 0, preemption)
+    access.set_file_locking(locking, True)
+    _limit_attempts(access)
+    return access
+
+
+def _limit_attempts(access: Any) -> None:
+    """Set READ_ATTEMPTS. h5py lacks the call, but its modules lead to the HDF5 library."""
+    with contextlib.suppress(AttributeError, OSError):
+        limit = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
+        limit.argtypes = [ctypes.c_int64, ctypes.c_uint]
+        limit(access.id, READ_ATTEMPTS)

@@ -1,0 +1,275 @@
+"""Reading a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.errors import DataError, HqtoolError, UsageError
+from hqtool.trace.content import from_stored
+from hqtool.trace.files import open_to_read, reason
+from hqtool.trace.overview import SiteSummary, Tally, summary_of, tallies_of
+from hqtool.trace.schema import (
+    COMMIT,
+    CRC_BYTES,
+    DATASETS,
+    ELEMENT_NAMES,
+    ELEMENTS,
+    FORMAT,
+    NO_STEP,
+    ROW,
+    STATES,
+    Commit,
+    Row,
+)
+from hqtool.vocab import Record, Site, Stats
+
+#: Rows read at a time, about 10 MB.
+BLOCK_ROWS = 1 << 16
+
+
+class TraceReader:
+    """Reads a trace, also while it is being written: then what was committed at opening.
+
+    A context manager. Memory stays bounded by the largest tensor and one site's rows.
+
+    Args:
+        path: the trace.
+
+    Raises:
+        DataError: the file is missing, no trace, of a newer format, or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file = open_to_read(self.path)
+        self._block_start = -1
+        try:
+            with self._damage():
+                self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; records can no longer be read."""
+        self._file.close()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site, in the order it was first recorded."""
+        return tuple(self._numbers)
+
+    @property
+    def steps(self) -> list[int]:
+        """Every committed step, ascending: those with records, and those a commit names."""
+        return sorted(self._steps)
+
+    def geometry(self, layer: str) -> dict[str, Any] | None:
+        """A layer's geometry as described by the recorder; None where it was not."""
+        return self._geometry.get(layer)
+
+    def records(self, site: Site, *, values: bool = True) -> Iterator[Record]:
+        """A site's records in the order (step, micro, call), read one at a time.
+
+        Args:
+            site: one of `sites`, or an equal one.
+            values: read values, where kept: in the tensor's shape and type (bfloat16 as float32),
+                or 1-D where sampled.
+
+        Raises:
+            UsageError: the trace does not hold the site, or is closed.
+            DataError: while iterating, the file proves damaged.
+        """
+        if site not in self._numbers:
+            raise UsageError(f"{self.path} holds no site {site}", "see `hqtool info` for its sites")
+        return self._records(self._numbers[site], values)
+
+    def overview(self) -> list[SiteSummary]:
+        """What the trace holds of each site, in the order of `sites`; reads no values."""
+        sites = {number: site for site, number in self._numbers.items()}
+        tallies: dict[int, list[Tally]] = {number: [] for number in sites}
+        with self._damage():
+            for tally in itertools.chain.from_iterable(map(tallies_of, self._blocks())):
+                tallies[tally.site].append(tally)
+            return [summary_of(sites[n], tallies[n], self._shapes) for n in sites]
+
+    # Opening
+
+    def _load(self) -> None:
+        """All but values; the state first and commits next, for a live writer moves on."""
+        self.format = self._known_format()
+        self.state = self._known_state()
+        commits = self._trusted_commits()
+        self._covered = Commit(*commits[-1].item())
+        self._rows, self._payload = self._dataset("rows"), self._dataset("payload")
+        self._read_journal()
+        self._steps = set(commits["step"].tolist()) - {NO_STEP}
+        self._check_rows()
+
+    def _known_format(self) -> str:
+        attribute = self._file.attrs.get("format")
+        name = attribute.decode("ascii", "replace") if isinstance(attribute, bytes) else ""
+        if not name.startswith("hqtrace/"):
+            raise DataError(f"{self.path}: HDF5, but no trace", "record one with hqtool capture")
+        if name != FORMAT:
+            raise DataError(
+                f"{self.path}: format {name}, this hqtool reads {FORMAT}", "use a newer hqtool"
+            )
+        return name
+
+    def _known_state(self) -> str:
+        state: str = self._file["state"][0].decode("ascii", "replace")
+        if state not in STATES:
+            raise ValueError(f"its state is {state!r}")
+        return state
+
+    def _trusted_commits(self) -> NDArray[Any]:
+        """The commits, less a last one that its writer did not finish."""
+        dataset = self._dataset("commits")
+        commits = _read(dataset, 0, dataset.shape[0])
+        if self.state == "open" and not commits["crc"][-1:].all():
+            commits = commits[:-1]
+        if not commits.size:
+            raise DataError(f"{self.path}: recording was cut before it began", "record it again")
+        if not _intact(commits):
+            raise ValueError("a commit record does not match its checksum")
+        return commits
+
+    def _read_journal(self) -> None:
+        """Names, shapes, geometry and provenance."""
+        journal = _read(self._dataset("journal"), 0, self._covered.journal)
+        _require_crc("journal bytes", zlib.crc32(journal.data), self._covered.journal_crc)
+        lines = [json.loads(line) for line in journal.tobytes().splitlines()]
+        self._numbers = {Site(*line[2:]): line[1] for line in lines if line[0] == "site"}
+        self._shapes = {line[1]: tuple(line[2]) for line in lines if line[0] == "shape"}
+        self._geometry = {line[1]: line[2] for line in lines if line[0] == "geometry"}
+        self.run: dict[str, Any] = {line[1]: line[2] for line in lines if line[0] == "note"}
+
+    def _check_rows(self) -> None:
+        """Check the rows' checksum, and meet their steps and sites in passing."""
+        crc, met = 0, set[int]()
+        for block in self._blocks():
+            crc = zlib.crc32(block.data, crc)
+            self._steps.update(np.unique(block["step"]).tolist())
+            met.update(np.unique(block["site"]).tolist())
+        _require_crc("rows", crc, self._covered.rows_crc)
+        self._numbers = {site: number for site, number in self._numbers.items() if number in met}
+
+    # Reading
+
+    def _dataset(self, name: str) -> Any:
+        dataset = self._file[name]
+        if dataset.dtype != DATASETS[name][0]:
+            raise ValueError(f"/{name} has items of another type")
+        return dataset
+
+    def _blocks(self) -> Iterator[NDArray[Any]]:
+        """All rows, in blocks; the last one read is kept, which is all of a short trace."""
+        end = self._covered.rows
+        for start in range(0, end, BLOCK_ROWS):
+            if start != self._block_start:
+                self._block = _read(self._rows, start, min(end, start + BLOCK_ROWS))
+                self._block_start = start
+            yield self._block
+
+    def _records(self, number: int, values: bool) -> Iterator[Record]:
+        with self._damage():
+            rows = _of_site(number, self._blocks())
+            rows = rows[np.lexsort((rows["call"], rows["micro"], rows["step"]))]
+        for row in rows:
+            with self._damage():
+                record = self._record(Row(*row.item()), values)
+            yield record
+
+    def _record(self, row: Row, values: bool) -> Record:
+        shape = self._shapes[row.shape]
+        return Record(
+            step=row.step,
+            micro=row.micro,
+            call=row.call,
+            shape=shape,
+            stats=Stats(*row.stats),
+            values=self._values(row, shape) if values and row.element else None,
+            sampled=bool(row.sampled),
+            loss_scale=row.loss_scale,
+        )
+
+    def _values(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any]:
+        element = ELEMENT_NAMES[row.element]
+        stored = self._stored(row, ELEMENTS[element])
+        _require_crc("values", zlib.crc32(stored.data), row.crc)
+        flat = from_stored(stored, element)
+        return flat if row.sampled else flat.reshape(shape)
+
+    def _stored(self, row: Row, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The bits of a row's values."""
+        stop = row.offset + row.size * dtype.itemsize
+        if not 0 <= row.offset <= stop <= self._covered.payload:
+            raise ValueError("values outside the payload")
+        return _read(self._payload, row.offset, stop).view(dtype)
+
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Whatever goes wrong in reading the file is damage to it."""
+        if not self._file:
+            raise UsageError(f"{self.path} is closed", "read it before closing it")
+        try:
+            yield
+        except HqtoolError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{self.path}: the trace is damaged ({reason(error)})",
+                "use a sound copy, or record again",
+            ) from error
+
+
+def _read(dataset: Any, start: int, stop: int) -> NDArray[Any]:
+    """Items start:stop; h5py's low level, for its speed."""
+    items = np.empty(stop - start, dataset.dtype)
+    if items.size:
+        memory = h5py.h5s.create_simple(items.shape)
+        place = dataset.id.get_space()
+        place.select_hyperslab((start,), items.shape)
+        dataset.id.read(memory, place, items)
+    return items
+
+
+def _intact(commits: NDArray[Any]) -> bool:
+    """Whether every commit record matches its checksum."""
+    data, size = commits.tobytes(), COMMIT.itemsize
+    heads = (data[start : start + size - CRC_BYTES] for start in range(0, len(data), size))
+    return bool(np.array_equal(commits["crc"], [zlib.crc32(head) for head in heads]))
+
+
+def _of_site(number: int, blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """A site's rows."""
+    chosen = [block[block["site"] == number] for block in blocks]
+    return np.concatenate([np.empty(0, ROW), *chosen])
+
+
+def _require_crc(what: str, found: int, recorded: int) -> None:
+    if found != recorded:
+        raise ValueError(f"{what} do not match their checksum")

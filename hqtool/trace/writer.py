@@ -1,0 +1,446 @@
+"""Writing a trace."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import operator
+import os
+import shutil
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool import __version__
+from hqtool.errors import DataError, HqtoolError, UsageError
+from hqtool.trace import files
+from hqtool.trace.appender import Appender
+from hqtool.trace.content import Content, content_of
+from hqtool.trace.journal import Journal
+from hqtool.trace.keys import Key, Keys
+from hqtool.trace.schema import (
+    COMMIT,
+    CRC_BYTES,
+    DATASETS,
+    ELEMENT_NAMES,
+    FORMAT,
+    NO_STEP,
+    ROW,
+    STATE,
+    Commit,
+    Row,
+)
+from hqtool.trace.scrap import put_scrap, shield, unshield
+from hqtool.vocab import TENSOR_KINDS, Site, Stats
+
+#: Free disk space, in bytes, below which recording stops.
+RESERVE_BYTES = 256 << 20
+
+#: Items that a dataset's buffer holds: 4 MiB of values, 600 KB of rows.
+BUFFER_ITEMS = {"payload": 4 << 20, "rows": 4096, "journal": 1 << 16, "commits": 1}
+
+_Params = ParamSpec("_Params")
+
+
+class TraceFull(HqtoolError):
+    """The disk is (nearly) full: recording must stop; what was committed stays readable.
+
+    After it the writer takes nothing more, and `close` marks the trace truncated.
+    """
+
+
+def _guarded(
+    method: Callable[Concatenate[TraceWriter, _Params], None],
+) -> Callable[Concatenate[TraceWriter, _Params], None]:
+    """One thread at a time, nothing at all in a forked child, an error once closed or full."""
+
+    @functools.wraps(method)
+    def guarded(self: TraceWriter, /, *args: _Params.args, **kwargs: _Params.kwargs) -> None:
+        if self._is_ours():
+            with self._lock, self._stopping_when_full():
+                self._require_usable()
+                method(self, *args, **kwargs)
+
+    return guarded
+
+
+class TraceWriter:
+    """Records a training run into one trace file, `hqtrace/1` (see `schema`).
+
+    What is written becomes durable at `commit`: from then on it survives the death of the process
+    at any instant (not a power cut: nothing is forced through the operating system's cache).
+    Memory stays bounded however rarely one commits. Several threads may share a writer. In a
+    forked child its methods do nothing: the trace belongs to the process that opened it. A writer
+    still open when the interpreter exits is closed as truncated.
+
+    Args:
+        path: the file to create; readers may open it at once.
+        force: replace an existing file, as soon as the new one stands.
+        run: provenance, a JSON-safe mapping.
+        reserve_bytes: free disk space to leave untouched.
+
+    Raises:
+        UsageError: the file exists (without `force`) or cannot be created, or `run` is no JSON.
+        TraceFull: less than the reserve is free.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        run: Mapping[str, Any] | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        self._path = os.path.realpath(path)
+        self._reserve_bytes = reserve_bytes
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._full: TraceFull | None = None
+        self._failed = False  # HDF5 could not write
+        self._closed = False
+        self._keys = Keys(self._past_keys)
+        self._last = Commit(NO_STEP, 0, 0, 0, 0, 0)
+        self._open_step = NO_STEP  # the latest step written since the last commit
+        self._steps_committed = 0
+        self._create(force, dict(run or {}))
+
+    @property
+    def path(self) -> str:
+        """The trace's absolute path."""
+        return self._path
+
+    @property
+    def steps_committed(self) -> int:
+        """How many commits were made."""
+        return self._steps_committed
+
+    @property
+    def bytes_written(self) -> int:
+        """Size of the file so far."""
+        return os.path.getsize(self._path)
+
+    @_guarded
+    def write(
+        self,
+        layer: str,
+        tensor: str,
+        step: int,
+        values: Any,
+        micro: int = 0,
+        call: int = 0,
+        *,
+        stats: Stats | None = None,
+        shape: tuple[int, ...] | None = None,
+        sampled: bool = False,
+        dtype: str | None = None,
+        loss_scale: float = 1.0,
+        flags: int = 0,
+    ) -> None:
+        """Record one tensor; its values are copied.
+
+        Args:
+            layer: the module's qualified name.
+            tensor: one of TENSOR_KINDS.
+            step, micro, call: the training step, the micro-batch in it, the layer's call in that.
+            values: float16, float32, float64 or bfloat16 in any shape; None: statistics only.
+            stats: of the full tensor; computed from `values` unless given.
+            shape: of the full tensor; that of `values` unless given.
+            sampled: `values` is a 1-D sample of the tensor; needs `stats` and `shape`.
+            dtype: "bfloat16" takes a uint16 array for raw bfloat16 bits.
+            loss_scale: factor that a recorded gradient still carries.
+            flags: 32 bits free for the recorder.
+
+        Raises:
+            UsageError: an argument out of bounds, or stats or shape missing.
+            DataError: values of another type or number, or a record written before.
+            TraceFull: the disk is nearly full, or writing failed.
+        """
+        site, key = _site(layer, tensor), (_index(step), _index(micro), _index(call))
+        with _naming(self._path, site, step):
+            content = content_of(values, dtype, stats, shape, sampled)
+            item = self._item(site, key, content, float(loss_scale), _flags(flags))
+            self._take_key(site, *key)
+        self._payload.append(content.stored.view(np.uint8))
+        self._rows.append(item)
+        self._open_step = max(self._open_step, key[0])
+
+    @_guarded
+    def describe(self, layer: str, geometry: Mapping[str, Any]) -> None:
+        """Record a layer's geometry, a JSON-safe mapping; a later one replaces it."""
+        self._journal.enter("geometry", layer, dict(geometry))
+
+    @_guarded
+    def note(self, key: str, value: Any) -> None:
+        """Add an entry, JSON-safe, to the run's provenance; a later one of that key replaces it."""
+        self._journal.enter("note", key, value)
+
+    @_guarded
+    def commit(self, step: int) -> None:
+        """Make everything written so far durable.
+
+        Raises:
+            UsageError: `step` is no non-negative integer.
+            TraceFull: the disk is nearly full (nothing was written then), or writing failed.
+        """
+        self._commit(_index(step))
+
+    def close(self, state: str = "complete") -> None:
+        """Commit what is pending and close the file; closing again does nothing.
+
+        Args:
+            state: "complete", or "truncated" where recording was cut short.
+
+        Raises:
+            UsageError: another state.
+            TraceFull: the disk is too full to commit what is pending; the trace is closed,
+                truncated. Not raised where truncation was asked for.
+        """
+        if state not in ("complete", "truncated"):
+            raise UsageError(f"no such closing state: {state}", "complete or truncated")
+        if self._is_ours():
+            with self._lock:
+                self._close(state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close("complete" if kind is None else "truncated")
+
+    # Opening
+
+    def _create(self, force: bool, run: dict[str, Any]) -> None:
+        """Make the file, complete with its provenance; under `force` only then take the name."""
+        files.require_folder(self._path)
+        self._require_space(0)
+        birthplace = f"{self._path}.{self._pid}.new" if force else self._path
+        self._file: Any = files.create(birthplace, replace=force)
+        self._descriptor = self._file.id.get_vfd_handle()
+        try:
+            with self._stopping_when_full():
+                self._begin(run)
+                if force:
+                    files.rename(birthplace, self._path)
+        except BaseException:
+            self._close_file()
+            os.unlink(birthplace)
+            raise
+        self._protect()
+
+    def _begin(self, run: dict[str, Any]) -> None:
+        """Lay the file out and make the provenance readable."""
+        _lay_out(self._file)
+        self._payload = self._appender("payload", checksum=False)
+        self._rows = self._appender("rows")
+        self._lines = self._appender("journal")
+        self._commits = self._appender("commits", checksum=False)
+        self._journal = Journal(self._lines)
+        for key, value in run.items():
+            self._journal.enter("note", key, value)
+        self._commit(NO_STEP)
+
+    def _appender(self, name: str, *, checksum: bool = True) -> Appender:
+        dataset, capacity = self._file[name], BUFFER_ITEMS[name]
+        return Appender(dataset, capacity, self._require_space, checksum=checksum)
+
+    def _protect(self) -> None:
+        """Be closed at exit, and out of reach of forked children."""
+        shield(self._descriptor)
+        atexit.register(self.close, "truncated")
+
+    # Recording
+
+    def _item(
+        self,
+        site: Site,
+        key: tuple[int, int, int],
+        content: Content,
+        loss_scale: float,
+        flags: int,
+    ) -> NDArray[Any]:
+        """The row of a record, as an array of one; its values are to be appended next."""
+        row = Row(
+            *key,
+            site=self._journal.site_number(site),
+            shape=self._journal.shape_number(content.shape),
+            flags=flags,
+            sampled=content.sampled,
+            element=ELEMENT_NAMES.index(content.element),
+            loss_scale=loss_scale,
+            offset=self._payload.end,
+            size=content.stored.size,
+            crc=zlib.crc32(content.stored.data),
+            stats=content.stats,
+        )
+        return np.array([row], ROW)
+
+    def _take_key(self, site: Site, step: int, micro: int, call: int) -> None:
+        if not self._keys.take((self._journal.site_number(site), step, micro, call)):
+            raise DataError(
+                f"micro-batch {micro}, call {call} was recorded before",
+                "number repeated calls within a step by call=",
+            )
+
+    def _past_keys(self) -> Iterator[Key]:
+        """The key of every record so far, from the file."""
+        self._require_space(self._rows.pending_bytes)
+        rows = self._rows.read_back()
+        columns = [rows[name].tolist() for name in ("site", "step", "micro", "call")]
+        return zip(*columns, strict=True)
+
+    # Committing
+
+    def _commit(self, step: int) -> None:
+        """The commit record goes out last, when all it covers is out."""
+        covered = (self._payload, self._rows, self._lines)
+        self._require_space(sum(appender.pending_bytes for appender in covered))
+        for appender in covered:
+            appender.flush()
+        self._file.flush()
+        commit = self._covering(step)
+        self._commits.append(np.array([commit], COMMIT))
+        self._commits.flush()
+        self._file.flush()
+        self._last, self._open_step = commit, NO_STEP
+        self._steps_committed += step != NO_STEP
+
+    def _covering(self, step: int) -> Commit:
+        """The commit record of everything appended so far."""
+        ends = (self._rows.end, self._payload.end, self._lines.end)
+        return _sealed(Commit(step, *ends, self._rows.crc, self._lines.crc))
+
+    def _require_space(self, coming_bytes: int) -> None:
+        """Stop while HDF5 can still write: after a failed write it may take the process down."""
+        free_bytes = shutil.disk_usage(os.path.dirname(self._path)).free
+        if free_bytes < self._reserve_bytes + coming_bytes:
+            raise TraceFull(
+                f"{self._path}: recording stops, only {free_bytes >> 20} MiB are free there "
+                f"and {self._reserve_bytes >> 20} MiB stay untouched",
+                "free some space, or record less: fewer layers, steps or elements",
+            )
+
+    # Ending
+
+    def _close(self, state: str) -> None:
+        if self._closed:
+            return
+        lost = self._commit_rest()
+        self._finish("truncated" if self._full else state)
+        if lost and state == "complete":
+            raise lost
+
+    def _commit_rest(self) -> TraceFull | None:
+        """Commit what no commit covers yet; the error if that fails."""
+        pending = (self._rows.end, self._lines.end) != (self._last.rows, self._last.journal)
+        if self._full or not pending:
+            return None
+        try:
+            with self._stopping_when_full():
+                self._commit(self._open_step)
+        except TraceFull as error:
+            return error
+        return None
+
+    def _finish(self, state: str) -> None:
+        self._closed = True
+        atexit.unregister(self.close)
+        unshield(self._descriptor)
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file["state"][0] = np.bytes_(state)
+            self._file["state"].flush()
+        self._close_file()
+
+    def _close_file(self) -> None:
+        """Close the file; after a failed write, leave it as a killed writer would."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if self._failed:
+                put_scrap(self._descriptor)
+            self._file.close()
+
+    # Guards
+
+    def _is_ours(self) -> bool:
+        return os.getpid() == self._pid
+
+    def _require_usable(self) -> None:
+        if self._full:
+            raise TraceFull(self._full.cause, self._full.remedy)
+        if self._closed:
+            raise UsageError(f"{self._path}: the trace is closed", "write before closing it")
+
+    @contextlib.contextmanager
+    def _stopping_when_full(self) -> Iterator[None]:
+        """Remember that the disk is full; a failed write counts as that, too."""
+        try:
+            yield
+        except TraceFull as error:
+            self._full = error
+            raise
+        except (OSError, RuntimeError) as error:
+            self._failed, why = True, files.reason(error)
+            self._full = TraceFull(f"{self._path}: writing failed ({why})", "check disk and quota")
+            raise self._full from error
+
+
+def _lay_out(file: Any) -> None:
+    """Create all that a trace holds, and begin SWMR.
+
+    Without fill values the unwritten rest of a chunk is a hole that takes no disk space.
+    """
+    file.attrs["format"] = np.bytes_(FORMAT)
+    file.attrs["hqtool"] = np.bytes_(__version__)
+    file.create_dataset("state", data=np.array(["open"], STATE))
+    for name, (dtype, chunk) in DATASETS.items():
+        file.create_dataset(name, (0,), dtype, chunks=(chunk,), maxshape=(None,), fill_time="never")
+    file.swmr_mode = True
+
+
+def _sealed(commit: Commit) -> Commit:
+    """The commit with its own checksum."""
+    return commit._replace(crc=zlib.crc32(np.array([commit], COMMIT).tobytes()[:-CRC_BYTES]))
+
+
+def _site(layer: str, tensor: str) -> Site:
+    if tensor not in TENSOR_KINDS:
+        raise UsageError(f"no such tensor kind: {tensor}", f"one of {', '.join(TENSOR_KINDS)}")
+    if not isinstance(layer, str):
+        raise UsageError(f"{layer!r} is no layer name", "give a string")
+    return Site(layer, tensor)
+
+
+def _index(number: int) -> int:
+    """A step, micro-batch or call number."""
+    try:
+        index = operator.index(number)
+    except TypeError:
+        index = -1
+    if not 0 <= index < 1 << 63:
+        raise UsageError(f"{number!r} is no step, micro-batch or call", "count from 0 in integers")
+    return index
+
+
+def _flags(flags: int) -> int:
+    if not 0 <= operator.index(flags) < 1 << 32:
+        raise UsageError(f"flags {flags} are not 32 bits", "give a number from 0 to 2**32 - 1")
+    return flags
+
+
+@contextlib.contextmanager
+def _naming(path: str, site: Site, step: int) -> Iterator[None]:
+    """Say in an error's cause which record it is about."""
+    try:
+        yield
+    except (DataError, UsageError) as error:
+        raise type(error)(f"{path}: {site} at step {step}: {error.cause}", error.remedy) from None
