@@ -1,0 +1,50 @@
+"""Acting as soon as a program has imported a module, and not before.
+
+A script may prepare the import of torch, by setting OMP_NUM_THREADS say; so it is not imported
+for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+def after_import(name: str, act: Callable[[], None]) -> None:
+    """Call `act` once the module is imported; at once, if it is already."""
+    if name in sys.modules:
+        act()
+    else:
+        sys.meta_path.insert(0, _Watch(name, act))
+
+
+class _Watch(MetaPathFinder):
+    """Lets the others find the module, and acts when it has been executed."""
+
+    def __init__(self, name: str, act: Callable[[], None]) -> None:
+        self._name = name
+        self._act = act
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            self._act_after(spec.loader)
+        return spec
+
+    def _act_after(self, loader: object) -> None:
+        original: Callable[[ModuleType], None] = loader.exec_module  # type: ignore[attr-defined]
+
+        def exec_module(module: ModuleType) -> None:
+            original(module)
+            self._act()
+
+        loader.exec_module = exec_module  # type: ignore[attr-defined]

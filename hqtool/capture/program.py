@@ -1,0 +1,158 @@
+"""A Python program, found and run in this process as `python` would find and run it."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import io
+import os
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType, ModuleType, TracebackType
+from typing import Any
+
+from hqtool.errors import DataError
+
+_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+#: The exit status of a program that Ctrl-C ended, as shells report it.
+INTERRUPTED = 130
+
+
+def find_program(target: str, argv: Sequence[str], *, module: bool = False) -> Callable[[], None]:
+    """What `python TARGET ARGV…`, or `python -m TARGET ARGV…`, would run.
+
+    Returns:
+        a function that runs it as `__main__`, to the end of its main thread.
+
+    Raises:
+        DataError: there is no such script or module; nothing has been run by then.
+    """
+    if module:
+        _require_module(target)
+        return lambda: _run_module(target, argv)
+    if not os.path.isfile(target):
+        raise DataError(f"{target}: no such script", "give the path of a Python file")
+    return lambda: _run_file(target, argv)
+
+
+def exit_status(run: Callable[[], None]) -> int:
+    """Run a program and report its end as the interpreter would.
+
+    What it raises is printed through sys.excepthook, without this package's frames.
+
+    Returns:
+        the process's exit status.
+    """
+    try:
+        run()
+    except SystemExit as end:
+        return _status_of(end.code)
+    except BaseException as error:
+        _print_exception(error)
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _status_of(code: Any) -> int:
+    """The status that `sys.exit(code)` asks for; what is no number is a message."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _run_file(path: str, argv: Sequence[str]) -> None:
+    _set_path(os.path.dirname(os.path.realpath(path)))
+    sys.argv[:] = [path, *argv]
+    file = os.path.abspath(path)
+    main = _main_module(file, SourceFileLoader("__main__", file))
+    with io.open_code(file) as source:
+        code = compile(source.read(), file, "exec", dont_inherit=True)
+    exec(code, main.__dict__)
+
+
+def _run_module(name: str, argv: Sequence[str]) -> None:
+    """Importing its packages is part of the run: it may fail, or import torch."""
+    _set_path(os.getcwd())
+    sys.argv[:] = ["-m", *argv]
+    try:
+        details: tuple[str, ModuleSpec, CodeType] = runpy._get_module_details(name, _NotFound)  # type: ignore[attr-defined]
+    except _NotFound as error:
+        sys.exit(f"{sys.executable}: {error}")
+    _, spec, code = details
+    file = str(spec.origin)
+    sys.argv[0] = file
+    main = _main_module(file, spec.loader)
+    main.__dict__.update(__spec__=spec, __package__=spec.parent, __cached__=spec.cached)
+    exec(code, main.__dict__)
+
+
+class _NotFound(Exception):
+    """There is no such module, or it is none that can be run."""
+
+
+def _main_module(file: str, loader: Any) -> ModuleType:
+    """A lasting `__main__`, as a script has it.
+
+    `runpy` would take it away at the end: then what the program defines can be neither pickled
+    nor used by threads that live on.
+    """
+    main = ModuleType("__main__")
+    main.__dict__.update(
+        __file__=file,
+        __loader__=loader,
+        __package__=None,
+        __cached__=None,
+        __builtins__=builtins,
+        __annotations__={},
+    )
+    sys.modules["__main__"] = main
+    return main
+
+
+def _set_path(folder: str) -> None:
+    """Search the program's folder first, in place of that of the running command."""
+    if not sys.flags.safe_path:
+        sys.path[0] = folder
+
+
+def _require_module(name: str) -> None:
+    """Look for the outermost package only: to look further would import it."""
+    outermost = name.partition(".")[0]
+    _set_path(os.getcwd())
+    if not outermost or importlib.util.find_spec(outermost) is None:
+        raise DataError(f"no module named {name}", "give the name that `python -m` takes")
+
+
+def _print_exception(error: BaseException) -> None:
+    for each in _chain(error):
+        each.__traceback__ = _foreign(each.__traceback__)
+    sys.stdout.flush()
+    sys.excepthook(type(error), error, error.__traceback__)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An exception and all that led to it."""
+    found: dict[int, BaseException] = {}
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in found:
+            found[id(each)] = each
+            waiting += [each.__cause__, each.__context__]
+    return list(found.values())
+
+
+def _foreign(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without this package's frames."""
+    frames = []
+    while traceback is not None:
+        if not traceback.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+            frames.append(traceback)
+        traceback = traceback.tb_next
+    for frame, follower in zip(frames, [*frames[1:], None], strict=False):
+        frame.tb_next = follower
+    return frames[0] if frames else None

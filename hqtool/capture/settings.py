@@ -1,0 +1,106 @@
+"""What a capture records, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from hqtool.errors import UsageError
+from hqtool.vocab import TENSOR_KINDS
+
+STEP_ENDS = ("optimizer", "forward")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a capture records. Statistics are recorded at every step, values at some.
+
+    Args:
+        layers: globs of layer names; empty: all layers.
+        exclude: globs of layer names to leave out.
+        tensors: tensor kinds, keys of TENSOR_KINDS.
+        every: values are kept at every so many steps, from step 0.
+        steps: values are kept only at these steps: half-open and non-negative, like a slice.
+        max_elements: of a larger tensor, a uniform random sample of so many values is kept.
+        full: keep all values, however large the tensor.
+        step_on: what ends a step: "optimizer", the end of an optimizer's step; "forward", the
+            start of the next training forward pass (for updates made by hand).
+        force: replace an existing trace.
+        eval: record modules in eval mode too.
+        seed: of the sampling; training's own random numbers are never touched.
+
+    Raises:
+        UsageError: a value out of bounds.
+    """
+
+    layers: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ("output", "grad_input")
+    every: int = 10
+    steps: tuple[int | None, int | None] | None = None
+    max_elements: int = 1 << 18
+    full: bool = False
+    step_on: str = "optimizer"
+    force: bool = False
+    eval: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "exclude", "tensors"):
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        for kind in self.tensors:
+            _require(kind in TENSOR_KINDS, f"unknown tensor kind: {kind}", ", ".join(TENSOR_KINDS))
+        _require(
+            self.step_on in STEP_ENDS, f"unknown step_on: {self.step_on}", "optimizer, forward"
+        )
+        for name in ("every", "max_elements"):
+            _require(getattr(self, name) >= 1, f"{name} is below 1", f"give {name} a number from 1")
+        bounds = [bound for bound in self.steps or () if bound is not None]
+        _require(min(bounds, default=0) >= 0, "steps has a negative bound", "count from step 0")
+
+    def wants(self, layer: str) -> bool:
+        """Whether a layer is to be recorded."""
+        chosen = not self.layers or _matches(layer, self.layers)
+        return chosen and not _matches(layer, self.exclude)
+
+    def keeps_values(self, step: int) -> bool:
+        """Whether values are kept at a step, not only statistics."""
+        first, end = self.steps or (None, None)
+        inside = (first or 0) <= step and (end is None or step < end)
+        return inside and step % self.every == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All options by name, JSON-safe."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """Settings from keyword options.
+
+    Raises:
+        UsageError: an option is unknown or out of bounds.
+    """
+    known = [field.name for field in fields(Settings)]
+    for name in options:
+        _require(
+            name in known, f"unknown capture option: {name}", f"use one of: {', '.join(known)}"
+        )
+    return Settings(**options)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """A sequence of texts; a lone text is a mistake easily made."""
+    _require(not isinstance(value, str), f"{name} is one text", f"give a list: {name}=[{value!r}]")
+    return tuple(value)
+
+
+def _matches(layer: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(layer, glob) for glob in globs)
+
+
+def _require(condition: bool, cause: str, remedy: str) -> None:
+    if not condition:
+        raise UsageError(cause, remedy)

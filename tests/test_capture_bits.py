@@ -1,0 +1,64 @@
+"""Training under capture is bit-identical to training without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from capture_models import ALL_KINDS, TRAININGS, captured, read_records  # noqa: E402
+
+
+def outcome(train: Callable[[], torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """Everything that training leaves behind, and where the random numbers stand."""
+    torch.manual_seed(0)
+    model = train()
+    gradients = {f"{name}.grad": p.grad for name, p in model.named_parameters()}
+    left = {**model.state_dict(), **gradients, "random": torch.get_rng_state()}
+    return {name: tensor for name, tensor in left.items() if tensor is not None}
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+LAYOUTS = {
+    "contiguous": torch.randn(2, 3, 4, 5),
+    "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    "one_channel": torch.randn(2, 1, 4, 5).to(memory_format=torch.channels_last),
+    "one_pixel": torch.randn(2, 3, 1, 1).to(memory_format=torch.channels_last),
+    "transposed": torch.randn(2, 3, 5, 4).transpose(2, 3),
+    "expanded": torch.randn(2, 3, 1, 5).expand(2, 3, 4, 5),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layer_reads_the_memory_it_would_read(layout: str, tmp_path: Path) -> None:
+    """A convolution chooses its kernel by strides, and `view_as` changes some of them."""
+    read: list[torch.Tensor] = []
+
+    class Spy(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            read.append(x)
+            return super().forward(x)
+
+    x = LAYOUTS[layout].detach().requires_grad_()
+    with captured(tmp_path / "t.h5"):
+        Spy(x.shape[1], 1, 1)(x)
+    (seen,) = read
+    assert seen is not x
+    assert (seen.shape, seen.stride(), seen.data_ptr()) == (x.shape, x.stride(), x.data_ptr())
+    assert seen._version == x._version
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_capture_changes_no_bit(name: str, tmp_path: Path) -> None:
+    plain = outcome(TRAININGS[name])
+    with captured(tmp_path / "t.h5", tensors=ALL_KINDS, every=2, max_elements=7, eval=True):
+        watched = outcome(TRAININGS[name])
+    assert plain.keys() == watched.keys()
+    assert [name for name in plain if bits(plain[name]) != bits(watched[name])] == []
+    assert len(read_records(tmp_path / "t.h5")) > 0

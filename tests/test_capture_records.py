@@ -1,0 +1,560 @@
+"""Which records a capture makes, and what is in them."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from capture_models import (  # noqa: E402
+    TRAININGS,
+    Key,
+    Recurrent,
+    Residual,
+    Tiny,
+    captured,
+    fit,
+    images,
+    read_records,
+    read_run,
+    sgd,
+    square,
+    train_autocast,
+)
+from torch import Tensor, nn  # noqa: E402
+
+import hqtool  # noqa: E402
+from hqtool.capture import recorder as recorder_module  # noqa: E402
+from hqtool.capture.settings import Settings, settings_of  # noqa: E402
+from hqtool.capture.tensors import sampled_values, stats_of_tensor  # noqa: E402
+from hqtool.core.stats import stats_of  # noqa: E402
+from hqtool.errors import UsageError  # noqa: E402
+from hqtool.trace.reader import TraceReader  # noqa: E402
+from hqtool.trace.writer import TraceFull, TraceWriter  # noqa: E402
+from hqtool.traffic.layers import layer_from_json  # noqa: E402
+
+
+def places(records: dict[Key, Any], layer: str, kind: str = "output") -> list[tuple[int, ...]]:
+    """The (step, micro, call) of a site's records."""
+    return [key[2:] for key in records if key[:2] == (layer, kind)]
+
+
+def layers(records: dict[Key, Any]) -> set[str]:
+    return {key[0] for key in records}
+
+
+# --- statistics and values ----------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+ORDINARY = RNG.standard_normal(1000)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ORDINARY,
+        RNG.standard_normal(300_001),
+        np.where(ORDINARY > 0, ORDINARY, 0.0),
+        ORDINARY * 1e-30,
+        ORDINARY * 1e30,
+        1e4 + ORDINARY * 1e-2,
+        np.full(7, 3.5),
+        np.zeros(5),
+        np.array([np.nan, np.inf, -np.inf, 2.0, 0.0, -3.0]),
+        np.array([np.nan, np.inf]),
+        np.concatenate([RNG.standard_normal(300_000), [np.nan, 0.0]]),
+        np.array([-0.0]),
+    ],
+    ids=lambda values: f"{values.size}",
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_statistics_are_exact(values: np.ndarray, dtype: torch.dtype) -> None:
+    with np.errstate(over="ignore"):
+        tensor = torch.from_numpy(values).to(dtype)
+    expected = stats_of(tensor.double().numpy())
+    assert stats_of_tensor(tensor) == pytest.approx(expected, rel=1e-9, abs=0, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.randn(3, 4, 5, 6).to(memory_format=torch.channels_last),
+        torch.randn(6, 7).T,
+        torch.randn(8, 8)[::2, ::3],
+        torch.randn(4, 1).expand(4, 5),
+        torch.tensor(3.0),
+    ],
+    ids=["channels_last", "transposed", "strided", "expanded", "scalar"],
+)
+def test_statistics_of_any_layout(tensor: Tensor) -> None:
+    expected = stats_of(tensor.numpy())
+    assert stats_of_tensor(tensor) == pytest.approx(expected, rel=1e-9, nan_ok=True)
+
+
+def test_a_sample_is_uniform_without_replacement() -> None:
+    tensor = torch.arange(40.0).reshape(8, 5).T
+    counts: Counter[float] = Counter()
+    for key in range(2000):
+        values = sampled_values(tensor, 10, 0, str(key)).array
+        assert values is not None
+        assert len(set(values.tolist())) == 10
+        counts.update(values.tolist())
+    assert set(counts) == set(range(40))
+    assert max(abs(count - 500) for count in counts.values()) < 5 * math.sqrt(500)
+
+
+def test_a_sample_depends_on_seed_and_key_alone() -> None:
+    tensor = torch.randn(1000)
+    first, again = (sampled_values(tensor, 50, 1, "a/output/0/0/0").array for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, sampled_values(tensor, 50, 1, "b/output/0/0/0").array)
+    assert not np.array_equal(first, sampled_values(tensor, 50, 2, "a/output/0/0/0").array)
+
+
+def test_values_are_kept_every_so_many_steps_within_bounds(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    optimizer = sgd(model)
+    with captured(tmp_path / "t.h5", every=2, steps=(1, 6)) as session:
+        for _ in range(8):
+            square(model(torch.randn(3, 4))).backward()
+            optimizer.step()
+    records = read_records(tmp_path / "t.h5")
+    kept = [key[2] for key, record in records.items() if record.values is not None]
+    assert kept == [2, 4]
+    assert session.recorder.steps_with_values == 2
+    assert places(records, "linear") == [(step, 0, 0) for step in range(8)]
+
+
+@pytest.mark.parametrize(("full", "sampled"), [(False, True), (True, False)])
+def test_large_tensors_are_sampled(full: bool, sampled: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 20)
+    with captured(tmp_path / "t.h5", max_elements=16, full=full):
+        y = model(torch.randn(3, 4))
+    (record,) = read_records(tmp_path / "t.h5").values()
+    assert record.sampled == sampled
+    assert record.shape == (3, 20)
+    assert record.values.shape == ((16,) if sampled else (3, 20))
+    assert np.isin(record.values, y.detach().numpy()).all()
+    assert record.stats == pytest.approx(stats_of(y.detach().numpy()), rel=1e-9)
+
+
+def test_values_are_copied_before_they_change(tmp_path: Path) -> None:
+    model = nn.Linear(4, 20)
+    with captured(tmp_path / "t.h5"):
+        y = model(torch.randn(3, 4))
+        before = y.detach().clone()
+        y.detach().zero_()
+    (record,) = read_records(tmp_path / "t.h5").values()
+    assert np.array_equal(record.values, before.numpy())
+
+
+def test_autocast_values_are_bfloat16(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        train_autocast()
+    record = read_records(tmp_path / "t.h5")["conv2", "output", 0, 0, 0]
+    rounded = torch.tensor(record.values).bfloat16().float().numpy()
+    assert np.array_equal(record.values, rounded)
+    assert record.stats == pytest.approx(stats_of(record.values), rel=1e-9)
+
+
+# --- steps, micro-batches, calls ----------------------------------------------------------------
+
+
+def test_gradient_accumulation_counts_micro_batches(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        TRAININGS["accumulating"]()
+    records = read_records(tmp_path / "t.h5")
+    two = [(step, micro, 0) for step in range(3) for micro in range(2)]
+    assert places(records, "head") == places(records, "head", "grad_input") == two
+
+
+def test_a_shared_layer_counts_calls(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        TRAININGS["cnn"]()
+    records = read_records(tmp_path / "t.h5")
+    two = [(step, 0, call) for step in range(3) for call in range(2)]
+    assert places(records, "conv1") == places(records, "conv1", "grad_input") == two
+
+
+def test_two_optimizers_step_once_per_iteration(tmp_path: Path) -> None:
+    """A generator's output and its gradient fall into the same step."""
+    with captured(tmp_path / "t.h5"):
+        TRAININGS["gan"]()
+    records = read_records(tmp_path / "t.h5")
+    assert places(records, "g") == [(step, 0, 0) for step in range(3)]
+    assert places(records, "d", "grad_input") == [(step, 2, 0) for step in range(3)]
+    assert "late_tensors" not in read_run(tmp_path / "t.h5")
+
+
+def test_a_critic_trained_more_often_sets_the_pace(tmp_path: Path) -> None:
+    critic, actor = nn.Linear(2, 2), nn.Linear(2, 2)
+    often, rarely = sgd(critic), sgd(actor)
+    with captured(tmp_path / "t.h5") as session:
+        for round_ in range(6):
+            square(critic(torch.randn(1, 2))).backward()
+            often.step()
+            if round_ % 3 == 2:
+                rarely.step()
+    assert session.recorder.steps == 5  # the first two rounds make one step: `rarely` might follow
+
+
+def test_an_optimizer_of_a_later_phase(tmp_path: Path) -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizers = {first: sgd(first), second: sgd(second)}
+    with captured(tmp_path / "t.h5"):
+        for model in (first, second):
+            for _ in range(4):
+                square(model(torch.randn(1, 2))).backward()
+                optimizers[model].step()
+    records = read_records(tmp_path / "t.h5")
+    assert places(records, "linear") == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (2, 0, 0)]
+    assert places(records, "linear2") == [(3, 0, 0), (3, 1, 0), (4, 0, 0), (5, 0, 0)]
+
+
+def test_updates_by_hand_step_on_forward(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    loss_of = nn.MSELoss()
+    with captured(tmp_path / "t.h5", step_on="forward"):
+        for _ in range(3):
+            loss_of(model(torch.randn(1, 2, requires_grad=True)), torch.zeros(1, 2)).backward()
+            with torch.no_grad():
+                model.weight -= 0.1 * model.weight.grad
+    records = read_records(tmp_path / "t.h5")
+    steps = [(step, 0, 0) for step in range(3)]
+    assert places(records, "linear") == places(records, "linear", "grad_input") == steps
+
+
+def test_a_scaled_gradient_tells_its_scale(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5", tensors=["grad_input", "grad_weight"]):
+        TRAININGS["scaled"]()
+    records = read_records(tmp_path / "t.h5")
+    assert [records["2", "grad_input", step, 0, 0].loss_scale for step in range(3)] == [
+        1024.0,
+        1024.0,
+        512.0,
+    ]
+    assert records["2", "grad_input", 1, 0, 0].stats.nnan > 0
+    assert records["2", "grad_weight", 0, 0, 0].loss_scale == 1.0
+    assert read_run(tmp_path / "t.h5")["skipped_steps"] == [1]
+
+
+def test_a_repeated_gradient_is_counted_not_recorded(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        TRAININGS["penalty"]()
+    records = read_records(tmp_path / "t.h5")
+    assert places(records, "2", "grad_input") == [(step, 0, 0) for step in range(3)]
+    assert read_run(tmp_path / "t.h5")["repeated_gradients"] > 0
+
+
+def test_a_gradient_of_a_closed_step_is_counted_not_recorded(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    with captured(tmp_path / "t.h5"):
+        loss = square(model(torch.randn(1, 2)))
+        optimizer.step()
+        model(torch.randn(1, 2))
+        loss.backward()
+        optimizer.step()
+    assert places(read_records(tmp_path / "t.h5"), "1", "grad_input") == []
+    assert read_run(tmp_path / "t.h5")["late_tensors"] == 1
+
+
+# --- which passes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eval_", [False, True])
+def test_eval_passes(eval_: bool, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    with captured(tmp_path / "t.h5", eval=eval_):
+        square(model(torch.randn(1, 2))).backward()
+        model.eval()
+        with torch.no_grad():
+            model(torch.randn(1, 2))
+    expected = [(0, 0, 0), (0, 1, 0)] if eval_ else [(0, 0, 0)]
+    assert places(read_records(tmp_path / "t.h5"), "1") == expected
+    assert read_run(tmp_path / "t.h5").get("skipped_eval_calls", 0) == (0 if eval_ else 2)
+
+
+def test_passes_without_gradients_are_skipped(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    with captured(tmp_path / "t.h5"), torch.no_grad():
+        model(torch.randn(1, 2))
+    assert read_records(tmp_path / "t.h5") == {}
+
+
+def test_replicas_for_one_pass_are_skipped(tmp_path: Path) -> None:
+    """As DataParallel makes them."""
+    replica = nn.Linear(2, 2)._replicate_for_data_parallel()
+    replica.weight, replica.bias = torch.ones(2, 2, requires_grad=True), torch.ones(2)
+    with captured(tmp_path / "t.h5"):
+        replica(torch.randn(1, 2))
+    assert read_records(tmp_path / "t.h5") == {}
+    assert read_run(tmp_path / "t.h5")["skipped_replica_calls"] == 1
+
+
+def test_a_forward_pass_alone_has_outputs_only(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        Residual()(images())
+    assert {kind for _, kind, *_ in read_records(tmp_path / "t.h5")} == {"output"}
+
+
+def test_a_failing_forward_pass_leaves_no_trace_behind(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(3, 1))
+    with captured(tmp_path / "t.h5"):
+        with pytest.raises(RuntimeError):
+            model(torch.randn(1, 2))
+        Recurrent()(torch.randn(1, 2, 3))
+    assert layers(read_records(tmp_path / "t.h5")) == {"0", "head"}
+
+
+# --- names and geometry ---------------------------------------------------------------------------
+
+
+def test_attention_projections_are_layers(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        TRAININGS["transformer"]()
+    assert layers(read_records(tmp_path / "t.h5")) == {
+        *(f"encoder.{name}" for name in ("self_attn.in_proj", "self_attn.out_proj")),
+        *(f"encoder.{name}" for name in ("linear1", "linear2")),
+        *(f"cross.{name}" for name in ("in_proj_q", "in_proj_k", "in_proj_v", "out_proj")),
+        "decoder",
+    }
+    with TraceReader(tmp_path / "t.h5") as trace:
+        geometry = trace.geometry("encoder.self_attn.in_proj")
+        assert geometry["op"] == "linear"
+        assert (geometry["in_channels"], geometry["out_channels"]) == (8, 24)
+
+
+def test_packed_keys_and_values(tmp_path: Path) -> None:
+    attention = nn.MultiheadAttention(4, 2)
+    x, memory = torch.randn(3, 2, 4), torch.randn(5, 2, 4)
+    with captured(tmp_path / "t.h5"):
+        attention(x, memory, memory)
+    names = {"in_proj_q", "in_proj_kv", "out_proj"}
+    names = {f"multiheadattention.{name}" for name in names}
+    assert layers(read_records(tmp_path / "t.h5")) == names
+
+
+def test_geometry_explains_the_shapes(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv1d(4, 6, 3, stride=2, padding="valid", dilation=2, groups=2),
+        nn.Unflatten(2, (3, 4)),
+        nn.Conv2d(6, 4, (1, 3), padding="same", padding_mode="circular"),
+        nn.ConvTranspose2d(4, 2, 3, stride=2, output_padding=1),
+        nn.Unflatten(3, (10, 1)),
+        nn.Conv3d(2, 1, 1),
+        nn.Linear(1, 5),
+    )
+    with captured(tmp_path / "t.h5"):
+        model(torch.randn(2, 4, 27))
+    records = read_records(tmp_path / "t.h5")
+    with TraceReader(tmp_path / "t.h5") as trace:
+        for layer in layers(records):
+            record = records[layer, "output", 0, 0, 0]
+            assert layer_from_json(trace.geometry(layer)).counts().output == record.numel, layer
+
+
+class Wrapper(nn.Module):
+    """As DistributedDataParallel holds its model."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any) -> Any:
+        return self.module(*args)
+
+
+def test_wrappers_leave_no_name(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        Wrapper(Wrapper(Recurrent()))(torch.randn(1, 2, 3))
+    assert layers(read_records(tmp_path / "t.h5")) == {"head"}
+
+
+def test_parts_called_on_their_own_keep_their_names(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        model = nn.ModuleDict({"actor": nn.Sequential(nn.Linear(2, 2)), "critic": nn.Linear(2, 1)})
+        model["actor"](torch.randn(1, 2))
+        model["critic"](torch.randn(1, 2))
+    assert layers(read_records(tmp_path / "t.h5")) == {"actor.0", "critic"}
+
+
+def test_roots_with_equal_names_do_not_collide(tmp_path: Path) -> None:
+    models = [nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)]
+    teacher = nn.Sequential(nn.Linear(2, 2)).eval()
+    with captured(tmp_path / "t.h5"):
+        teacher(torch.randn(1, 2))
+        for model in models:
+            nn.MSELoss()(model(torch.randn(1, 2)), torch.zeros(1, 2)).backward()
+    assert layers(read_records(tmp_path / "t.h5")) == {"0", "sequential2.0", "linear"}
+
+
+class Keywords(nn.Module):
+    """A layer that takes its input by name and gives a tuple."""
+
+    class Pair(nn.Linear):
+        def forward(self, input: Tensor) -> tuple[Tensor, int]:
+            return super().forward(input), 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.pair = self.Pair(2, 3)
+
+    def forward(self, *, x: Tensor) -> Tensor:
+        y, _ = self.pair(input=self.first(input=x))
+        return y
+
+
+def test_keywords_and_tuples(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        square(Keywords()(x=torch.randn(1, 2))).backward()
+    records = read_records(tmp_path / "t.h5")
+    assert records["pair", "output", 0, 0, 0].shape == (1, 3)
+    assert records["pair", "grad_input", 0, 0, 0].shape == (1, 2)
+
+
+def test_globs_choose_layers(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5", layers=["conv*", "head"], exclude=["*2"]):
+        fit(Residual(), lambda model: square(model(images())))
+    assert layers(read_records(tmp_path / "t.h5")) == {"conv1", "head"}
+    assert set(read_run(tmp_path / "t.h5")["unrecorded_layers"]) == {"stem", "conv2"}
+
+
+def test_layers_that_are_not_recorded_are_named(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        TRAININGS["lstm"]()
+    assert set(read_run(tmp_path / "t.h5")["unrecorded_layers"]) == {"lstm"}
+
+
+# --- the context manager --------------------------------------------------------------------------
+
+
+def test_the_package_is_the_call(tmp_path: Path) -> None:
+    model, other = Recurrent(), nn.Linear(2, 2)
+    with hqtool.capture(model, tmp_path / "t.h5", every=1) as session:
+        optimizer, foreign = sgd(model), sgd(other)
+        for _ in range(2):
+            square(other(torch.randn(1, 2))).backward()
+            foreign.step()
+            square(model(torch.randn(1, 2, 3))).backward()
+            optimizer.step()
+    model(torch.randn(1, 2, 3))
+    assert places(read_records(tmp_path / "t.h5"), "head") == [(0, 0, 0), (1, 0, 0)]
+    assert layers(read_records(tmp_path / "t.h5")) == {"head"}
+    assert session.recorder.steps == 2
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert trace.state == "complete"
+
+
+def test_an_exception_leaves_a_truncated_trace(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), hqtool.capture(nn.Linear(2, 2), tmp_path / "t.h5"):
+        raise KeyError
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert trace.state == "truncated"
+
+
+def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
+    before = nn.Module.__call__, nn.functional.linear, torch.compile
+    with hqtool.capture(Tiny(), tmp_path / "t.h5"):
+        assert nn.Module.__call__ is not before[0]
+        assert nn.functional.linear is before[1]
+    assert (nn.Module.__call__, nn.functional.linear, torch.compile) == before
+
+
+def test_models_can_be_saved_meanwhile(tmp_path: Path) -> None:
+    model = Recurrent()
+    with hqtool.capture(model, tmp_path / "t.h5"):
+        square(model(torch.randn(1, 2, 3))).backward()
+        again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again.head.weight, model.head.weight)
+
+
+def test_an_existing_trace_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "t.h5").write_text("mine")
+    with pytest.raises(UsageError), hqtool.capture(nn.Linear(2, 2), tmp_path / "t.h5"):
+        pass
+    with hqtool.capture(nn.Linear(2, 2), tmp_path / "t.h5", force=True):
+        pass
+    assert read_records(tmp_path / "t.h5") == {}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"evry": 1},
+        {"every": 0},
+        {"max_elements": 0},
+        {"tensors": ["activation"]},
+        {"tensors": "output"},
+        {"step_on": "loss"},
+        {"steps": (-1, None)},
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        hqtool.capture(nn.Linear(2, 2), tmp_path / "t.h5", **options)
+
+
+def test_settings_are_json_safe() -> None:
+    settings = settings_of({"layers": ["a*"], "steps": (3, None)})
+    assert settings == Settings(layers=("a*",), steps=(3, None))
+    assert settings.to_json()["steps"] == [3, None]
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_a_failure_of_ours_disturbs_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    def broken(tensor: Tensor) -> None:
+        raise ValueError("no statistics today")
+
+    monkeypatch.setattr(recorder_module, "stats_of_tensor", broken)
+    with captured(tmp_path / "t.h5", may_fail=True):
+        TRAININGS["cnn"]()
+    failed = read_run(tmp_path / "t.h5")["failed"]
+    assert failed["head/output"] == "ValueError: no statistics today"
+
+
+def test_a_full_disk_stops_recording_not_training(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise TraceFull("the disk is full", "free some space")
+
+    with hqtool.capture(model := Residual(), tmp_path / "t.h5"):
+        monkeypatch.setattr(TraceWriter, "write", full)
+        fit(model, lambda m: square(m(images())))
+    said = capsys.readouterr().err
+    assert said == "hqtool: recording stopped, training goes on: the disk is full\n"
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert trace.state == "truncated"
+
+
+def test_a_forked_child_records_nothing(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    with hqtool.capture(model, tmp_path / "t.h5"):
+        child = os.fork()
+        if child == 0:
+            model(torch.randn(1, 2))
+            os._exit(0)
+        os.waitpid(child, 0)
+        model(torch.randn(1, 2))
+    assert places(read_records(tmp_path / "t.h5"), "linear") == [(0, 0, 0)]
+
+
+def test_compiled_models_run_eagerly(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        model = torch.compile(Recurrent(), backend="eager")
+        square(model(torch.randn(1, 2, 3))).backward()
+    assert layers(read_records(tmp_path / "t.h5")) == {"head"}
+    assert read_run(tmp_path / "t.h5")["torch_compile"] == "run eagerly"
