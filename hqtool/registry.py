@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import product
 from typing import Any, Generic, TypeVar
 
 from hqtool.errors import UsageError
@@ -96,8 +99,24 @@ class Registry(Generic[T]):
         """
         name, _, rest = text.partition(":")
         entry = self.entry(name.strip())
-        given = dict(_pair(item, text) for item in rest.split(",") if item.strip())
-        return self._choose(text, entry, {k: _typed(entry, k, v) for k, v in given.items()})
+        given = {k: _typed(entry, k, v) for k, v in _pairs(rest, text)}
+        return self._choose(text, entry, given)
+
+    def sweep(self, text: str) -> list[Choice[T]]:
+        """A spec whose parameters may list values, one choice for each combination.
+
+        'hindsight:momentum=0,0.5,0.9' are three, 'dsgc:interval=10..100/10,tol=1e-3' ten. A
+        single choice keeps the text as its label.
+
+        Raises:
+            UsageError: as `parse`, or a range that is none.
+        """
+        name, _, rest = text.partition(":")
+        lists = [[f"{key}={v}" for v in _values(value)] for key, value in _listed(rest, text)]
+        if math.prod(map(len, lists)) > MOST_VALUES:
+            raise UsageError(f"'{text}' spells out over {MOST_VALUES} settings", "sweep less")
+        combined = [f"{name}:{','.join(pairs)}" for pairs in product(*lists)]
+        return [self.parse(spec) for spec in (combined if len(combined) > 1 else [text])]
 
     def from_json(self, data: Mapping[str, Any]) -> Choice[T]:
         """The choice that `Choice.to_json` wrote."""
@@ -129,11 +148,43 @@ def _shown(default: Any) -> str:
     return "…" if default is inspect.Parameter.empty else f"{default:g}"
 
 
-def _pair(item: str, text: str) -> tuple[str, str]:
-    key, equals, value = item.partition("=")
-    if not equals:
-        raise UsageError(f"'{item}' in '{text}' is no key=value", "write name:key=value,key=value")
-    return key.strip(), value.strip()
+def _pairs(rest: str, text: str) -> list[tuple[str, str]]:
+    """'a=1,b=2' as pairs."""
+    items = [item.partition("=") for item in rest.split(",") if item.strip()]
+    for key, equals, _ in items:
+        if not equals:
+            raise UsageError(f"'{key}' in '{text}' is no key=value", "write name:key=value,…")
+    return [(key.strip(), value.strip()) for key, _, value in items]
+
+
+def _listed(rest: str, text: str) -> list[tuple[str, str]]:
+    """'a=1,2,b=3' as pairs ('a', '1,2') and ('b', '3')."""
+    joined = re.sub(r",(?=[^=,]+(?:,|$))", ";", rest)
+    return [(key, value.replace(";", ",")) for key, value in _pairs(joined, text)]
+
+
+def _values(text: str) -> list[str]:
+    """'0,0.5' or '10..100/10' (both ends included; /1 where no step is given) as values."""
+    return [value for item in text.split(",") for value in _range(item.strip())]
+
+
+def _range(text: str) -> list[str]:
+    first, dots, rest = text.partition("..")
+    if not dots:
+        return [text]
+    last, _, step = rest.partition("/")
+    try:
+        start, stop, pace = float(first), float(last), float(step or 1)
+        count = math.floor((stop - start) / pace * (1 + 1e-9)) + 1
+    except (ValueError, ZeroDivisionError, OverflowError):
+        count = 0
+    if not 0 < count <= MOST_VALUES:
+        raise UsageError(f"'{text}' is no rising range", "write FIRST..LAST or FIRST..LAST/STEP")
+    return [f"{start + i * pace:.12g}" for i in range(count)]
+
+
+#: Settings that one spec may spell out.
+MOST_VALUES = 10_000
 
 
 def _typed(entry: Entry[Any], key: str, value: str) -> Any:

@@ -143,7 +143,7 @@ def search(f, tolerance=1e-3):
     low, high = 0.0, 1.0
     left, right = 1 - kept, kept
     seen[left], seen[right] = f(left), f(right)
-    while high - low > tolerance * (high + low) / 2 and len(seen) < LIMIT:
+    while high - low > tolerance * (high + low) / 2 and len(seen) <= LIMIT:
         if seen[left] > seen[right]:
             high, right = right, left
             left = high - kept * (high - low)
@@ -153,6 +153,29 @@ def search(f, tolerance=1e-3):
             right = low + kept * (high - low)
             seen[right] = f(right)
     return max(seen, key=lambda a: (seen[a], a)), len(seen)
+
+
+def test_a_coarse_scan_finds_the_higher_of_two_peaks():
+    def two_peaks(_, a):
+        return np.exp(-((np.log(a / 0.002) / 0.5) ** 2)) + 0.9 * np.exp(-(((a - 0.8) / 0.2) ** 2))
+
+    (plain,), (few,) = golden_section(two_peaks, 1, 1e-3)
+    (scanned,), (more,) = golden_section(two_peaks, 1, 1e-3, coarse=32)
+    assert plain == pytest.approx(0.8, rel=0.01)
+    assert scanned == pytest.approx(0.002, rel=0.01)
+    assert more > few
+
+
+def test_coarse_evaluations_are_counted():
+    calls = []
+
+    def f(which, a):
+        calls.append(a.size)
+        return -((a - 0.3) ** 2)
+
+    _, (evaluations,) = golden_section(f, 1, 1e-3, coarse=16)
+    assert evaluations == sum(calls)
+    assert calls[0] == 16
 
 
 OBJECTIVES = {
@@ -182,7 +205,7 @@ def test_dsgc_tolerance_is_relative():
     assert best == pytest.approx(1e-4, rel=1e-3)
     assert evaluations < 50
     assert search(OBJECTIVES["rising"])[0] == search(OBJECTIVES["flat"])[0] == 1.0
-    assert search(OBJECTIVES["falling"])[1] == LIMIT
+    assert search(OBJECTIVES["falling"])[1] == LIMIT + 1
 
 
 def test_dsgc_at_several_formats_is_as_at_each_alone():
@@ -262,7 +285,7 @@ def test_every_summary_is_one_line_and_names_no_class():
 def test_a_spec_is_echoed_and_completed():
     choice = ESTIMATORS.parse("dsgc:interval=10")
     assert (choice.label, choice.name) == ("dsgc:interval=10", "dsgc")
-    assert choice.parameters == {"interval": 10, "tol": 1e-3}
+    assert choice.parameters == {"interval": 10, "tol": 1e-3, "coarse": 0}
 
 
 @pytest.mark.parametrize(
@@ -278,6 +301,7 @@ def test_a_spec_is_echoed_and_completed():
         ("dsgc:interval=0", "less than 1"),
         ("dsgc:interval=2.5", "no whole number"),
         ("dsgc:tol=0", "outside"),
+        ("dsgc:coarse=-1", "outside"),
         ("fixed", "lacks lo"),
         ("fixed:lo=1,hi=-1", "no range"),
         ("fixed:lo=-inf,hi=1", "no range"),
@@ -289,3 +313,34 @@ def test_wrong_specs_say_what_is_wrong(spec, words):
     with pytest.raises(UsageError) as caught:
         ESTIMATORS.parse(spec)
     assert words in f"{caught.value.cause} {caught.value.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "labels"),
+    [
+        ("current", ["current"]),
+        ("hindsight:momentum=0.90", ["hindsight:momentum=0.90"]),
+        (
+            "hindsight:momentum=0,0.5,0.9",
+            ["hindsight:momentum=0", "hindsight:momentum=0.5", "hindsight:momentum=0.9"],
+        ),
+        ("dsgc:interval=10..30/10,tol=0.01", [f"dsgc:interval={i}0,tol=0.01" for i in (1, 2, 3)]),
+        ("delayed:window=2..4", [f"delayed:window={w}" for w in (2, 3, 4)]),
+        (
+            "std:k=2,3,momentum=0.1..0.3/0.2",
+            [f"std:k={k},momentum={m}" for k in (2, 3) for m in (0.1, 0.3)],
+        ),
+    ],
+)
+def test_sweeps(spec, labels):
+    choices = ESTIMATORS.sweep(spec)
+    assert [c.label for c in choices] == labels
+    assert [c.value for c in choices] == [ESTIMATORS.parse(label).value for label in labels]
+
+
+@pytest.mark.parametrize(
+    "spec", ["delayed:window=4..2", "delayed:window=1..9/0", "delayed:window=1..x", "std:k=1..1e9"]
+)
+def test_wrong_sweeps(spec):
+    with pytest.raises(UsageError, match="no rising range"):
+        ESTIMATORS.sweep(spec)

@@ -14,12 +14,15 @@ Indices = NDArray[np.intp]
 #: Share of the bracket that each step keeps, (√5−1)/2.
 KEPT = (math.sqrt(5) - 1) / 2
 
+#: Lowest ratio of a coarse scan.
+LOWEST = 1e-4
+
 #: Most evaluations of one search: a maximum at 0 itself would never meet a relative tolerance.
 LIMIT = 100
 
 
 def golden_section(
-    f: Callable[[Indices, Array], Array], searches: int, tolerance: float
+    f: Callable[[Indices, Array], Array], searches: int, tolerance: float, coarse: int = 0
 ) -> tuple[Array, Indices]:
     """Per search the best argument seen in (0, 1], 1 always among them, and its evaluations.
 
@@ -31,10 +34,16 @@ def golden_section(
             is unimodal the answer is the global maximum.
         searches: how many; they go on independently, but ask f together.
         tolerance: a search ends when its bracket is narrower than this share of its own middle.
+        coarse: candidates to scan first, log-spaced up to 1; the search then brackets the best
+            of them by its neighbours.
     """
     every = np.arange(searches)
-    best, best_f = np.ones(searches), f(every, np.ones(searches))
-    evaluations = np.ones(searches, np.intp)
+    scan = np.geomspace(LOWEST, 1.0, coarse) if coarse > 1 else np.ones(1)
+    seen = f(np.repeat(every, scan.size), np.tile(scan, searches)).reshape(searches, scan.size)
+    top = scan.size - 1 - np.argmax(seen[:, ::-1], axis=1)  # of equals the widest range
+    best, best_f = scan[top], seen[every, top]
+    evaluations = np.full(searches, scan.size)
+    low, high = np.append(0.0, scan)[top], np.append(scan, 1.0)[top + 1]
 
     def ask(which: Indices, a: Array) -> Array:
         found = f(which, a)
@@ -43,10 +52,9 @@ def golden_section(
         best[which[better]], best_f[which[better]] = a[better], found[better]
         return found
 
-    low, high = np.zeros(searches), np.ones(searches)
     left, right = high - KEPT * (high - low), low + KEPT * (high - low)
     f_left, f_right = ask(every, left), ask(every, right)
-    while (on := _unfinished(low, high, evaluations, tolerance)).size:
+    while (on := _unfinished(low, high, evaluations - scan.size, tolerance)).size:
         down = f_left[on] > f_right[on]
         i, j = on[down], on[~down]
         high[i], right[i], f_right[i] = right[i], left[i], f_left[i]

@@ -49,7 +49,7 @@ class SortedValues:
         self._prefix_xx = _prefix(np.einsum("ij,ij->i", whole, whole))
         rest = self.values[whole.size :]
         self._x = float(self._prefix_x[-1] + rest.sum())
-        self._xx = float(self._prefix_xx[-1] + np.dot(rest, rest))
+        self._xx = float(self._prefix_xx[-1] + np.einsum("i,i->", rest, rest))
 
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid; rounding 'nearest' or 'stochastic' (its expectation)."""

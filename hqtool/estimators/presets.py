@@ -37,11 +37,13 @@ def hindsight(momentum: float = 0.9) -> Estimator:
 
 
 @ESTIMATORS.register
-def dsgc(interval: int = 100, tol: float = 1e-3) -> Estimator:
+def dsgc(interval: int = 100, tol: float = 1e-3, coarse: int = 0) -> Estimator:
     """clip ratio of best cosine, searched every `interval` steps, held between (section 5.1)"""
     if not 1e-9 <= tol < 1:
         raise ValueError(f"tol={tol:g} lies outside 1e-9…1")
-    return Composed(BestCosine(tol), Latest(), EveryInterval(interval))
+    if not 0 <= coarse <= 10_000:
+        raise ValueError(f"coarse={coarse} lies outside 0…10000")
+    return Composed(BestCosine(tol, coarse), Latest(), EveryInterval(interval))
 
 
 @ESTIMATORS.register

@@ -70,9 +70,11 @@ class BestCosine:
 
     Args:
         tol: relative width of the bracket at which the search ends.
+        coarse: ratios to scan before, log-spaced; 0 scans none but a = 1.
     """
 
     tol: float
+    coarse: int = 0
     needs_values: ClassVar[bool] = True
 
     def __call__(self, obs: Observation) -> Reading | None:
@@ -91,7 +93,7 @@ class BestCosine:
             moments = obs.moments(wanted, [formats[i] for i in which])
             return np.nan_to_num(figure(cosine, moments)) if moments else np.zeros(a.size)
 
-        ratios, evaluations = golden_section(kept, len(formats), self.tol)
+        ratios, evaluations = golden_section(kept, len(formats), self.tol, self.coarse)
         pairs = zip(ratios.tolist(), evaluations.tolist(), strict=True)
         readings = [Reading(Range(r * lo, r * hi), e) for r, e in pairs]
         return dict(zip(formats, readings, strict=True))

@@ -1,0 +1,6 @@
+"""`python -m hqtool.cli`, the same as `hqtool`."""
+
+from hqtool.cli.main import main
+
+if __name__ == "__main__":
+    main()

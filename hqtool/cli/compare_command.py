@@ -1,0 +1,189 @@
+"""`hqtool compare`: replay traces through estimators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import click
+
+from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.cli.progress import progress_of
+from hqtool.cli.step_streams import step_streams
+from hqtool.cli.words import bit_widths, split_words
+from hqtool.comparison import Selection, compare
+from hqtool.core.dense import ROUNDINGS
+from hqtool.core.grid import SCHEMES
+from hqtool.core.metrics import METRICS
+from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.estimators.protocol import Estimator
+from hqtool.execute import cluster, default_jobs, processes
+from hqtool.registry import Choice
+from hqtool.replay import Settings
+from hqtool.report.comparison import RANKINGS, comparison_report
+from hqtool.vocab import TENSOR_KINDS
+
+
+class ExplainedCommand(click.Command):
+    """A command whose help ends with what its figures mean."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Metrics from their registry, and what a look costs."""
+        units = {m.name: f"{m.meaning}{f' [{m.unit}]' if m.unit else ''}" for m in METRICS.values()}
+        with formatter.section("Figures"):
+            formatter.write_dl([*units.items(), *COSTS.items()])
+
+
+COSTS = {
+    "looked": "share of the steps at which the estimator read the very tensor it quantized, "
+    "which makes that step dynamic",
+    "traffic": "memory traffic relative to never looking: 1.00× is static quantization",
+}
+
+
+def _shared_folder(targets: Mapping[str, str | None]) -> str:
+    """Where a cluster's workers and this process both see files: beside the results."""
+    files = [target for target in targets.values() if target not in (None, "-")]
+    return os.path.dirname(str(files[0])) or "." if files else "."
+
+
+def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
+    """Every estimator that the specs spell out, each once."""
+    choices = [choice for text in texts for choice in ESTIMATORS.sweep(text)]
+    return tuple({choice.label: choice for choice in choices}.values())
+
+
+@click.command("compare", cls=ExplainedCommand)
+@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+@click.option(
+    "--estimator",
+    "estimators",
+    metavar="SPEC",
+    multiple=True,
+    help="An estimator as NAME or NAME:key=value,… (see hqtool list); repeat for more. Lists and "
+    "ranges sweep: hindsight:momentum=0,0.5,0.9 or dsgc:interval=10..100/10. "
+    f"Default: {', '.join(DEFAULTS)}.",
+)
+@click.option(
+    "--bits",
+    metavar="8|4,8|2..8",
+    multiple=True,
+    default=("8",),
+    help="Bit-widths of the grids, 2 to 16; default 8.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(list(ROUNDINGS)),
+    default="nearest",
+    show_default=True,
+    help="stochastic: the exact expectation; stochastic-sampled: one draw, by --seed.",
+)
+@click.option("--scheme", type=click.Choice(list(SCHEMES)), default="asymmetric", show_default=True)
+@click.option("--layers", metavar="GLOB", multiple=True, help="Only layers whose name matches.")
+@click.option(
+    "--tensors",
+    metavar="KIND,…",
+    multiple=True,
+    help=f"Only these kinds: {', '.join(TENSOR_KINDS)}.",
+)
+@click.option(
+    "--calibrate",
+    metavar="N",
+    type=int,
+    default=0,
+    help="The first N steps of each site set ranges up and are not scored.",
+)
+@click.option("--seed", metavar="N", type=int, default=0, help="Of stochastic-sampled's noise.")
+@click.option(
+    "--by",
+    type=click.Choice(["tensor", "layer"]),
+    default="tensor",
+    show_default=True,
+    help="Rows per tensor kind, or of every layer.",
+)
+@click.option(
+    "--best", is_flag=True, help="Of each method only its best parameters, as papers' tables do."
+)
+@click.option(
+    "--rank-by",
+    type=click.Choice(list(RANKINGS)),
+    default="cosine",
+    show_default=True,
+    help="What --best goes by.",
+)
+@click.option(
+    "--search-gap",
+    is_flag=True,
+    help="Hold every search against an exhaustive scan of clip ratios.",
+)
+@click.option("--per-step", is_flag=True, help="Give every scored step in JSON and CSV.")
+@click.option("--jsonl", "jsonl_to", metavar="FILE|-", help="Every scored step as JSON lines.")
+@click.option("--parquet", "parquet_to", metavar="FILE", help="Every scored step as Parquet.")
+@click.option(
+    "--jobs", metavar="N", type=click.IntRange(1), help="Processes to use; default: all cores."
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS|local",
+    help="Replay on a Dask cluster, such as tcp://HOST:8786; local starts one here.",
+)
+@file_options
+def command(
+    traces: tuple[str, ...],
+    estimators: tuple[str, ...],
+    bits: tuple[str, ...],
+    rounding: str,
+    scheme: str,
+    layers: tuple[str, ...],
+    tensors: tuple[str, ...],
+    calibrate: int,
+    seed: int,
+    by: str,
+    best: bool,
+    rank_by: str,
+    search_gap: bool,
+    per_step: bool,
+    jsonl_to: str | None,
+    parquet_to: str | None,
+    jobs: int | None,
+    scheduler: str | None,
+    json_to: str | None,
+    csv_to: str | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Replay TRACE through range estimators and say what each costs.
+
+    Every estimator sees the recorded tensors in order, as it would in training. Metrics are
+    means over a site's scored steps, then over sites; the best of each column is marked *.
+    """
+    targets = {
+        "--json": json_to,
+        "--csv": csv_to,
+        "--jsonl": jsonl_to,
+        "--parquet": parquet_to,
+    }
+    check_targets(targets, force)
+    settings = Settings(
+        estimators=_choices(estimators or DEFAULTS),
+        bits=bit_widths(bits),
+        scheme=scheme,
+        rounding=rounding,
+        calibrate=calibrate,
+        seed=seed,
+        search_gap=search_gap,
+    )
+    selection = Selection(layers, split_words(tensors))
+    csv_steps = csv_to if per_step else None
+    document = per_step and json_to is not None
+    with step_streams(document, csv_steps, jsonl_to, parquet_to, quiet) as streams:
+        with progress_of("sites", quiet) as progress:
+            workers = jobs or default_jobs()
+            executor = cluster(scheduler, workers) if scheduler else processes(workers)
+            folder = _shared_folder(targets) if scheduler else None
+            results = compare(
+                traces, settings, selection, executor, progress, streams.on_spool, folder
+            )
+        report = comparison_report(results, by, rank_by if best else None, streams.kept)
+        table = "-" not in targets.values()
+        deliver(report, json_to, None if per_step else csv_to, quiet, table)

@@ -1,0 +1,16 @@
+"""`hqtool list`: what can be chosen, straight from the registries."""
+
+from __future__ import annotations
+
+import click
+
+from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.report.catalogue import catalogue_report
+
+
+@click.command("list")
+@file_options
+def command(json_to: str | None, csv_to: str | None, force: bool, quiet: bool) -> None:
+    """List estimators, metrics and tensor kinds, with their parameters."""
+    check_targets({"--json": json_to, "--csv": csv_to}, force)
+    deliver(catalogue_report(), json_to, csv_to, quiet)

@@ -1,0 +1,46 @@
+"""The files that scored records stream to while a comparison runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from hqtool.cli.output import written
+from hqtool.report.steps import ParquetRows, Sink, csv_rows, json_lines
+
+
+@dataclass(frozen=True, slots=True)
+class StepStreams:
+    """Where each spool goes; `kept` holds them all for the JSON document, where it wants them."""
+
+    on_spool: Callable[[str], None] | None
+    kept: str | None
+
+
+@contextmanager
+def step_streams(
+    document: bool, csv_to: str | None, jsonl_to: str | None, parquet_to: str | None, quiet: bool
+) -> Iterator[StepStreams]:
+    """Open every file that was asked for; each is complete when the block ends."""
+    with ExitStack() as files:
+        sinks: list[Sink] = []
+        kept = None
+        if document:
+            lines = files.enter_context(tempfile.NamedTemporaryFile("w", suffix=".jsonl"))
+            kept = lines.name
+            sinks.append(json_lines(lines.file))
+        for target, sink in ((csv_to, csv_rows), (jsonl_to, json_lines)):
+            if target is not None:
+                sinks.append(sink(files.enter_context(written(target, quiet, lines=True))[0]))
+        if parquet_to is not None:
+            rows = ParquetRows(files.enter_context(written(parquet_to, quiet))[1])
+            files.callback(rows.close)
+            sinks.append(rows)
+
+        def on_spool(path: str) -> None:
+            for sink in sinks:
+                sink(path)
+
+        yield StepStreams(on_spool if sinks else None, kept)

@@ -1,0 +1,49 @@
+"""`hqtool traffic`: the bill of a layer spec."""
+
+from __future__ import annotations
+
+import click
+
+from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.traffic.bill import PASSES, parse_bits
+from hqtool.traffic.spec import load_spec
+
+
+@click.command("traffic")
+@click.argument("spec")
+@click.option(
+    "--bits",
+    metavar="w=8,a=8,g=8,acc=32",
+    help="Bit-widths: weights, activations, gradients, accumulator (and gw: weight gradients). "
+    "What is not named stays as the spec has it.",
+)
+@click.option(
+    "--pass",
+    "pass_name",
+    type=click.Choice(list(PASSES)),
+    default="forward",
+    show_default=True,
+    help="Which pass of training to bill.",
+)
+@file_options
+def command(
+    spec: str,
+    bits: str | None,
+    pass_name: str,
+    json_to: str | None,
+    csv_to: str | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Bill the memory traffic of the layers in SPEC (TOML or JSON).
+
+    static: weights, input and output each move once (eq. 4). dynamic: the accumulator's output
+    is also saved and loaded back, since its range is known only at the end (eq. 5).
+    overhead: dynamic / static − 1. KiB are 1024 bytes.
+    """
+    from hqtool.report.traffic import traffic_report
+
+    check_targets({"--json": json_to, "--csv": csv_to}, force)
+    layers = load_spec(spec)
+    widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
+    deliver(traffic_report(layers, widths, pass_name), json_to, csv_to, quiet)

@@ -1,0 +1,158 @@
+"""Comparing estimators on traces: choose sites, replay each, gather what they cost."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from hqtool.errors import DataError, UsageError
+from hqtool.execute import Executor, SiteResult, Task, serial
+from hqtool.replay import Settings, Summary
+from hqtool.trace.overview import SiteSummary
+from hqtool.trace.reader import TraceReader
+from hqtool.vocab import TENSOR_KINDS, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which sites to take.
+
+    Args:
+        layers: globs on layer names, any of which must match; empty takes all.
+        tensors: tensor kinds; empty takes all.
+
+    Raises:
+        UsageError: an unknown tensor kind.
+    """
+
+    layers: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind in self.tensors:
+            if kind not in TENSOR_KINDS:
+                known = ", ".join(TENSOR_KINDS)
+                raise UsageError(f"unknown tensor kind '{kind}'", f"known: {known}")
+
+    def takes(self, site: Site) -> bool:
+        """Whether a site is chosen."""
+        by_layer = not self.layers or any(fnmatchcase(site.layer, glob) for glob in self.layers)
+        return by_layer and (not self.tensors or site.tensor in self.tensors)
+
+    def check(self, sites: Sequence[Site]) -> None:
+        """Refuse a selection that chooses nothing.
+
+        Raises:
+            UsageError: a glob matches no layer, or all together leave no site.
+        """
+        for glob in self.layers:
+            if not any(fnmatchcase(site.layer, glob) for site in sites):
+                raise UsageError(f"no layer matches '{glob}'", _some_layers(sites))
+        if sites and not any(map(self.takes, sites)):
+            kinds = ", ".join(dict.fromkeys(site.tensor for site in sites))
+            raise UsageError("no site is selected", f"tensor kinds in the trace: {kinds}")
+
+
+def _some_layers(sites: Sequence[Site]) -> str:
+    names = list(dict.fromkeys(site.layer for site in sites))
+    return f"layers in the trace: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFacts:
+    """What a comparison says of each trace it read."""
+
+    path: str
+    state: str
+    steps: int
+    sites: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The results of one compare, sites in the order of their traces."""
+
+    traces: tuple[TraceFacts, ...]
+    selection: Selection
+    settings: Settings
+    summaries: tuple[Summary, ...]
+
+
+def compare(
+    paths: Sequence[str],
+    settings: Settings,
+    selection: Selection = Selection(),
+    executor: Executor = serial,
+    on_site: Callable[[int, int], None] = lambda done, of: None,
+    on_spool: Callable[[str], None] | None = None,
+    spool_folder: str | None = None,
+) -> Comparison:
+    """Replay the selected sites of every trace.
+
+    Args:
+        executor: how to map over sites; the results are the same whichever.
+        on_site: called with (sites done, sites in all) as they end.
+        on_spool: called with the path of each site's scored records (JSON lines), in the order
+            of sites; the file is gone afterwards.
+        spool_folder: where those files lie meanwhile.
+
+    Raises:
+        DataError: a trace is missing, broken or empty.
+        UsageError: the selection chooses nothing.
+    """
+    facts, tasks = _survey(paths, settings, selection)
+    with tempfile.TemporaryDirectory(prefix=".hqtool-", dir=spool_folder) as folder:
+        if on_spool is not None:
+            tasks = [
+                replace(task, spool=os.path.join(folder, f"{i}.jsonl"))
+                for i, task in enumerate(tasks)
+            ]
+        summaries: list[Summary] = []
+        for result in _in_order(executor(tasks), lambda done: on_site(done, len(tasks))):
+            summaries += result.summaries
+            if on_spool is not None and result.task.spool is not None:
+                on_spool(result.task.spool)
+                os.unlink(result.task.spool)
+    return Comparison(facts, selection, settings, tuple(summaries))
+
+
+def _survey(
+    paths: Sequence[str], settings: Settings, selection: Selection
+) -> tuple[tuple[TraceFacts, ...], list[Task]]:
+    """What the traces are, and a task for each selected site."""
+    facts, found = [], []
+    for path in paths:
+        with TraceReader(path) as reader:
+            facts.append(TraceFacts(path, reader.state, len(reader.steps), len(reader.sites)))
+            found += [(path, summary) for summary in reader.overview()]
+    if not found:
+        raise DataError(f"{', '.join(paths)}: nothing was recorded", "see: hqtool info TRACE")
+    selection.check([summary.site for _, summary in found])
+    return tuple(facts), [
+        Task(path, summary.site, settings, seconds=_guess(summary, settings))
+        for path, summary in found
+        if selection.takes(summary.site)
+    ]
+
+
+def _guess(summary: SiteSummary, settings: Settings) -> float:
+    """Seconds a site may take: some 10 ns a value to prepare it, some 30 µs a scored grid."""
+    lanes = len(settings.estimators) * len(settings.bits)
+    return summary.payload_bytes * 3e-9 + summary.with_values * (5e-4 + lanes * 3e-5)
+
+
+def _in_order(
+    results: Iterator[tuple[int, SiteResult]], on_done: Callable[[int], None]
+) -> Iterator[SiteResult]:
+    """Results in the order of their tasks, each as soon as all before it are there."""
+    waiting: dict[int, SiteResult] = {}
+    awaited = 0
+    for done, (index, result) in enumerate(results, start=1):
+        waiting[index] = result
+        on_done(done)
+        while awaited in waiting:
+            yield waiting.pop(awaited)
+            awaited += 1

@@ -1,0 +1,63 @@
+"""How far a search for the best cosine ended from the best there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hqtool.core.metrics import cosine, figure
+from hqtool.core.observation import Observation
+from hqtool.core.search import LOWEST, Array
+from hqtool.vocab import Range
+
+#: Ratios of the exhaustive scan, log-spaced from LOWEST to 1, and how many are asked at once.
+RATIOS, TOGETHER = 2048, 64
+
+#: A second maximum counts when the dip before it is deeper than this share of 1 − best.
+DIP = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SearchGap:
+    """What an exhaustive scan says of one search.
+
+    Args:
+        gap: best cosine of the scan less the search's, 0 where the search is as good.
+        multimodal: the cosine has more than one maximum worth the name.
+    """
+
+    gap: float
+    multimodal: bool
+
+
+def search_gap(obs: Observation, chosen: Range) -> SearchGap | None:
+    """Hold a search's range against `RATIOS` ratios; None where there is nothing to scan."""
+    if obs.values is None or obs.stats.range is None:
+        return None
+    curve: Array = obs.values.once(("cosine curve", obs.format), lambda: _curve(obs))
+    mine = obs.moments([chosen])
+    if mine is None or np.isnan(curve).any():
+        return None
+    gap = float(curve.max() - figure(cosine, mine)[0])
+    return SearchGap(max(gap, 0.0), _has_two_maxima(curve))
+
+
+def _curve(obs: Observation) -> Array:
+    """The cosine at every ratio of the scan."""
+    lo, hi = obs.stats.range or Range(0.0, 0.0)
+    ratios = np.geomspace(LOWEST, 1.0, RATIOS)
+    parts = [
+        figure(cosine, moments)
+        for some in np.array_split(ratios, RATIOS // TOGETHER)
+        if (moments := obs.moments([Range(r * lo, r * hi) for r in some.tolist()]))
+    ]
+    return np.concatenate(parts)
+
+
+def _has_two_maxima(curve: Array) -> bool:
+    """Left and right of the highest point: does the curve rise again by more than a dip?"""
+    top = int(np.argmax(curve))
+    dip = DIP * (1 - curve[top])
+    sides = (curve[top::-1], curve[top:])
+    return any(bool((side - np.minimum.accumulate(side) > dip).any()) for side in sides)

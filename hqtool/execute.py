@@ -1,0 +1,234 @@
+"""Mapping the replay over sites: in this process, in several, or on a cluster.
+
+The unit of work is a site: its steps follow each other, sites are independent. A task is a
+small picklable value, never an array, and what comes back is small, too: scored records are
+spooled to a file as they are known.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hqtool.errors import DataError, HqtoolError
+from hqtool.replay import Settings, StepRow, Summary, replay
+from hqtool.trace.reader import TraceReader
+from hqtool.traffic.layers import Counts, layer_from_json
+from hqtool.vocab import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One site of one trace to be replayed: what a worker is sent.
+
+    Args:
+        spool: file to write scored records to, JSON lines; None for none.
+        seconds: rough guess of how long it takes, to start the longest first.
+    """
+
+    path: str
+    site: Site
+    settings: Settings
+    spool: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SiteResult:
+    """What a worker sends back."""
+
+    task: Task
+    summaries: list[Summary]
+
+
+#: Tasks in → (index of the task, its result) in any order.
+Executor = Callable[[Sequence[Task]], Iterator[tuple[int, SiteResult]]]
+
+#: Seconds to wait for a cluster's scheduler to answer.
+PATIENCE_SECONDS = 10
+
+#: Below this many guessed seconds of work starting processes costs more than it saves.
+WORTH_PROCESSES = 0.4
+
+
+def run_task(task: Task) -> SiteResult:
+    """Replay one site.
+
+    Raises:
+        DataError: the trace proves damaged.
+    """
+    reader = _reader_of(task.path)
+    counts = counts_of(reader.geometry(task.site.layer))
+    records = reader.records(task.site)
+    if task.spool is None:
+        return SiteResult(task, replay(task.site, records, task.settings, counts))
+    mine = f"{task.spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
+    with open(mine, "w", encoding="utf-8") as out:
+
+        def write(row: StepRow) -> None:
+            out.write(json.dumps(row.flat(), ensure_ascii=False, allow_nan=False) + "\n")
+
+        summaries = replay(task.site, records, task.settings, counts, write)
+    os.replace(mine, task.spool)
+    return SiteResult(task, summaries)
+
+
+def counts_of(geometry: dict[str, Any] | None) -> Counts | None:
+    """Element counts of a recorded layer; None where its geometry was not recorded."""
+    return None if geometry is None else layer_from_json(geometry).counts()
+
+
+class _Open(threading.local):
+    """The trace that this thread last asked for; a worker's tasks mostly share one."""
+
+    reader: TraceReader | None = None
+
+
+_open = _Open()
+
+
+def _reader_of(path: str) -> TraceReader:
+    if _open.reader is None or _open.reader.path != path:
+        close_reader()
+        _open.reader = TraceReader(path)
+    return _open.reader
+
+
+def close_reader() -> None:
+    """Close the trace that `run_task` keeps open in this thread."""
+    if _open.reader is not None:
+        _open.reader.close()
+    _open.reader = None
+
+
+def serial(tasks: Sequence[Task]) -> Iterator[tuple[int, SiteResult]]:
+    """One task after another in this process."""
+    try:
+        for index, task in enumerate(tasks):
+            yield index, run_task(task)
+    finally:
+        close_reader()
+
+
+def processes(jobs: int) -> Executor:
+    """Up to `jobs` processes, the longest tasks first; serial where there is little to do."""
+
+    def run(tasks: Sequence[Task]) -> Iterator[tuple[int, SiteResult]]:
+        workers = min(jobs, len(tasks))
+        if workers < 2 or sum(task.seconds for task in tasks) < WORTH_PROCESSES:
+            yield from serial(tasks)
+        else:
+            yield from _in_pool(tasks, workers)
+
+    return run
+
+
+def longest_first(tasks: Sequence[Task]) -> list[int]:
+    """Indices of the tasks, so that no long one is left for the end."""
+    return sorted(range(len(tasks)), key=lambda index: -tasks[index].seconds)
+
+
+def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteResult]]:
+    pool = ProcessPoolExecutor(workers, _context(), initializer=_ignore_interrupt)
+    try:
+        with warnings.catch_warnings():  # Python 3.12 warns of forking beside BLAS's threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            futures = {pool.submit(run_task, tasks[i]): i for i in longest_first(tasks)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        cause = "a worker process was killed, perhaps for want of memory"
+        raise DataError(cause, "run again with fewer --jobs") from error
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _context() -> Any:
+    """Forking starts in milliseconds; elsewhere than on Linux it is not safe."""
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def cluster(address: str, workers: int) -> Executor:
+    """A Dask cluster, the longest tasks first; traces and spools lie on shared folders.
+
+    Args:
+        address: of its scheduler, such as 'tcp://host:8786'; 'local' starts one here.
+        workers: how many processes a local one has.
+    """
+
+    def run(tasks: Sequence[Task]) -> Iterator[tuple[int, SiteResult]]:
+        with _client(address, workers) as client:
+            yield from _on_cluster(client, tasks)
+
+    return run
+
+
+def _on_cluster(client: Any, tasks: Sequence[Task]) -> Iterator[tuple[int, SiteResult]]:
+    """Dask runs the tasks of a lost worker again; only a task that keeps killing them fails."""
+    from distributed import KilledWorker, as_completed
+
+    futures = {
+        client.submit(_run_and_close, task, pure=False, priority=task.seconds): index
+        for index, task in enumerate(tasks)
+    }
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except KilledWorker as error:
+        cause = "workers were killed over and over, perhaps for want of memory"
+        raise DataError(cause, "give each worker more memory") from error
+
+
+def _run_and_close(task: Task) -> SiteResult:
+    """A cluster's workers outlive the comparison: leave no trace open in them."""
+    try:
+        return run_task(task)
+    finally:
+        close_reader()
+
+
+@contextmanager
+def _client(address: str, workers: int) -> Iterator[Any]:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        cause = "--scheduler needs dask.distributed"
+        raise HqtoolError(cause, "pip install 'hqtool[dask]'") from error
+    with ExitStack() as stack:
+        if address == "local":
+            local = LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
+            address = stack.enter_context(local).scheduler_address
+        try:
+            client = Client(address, timeout=PATIENCE_SECONDS)
+        except (OSError, TimeoutError, ValueError) as error:
+            cause = f"no Dask scheduler answers at {address}"
+            raise DataError(cause, "start one with: dask scheduler") from error
+        yield stack.enter_context(client)
+
+
+def default_jobs() -> int:
+    """The cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1

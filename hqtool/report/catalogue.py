@@ -1,0 +1,49 @@
+"""The report of what can be chosen: estimators, metrics, tensor kinds, roundings, schemes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hqtool.core.metrics import METRICS
+from hqtool.estimators.presets import ESTIMATORS
+from hqtool.registry import Entry
+from hqtool.report.model import Column, Report, Table
+from hqtool.vocab import TENSOR_KINDS
+
+SCHEMA = "hqtool.list/1"
+
+
+def catalogue_report() -> Report:
+    """Everything registered, outside packages' estimators included."""
+    sections = {
+        "estimator": [_estimator(entry) for entry in ESTIMATORS],
+        "metric": [
+            {"name": m.name, "unit": m.unit, "meaning": m.meaning} for m in METRICS.values()
+        ],
+        "tensor kind": [{"name": n, "meaning": meaning} for n, meaning in TENSOR_KINDS.items()],
+    }
+    document = {"schema": SCHEMA} | {f"{k}s".replace(" ", "_"): v for k, v in sections.items()}
+    rows = [
+        {"kind": kind, "name": row.get("usage", row["name"]), "meaning": row["meaning"]}
+        for kind, entries in sections.items()
+        for row in entries
+    ]
+    return Report(document, rows, [_table(kind, entries) for kind, entries in sections.items()])
+
+
+def _estimator(entry: Entry[Any]) -> dict[str, Any]:
+    parameters = {
+        name: None if p.default is p.empty else p.default for name, p in entry.parameters.items()
+    }
+    return {
+        "name": entry.name,
+        "usage": entry.usage,
+        "parameters": parameters,
+        "meaning": entry.summary,
+    }
+
+
+def _table(kind: str, entries: list[dict[str, Any]]) -> Table:
+    key = "usage" if kind == "estimator" else "name"
+    columns = (Column(key, kind, number=False), Column("meaning", "meaning", number=False))
+    return Table(f"{kind}s", columns, tuple(entries))

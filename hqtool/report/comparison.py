@@ -1,0 +1,284 @@
+"""The report of a comparison: which estimator costs how much, for which tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from hqtool.comparison import Comparison
+from hqtool.core.metrics import METRICS
+from hqtool.replay import Summary
+from hqtool.report.model import Column, Report, Row, Table, decibels, percent, times
+from hqtool.vocab import TENSOR_KINDS
+
+SCHEMA = "hqtool.compare/1"
+
+COLUMNS = (
+    Column("estimator", "estimator", number=False),
+    Column("bits", "bits"),
+    Column("sqnr_db", "SQNR dB", decibels, max),
+    Column("cosine", "cosine", lambda c: f"{c:.6f}", max),
+    Column("saturation", "saturated", percent, min),
+    Column("looked", "looked", percent, min),
+    Column("traffic", "traffic", times, min),
+)
+
+
+SEARCH_COLUMNS = (
+    Column("tensor", "tensor", number=False),
+    COLUMNS[0],
+    COLUMNS[1],
+    Column("evaluations", "passes", lambda n: f"{n:.1f}"),
+    Column("search_gap", "largest gap", lambda gap: f"{gap:.1e}", min),
+    Column("multimodal", "several maxima", percent),
+)
+
+#: What `best` can go by → whether more is better.
+RANKINGS = {"cosine": True, "sqnr_db": True, "mse": False}
+
+
+def comparison_report(
+    comparison: Comparison, by: str, best_by: str | None = None, steps: str | None = None
+) -> Report:
+    """Tables per tensor kind (`by` 'tensor') or of every site ('layer'), and all figures.
+
+    Args:
+        best_by: a key of `RANKINGS`: show only each method's best parameters, per tensor kind
+            (or site) and bit-width.
+        steps: a file of JSON lines with the scored records, for the JSON document.
+    """
+    summary = [summary_row(s) for s in comparison.summaries]
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "trace": [asdict(facts) for facts in comparison.traces],
+        "settings": _settings(comparison),
+        "summary": summary,
+    }
+    if steps is None:
+        document["steps"] = []
+    overall = _by_kind(comparison.summaries)
+    shown = overall if by == "tensor" else [_shown([s]) for s in comparison.summaries]
+    if best_by is not None:
+        overall = _best(overall, comparison, best_by)
+        shown = _best(shown, comparison, best_by)
+        document["best"] = {"by": best_by, "rows": shown}
+    return Report(
+        document=document,
+        rows=summary,
+        tables=_tables(comparison, shown, by),
+        closing=_closing(overall),
+        notes=_notes(comparison),
+        steps=steps,
+    )
+
+
+def summary_row(s: Summary) -> dict[str, Any]:
+    """One row of the contract's `summary`."""
+    return {
+        "layer": s.layer,
+        "tensor": s.tensor,
+        "estimator": s.estimator,
+        "bits": s.bits,
+        "steps": s.steps,
+        **s.metrics,
+        "looks": s.looks,
+        "evaluations": s.evaluations,
+        "static_bytes": s.static_bytes,
+        "traffic_bytes": s.traffic_bytes,
+        "replayed": s.replayed,
+        "postponed": s.postponed,
+        "sampled": s.sampled,
+        "search_gap": s.search_gap,
+        "multimodal": s.multimodal,
+    }
+
+
+def _settings(comparison: Comparison) -> dict[str, Any]:
+    settings, selection = comparison.settings, comparison.selection
+    return {
+        "estimators": [choice.to_json() for choice in settings.estimators],
+        "bits": list(settings.bits),
+        "scheme": settings.scheme,
+        "rounding": settings.rounding,
+        "calibrate": settings.calibrate,
+        "seed": settings.seed,
+        "layers": list(selection.layers),
+        "tensors": list(selection.tensors),
+    }
+
+
+def _by_kind(summaries: Sequence[Summary]) -> list[Row]:
+    """One row a (tensor kind, estimator, bits): means over sites, kinds in the usual order."""
+    groups: dict[tuple[str, str, int], list[Summary]] = {}
+    for s in summaries:
+        groups.setdefault((s.tensor, s.estimator, s.bits), []).append(s)
+    order = list(TENSOR_KINDS)
+    keys = sorted(groups, key=lambda key: (order.index(key[0]), key[2]))
+    return [{**_shown(groups[key]), "layer": None} for key in keys]
+
+
+def _shown(group: Sequence[Summary]) -> Row:
+    """What a table row shows of one site, or of several together."""
+    first = group[0]
+    billed = [(s.traffic_bytes, s.static_bytes) for s in group if s.static_bytes]
+    replayed, looks, evaluations = (
+        sum(getattr(s, name) for s in group) for name in ("replayed", "looks", "evaluations")
+    )
+    metrics = {name: _mean(s.metrics[name] for s in group) for name in METRICS}
+    return {
+        "layer": first.layer,
+        "tensor": first.tensor,
+        "estimator": first.estimator,
+        "bits": first.bits,
+        **metrics,
+        "sqnr_db": _sqnr_or_exact(metrics),
+        "looked": looks / replayed if replayed else None,
+        "evaluations": evaluations / looks if looks else None,
+        "search_gap": max((s.search_gap for s in group if s.search_gap is not None), default=None),
+        "multimodal": _mean(s.multimodal for s in group),
+        "traffic": sum(t or 0 for t, _ in billed) / sum(s for _, s in billed) if billed else None,
+    }
+
+
+def _mean(figures: Iterable[float | None]) -> float | None:
+    known = [f for f in figures if f is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _sqnr_or_exact(metrics: dict[str, float | None]) -> float | str | None:
+    return "exact" if metrics["sqnr_db"] is None and metrics["mse"] == 0 else metrics["sqnr_db"]
+
+
+def _columns(comparison: Comparison) -> tuple[Column, ...]:
+    """The bits column goes into the title where there is only one."""
+    single = len(comparison.settings.bits) == 1
+    return tuple(column for column in COLUMNS if not (single and column.key == "bits"))
+
+
+def _best(rows: Sequence[Row], comparison: Comparison, by: str) -> list[Row]:
+    """Of each method's rows alike in all but parameters, the one that ranks first."""
+    method = {choice.label: choice.name for choice in comparison.settings.estimators}
+    best: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = (row["tensor"], row.get("layer"), row["bits"], method[row["estimator"]])
+        if key not in best or _rank(row, by) > _rank(best[key], by):
+            best[key] = row
+    return list(best.values())
+
+
+def _rank(row: Row, by: str) -> float:
+    """Higher is better; a missing figure comes last, but 'exact' first."""
+    figure = row[by]
+    if not isinstance(figure, float):
+        return math.inf if figure == "exact" else -math.inf
+    return figure if RANKINGS[by] else -figure
+
+
+def _tables(comparison: Comparison, rows: Sequence[Row], by: str) -> list[Table]:
+    """One a tensor kind, in the usual order; `by` 'layer' has a section a layer."""
+    kinds = [k for k in TENSOR_KINDS if any(row["tensor"] == k for row in rows)]
+    tables = [
+        Table(
+            _title(kind, comparison),
+            _columns(comparison),
+            tuple(row for row in rows if row["tensor"] == kind),
+            group=("layer", "bits"),
+            section="layer" if by == "layer" else None,
+        )
+        for kind in kinds
+    ]
+    searches = tuple(row for row in rows if row["search_gap"] is not None)
+    return [*tables, _search_table(searches)] if searches else tables
+
+
+def _search_table(rows: tuple[Row, ...]) -> Table:
+    title = "searches: passes each, cosine lost against an exhaustive scan"
+    return Table(title, SEARCH_COLUMNS, rows, group=("tensor", "layer", "bits"), section="layer")
+
+
+def _title(kind: str, comparison: Comparison) -> str:
+    of_kind = [s for s in comparison.summaries if s.tensor == kind]
+    sites = {(s.layer, s.tensor) for s in of_kind}
+    settings = comparison.settings
+    bits = f"{settings.bits[0]} bits, " if len(settings.bits) == 1 else ""
+    layers = f"{len(sites)} layer" + ("s" if len(sites) != 1 else "")
+    return f"{kind} ({layers}; {bits}{settings.scheme}, {settings.rounding} rounding)"
+
+
+def _closing(overall: Sequence[Row]) -> str:
+    """One sentence: what the estimators that hardly look cost and save against one that does."""
+    bits = overall[0]["bits"]
+    rows = [row for row in overall if row["bits"] == bits]
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
+    seldom = [
+        n for n in names if all((r["looked"] or 0) <= 0.5 for r in rows if r["estimator"] == n)
+    ]
+    often = [n for n in names if n not in seldom]
+    if not seldom or not often:
+        return ""
+    base = {row["tensor"]: row for row in rows if row["estimator"] == often[0]}
+    clauses = [_clause(n, [r for r in rows if r["estimator"] == n], base) for n in seldom[:2]]
+    return f"Against {often[0]} at {bits} bits: {'; '.join(clauses)}."
+
+
+def _clause(name: str, rows: Sequence[Row], base: dict[str, Row]) -> str:
+    changes = [change for row in rows if (change := _change(row, base[row["tensor"]]))]
+    known = [
+        f"{verb} {' and '.join(amount for _, amount in alike)}"
+        for verb, alike in groupby(changes, key=lambda change: change[0])
+    ]
+    return f"{name} {', '.join(known) or 'has no SQNR to compare'} and {_saving(rows, base)}"
+
+
+def _saving(rows: Sequence[Row], base: dict[str, Row]) -> str:
+    mine, theirs = (_mean(r["traffic"] for r in group) for group in (rows, base.values()))
+    if mine is None or not theirs:
+        looked = _mean(row["looked"] for row in rows) or 0
+        return f"looks at {percent(looked)} of the tensors"
+    more = round(100 * (mine / theirs - 1))
+    if more == 0:
+        return "moves as much memory traffic"
+    return f"moves {abs(more)} % {'more' if more > 0 else 'less'} memory traffic"
+
+
+def _change(row: Row, base: Row) -> tuple[str, str] | None:
+    """Verb and amount; None where either has no SQNR in figures."""
+    if not isinstance(row["sqnr_db"], float) or not isinstance(base["sqnr_db"], float):
+        return None
+    gain = row["sqnr_db"] - base["sqnr_db"]
+    return "gains" if gain >= 0 else "loses", f"{abs(gain):.2f} dB on {row['tensor']}"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    return [note for note in _possible_notes(comparison) if note]
+
+
+def _possible_notes(comparison: Comparison) -> Iterable[str]:
+    all_ = comparison.summaries
+    scored, replayed = (sum(getattr(s, name) for s in all_) for name in ("steps", "replayed"))
+    sampled = sum(s.sampled for s in all_)
+    for facts in comparison.traces:
+        if facts.state != "complete":
+            yield f"{facts.path} is {facts.state}: read up to its last committed step"
+    if not scored:
+        yield "nothing was scored: no values were recorded past calibration"
+    elif scored < replayed:
+        yield (
+            f"{percent(scored / replayed)} of the records have values and are scored; "
+            "looks and traffic count all of them"
+        )
+    if sampled:
+        yield (
+            f"{percent(sampled / scored)} of the scored records are samples of larger tensors: "
+            "their metrics are estimates, ranges are exact"
+        )
+    for name in dict.fromkeys(s.estimator for s in all_ if s.postponed):
+        yield (
+            f"{name}: searches that fell on records without values "
+            "happened at the next record that has them"
+        )
+    if any(s.static_bytes is None for s in all_):
+        yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"

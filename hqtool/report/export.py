@@ -1,0 +1,30 @@
+"""Reports for programs: JSON and CSV. A missing figure is null or an empty cell, never 0."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TextIO
+
+from hqtool.report.model import Report
+
+
+def render_json(report: Report, out: TextIO) -> None:
+    """The report's document, one JSON value and a newline; steps stream from their file."""
+    text = json.dumps(report.document, indent=1, ensure_ascii=False, allow_nan=False)
+    if report.steps is None:
+        out.write(text + "\n")
+        return
+    out.write(text.removesuffix("\n}") + ',\n "steps": [')
+    with open(report.steps, encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            out.write(f"{',' if number else ''}\n  {line.rstrip()}")
+    out.write("\n ]\n}\n")
+
+
+def render_csv(report: Report, out: TextIO) -> None:
+    """The report's flat rows under one header line."""
+    rows = list(report.rows)
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)

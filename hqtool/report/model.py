@@ -1,0 +1,96 @@
+"""What a report is: tables for people, a document and flat rows for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Args:
+        key: the row's entry that it shows; a row without it shows as missing.
+        header: what stands above it, unit included.
+        show: entry → text; never called on a missing entry.
+        best: picks the best of several entries (max, min); None where none is better.
+        number: set flush right, never broken over lines.
+    """
+
+    key: str
+    header: str
+    show: Callable[[Any], str] = str
+    best: Callable[[Sequence[Any]], Any] | None = None
+    number: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under columns.
+
+    Args:
+        group: best entries are sought among rows with the same entries under these keys.
+        section: key of the entry that heads each run of rows which share it.
+        total: a last row below a line.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    group: tuple[str, ...] = ()
+    section: str | None = None
+    total: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything one command has to say.
+
+    Args:
+        document: JSON-safe, with its schema.
+        rows: flat rows for CSV, all with the same keys.
+        tables: for people.
+        closing: plain sentences after the tables.
+        notes: what limits the figures; one line each.
+        steps: a file of JSON lines that end the document as the list "steps".
+    """
+
+    document: Mapping[str, Any]
+    rows: Sequence[Row]
+    tables: Sequence[Table]
+    closing: str = ""
+    notes: Sequence[str] = field(default_factory=tuple)
+    steps: str | None = None
+
+
+MISSING = "–"
+
+
+def percent(share: float) -> str:
+    """A share as per cent; what is not 0 never shows as 0."""
+    if 0 < share < 1e-4:
+        return "<0.01 %"
+    return f"{100 * share:.2f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+
+
+def decibels(value: float | str) -> str:
+    """dB with two decimals; a text such as 'exact' as it is."""
+    return value if isinstance(value, str) else f"{value:.2f}"
+
+
+def times(ratio: float) -> str:
+    """A ratio: 3.91×."""
+    return f"{ratio:.2f}×"
+
+
+def binary_bytes(amount: float) -> str:
+    """Bytes in the largest of B, KiB, MiB, GiB, TiB that leaves at least 1 (KiB = 1024 B)."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

@@ -1,0 +1,87 @@
+"""Scored records as they stream by, spool after spool of JSON lines, never all in memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import IO, Any
+
+from hqtool.errors import HqtoolError
+
+#: Takes the path of each spool in turn.
+Sink = Callable[[str], None]
+
+#: Rows in one group of a Parquet file.
+GROUP_ROWS = 1 << 16
+
+
+def json_lines(out: IO[str]) -> Sink:
+    """One JSON object a line."""
+
+    def take(spool: str) -> None:
+        with open(spool, encoding="utf-8") as lines:
+            shutil.copyfileobj(lines, out)
+        out.flush()
+
+    return take
+
+
+def csv_rows(out: IO[str]) -> Sink:
+    """One header line, then a row each; a missing figure is an empty cell."""
+    writer: csv.DictWriter[str] | None = None
+
+    def take(spool: str) -> None:
+        nonlocal writer
+        for row in _rows(spool):
+            if writer is None:
+                writer = csv.DictWriter(out, list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+        out.flush()
+
+    return take
+
+
+def _rows(spool: str) -> Iterator[dict[str, Any]]:
+    with open(spool, encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+class ParquetRows:
+    """One Parquet file; call it with each spool, close it at the end.
+
+    Raises:
+        HqtoolError: pyarrow is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        try:
+            import pyarrow.parquet
+        except ImportError as error:
+            raise HqtoolError("Parquet needs pyarrow", "pip install 'hqtool[parquet]'") from error
+        self._arrow = pyarrow
+        self._path = path
+        self._writer: Any = None
+
+    def __call__(self, spool: str) -> None:
+        rows = _rows(spool)
+        while group := list(islice(rows, GROUP_ROWS)):
+            table = self._arrow.Table.from_pylist(group, self._schema(group[0]))
+            if self._writer is None:
+                self._writer = self._arrow.parquet.ParquetWriter(self._path, table.schema)
+            self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _schema(self, row: dict[str, Any]) -> Any:
+        """Names and counts as they are, every figure float64: one may be missing at first."""
+        texts = dict.fromkeys(("layer", "tensor", "estimator"), self._arrow.string())
+        whole = dict.fromkeys(("step", "micro", "call", "bits"), self._arrow.int64())
+        kinds = texts | whole | {"looked": self._arrow.bool_()}
+        return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in row])

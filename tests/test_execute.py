@@ -1,0 +1,220 @@
+"""One process, many, a cluster: the same bytes; interrupted: nothing left behind but results."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import hqtool
+
+import hqtool.execute as execute
+from hqtool import TraceWriter
+from hqtool.comparison import Selection, compare
+from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.replay import Settings
+
+
+def write(path, steps=4, layers=5, size=3000, growth=1):
+    rng = np.random.default_rng(0)
+    with TraceWriter(path) as writer:
+        for step in range(steps):
+            for layer in range(layers):
+                x = rng.standard_normal(size * (1 + growth * layer)).astype("f4")
+                writer.write(f"layer{layer}", "output", step, x)
+            writer.commit(step)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("trace") / "run.h5")
+
+
+@pytest.fixture
+def always_in_pool(monkeypatch):
+    monkeypatch.setattr(execute, "WORTH_PROCESSES", 0.0)
+
+
+def test_results_are_the_same_bytes_whatever_the_jobs(trace, always_in_pool):
+    args = ["compare", trace, "--json", "-", "--per-step", "--bits", "3,8,12"]
+    alone = hqtool(*args, "--jobs", 1)
+    assert alone.status == 0
+    assert len(json.loads(alone.out)["steps"]) == 5 * 4 * 4 * 3
+    for jobs in (2, 3, 8):
+        assert hqtool(*args, "--jobs", jobs) == alone
+
+
+def test_the_longest_task_starts_first(trace, always_in_pool):
+    """One worker beside an idle one takes tasks as they were handed out."""
+    settings = Settings((ESTIMATORS.parse("current"),))
+    seen = []
+    compare([trace], settings, Selection(), watching(execute.processes(2), seen))
+    seconds = [task.seconds for task in seen[0]]
+    assert seconds == sorted(seconds), "layers of this trace grow"
+    assert execute.longest_first(seen[0]) == [4, 3, 2, 1, 0]
+
+
+def watching(executor, seen):
+    def run(tasks):
+        seen.append(tasks)
+        return executor(tasks)
+
+    return run
+
+
+def run_out_of_memory(task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_an_error_of_two_lines(trace, always_in_pool, monkeypatch):
+    monkeypatch.setattr(execute, "run_task", run_out_of_memory)
+    done = hqtool("compare", trace, "--jobs", 2)
+    assert (done.status, len(done.err.splitlines())) == (3, 2)
+    assert "--jobs" in done.err
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_site_is_an_error_of_two_lines(trace, tmp_path, jobs, always_in_pool):
+    data = bytearray(Path(trace).read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(b ^ 255 for b in data[middle : middle + 64])
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(data)
+    done = hqtool("compare", broken, "--jobs", jobs)
+    assert (done.status, done.out) == (3, "")
+    assert "damaged" in done.err
+
+
+def test_ctrl_c_stops_at_once_and_keeps_what_was_written(tmp_path):
+    """Sites stream to the file as they end; on Ctrl-C it is kept and no process is left."""
+    path = write(tmp_path / "long.h5", steps=60, layers=6, size=60_000, growth=0)
+    out = tmp_path / "steps.jsonl"
+    command = [sys.executable, "-m", "hqtool.cli", "compare", path, "--jobs", "2",
+               "--bits", "12,16", "--jsonl", str(out)]  # fmt: skip
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path
+    )
+    part = tmp_path / f"{out.name}.{child.pid}.part"
+    while child.poll() is None and not (part.exists() and part.stat().st_size):
+        os.sched_yield()
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate()
+    assert child.returncode == 130
+    assert "Traceback" not in err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["layer"] for row in rows} < {f"layer{i}" for i in range(6)}
+    assert rows[0]["layer"] == "layer0"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["long.h5", "steps.jsonl"]
+
+
+# --- streams of scored steps --------------------------------------------------------------------
+
+
+def test_every_format_holds_the_same_steps(trace, tmp_path):
+    files = {kind: tmp_path / f"steps.{kind}" for kind in ("json", "csv", "jsonl", "parquet")}
+    parquet = pytest.importorskip("pyarrow.parquet")
+    args = [part for kind, path in files.items() for part in (f"--{kind}", path)]
+    assert hqtool("compare", trace, "--per-step", *args, "--bits", "2..3").status == 0
+    steps = json.loads(files["json"].read_text())["steps"]
+    assert len(steps) == 5 * 4 * 4 * 2
+    assert [json.loads(line) for line in files["jsonl"].read_text().splitlines()] == steps
+    assert parquet.read_table(files["parquet"]).to_pylist() == steps
+    with files["csv"].open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [float(row["mse"]) for row in rows] == [row["mse"] for row in steps]
+    assert list(rows[0]) == list(steps[0])
+
+
+def test_json_lines_can_go_to_stdout(trace):
+    done = hqtool("compare", trace, "--jsonl", "-", "--estimator", "current")
+    assert len([json.loads(line) for line in done.out.splitlines()]) == 20
+
+
+def test_parquet_without_pyarrow_says_how_to_get_it(trace, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = hqtool("compare", trace, "--parquet", tmp_path / "x.parquet")
+    assert done.status == 3
+    assert "hqtool[parquet]" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+
+def test_best_shows_each_method_at_its_best_parameters(trace):
+    sweep = ["--estimator", "hindsight:momentum=0,0.5,0.9", "--estimator", "std:k=1..4"]
+    for by, better in (("cosine", max), ("sqnr_db", max), ("mse", min)):
+        done = hqtool("compare", trace, *sweep, "--json", "-", "--best", "--rank-by", by)
+        found = json.loads(done.out)
+        mean = {}
+        for row in found["summary"]:
+            mean.setdefault(row["estimator"], []).append(row[by])
+        mean = {label: np.mean(figures) for label, figures in mean.items()}
+        want = [
+            better((label for label in mean if label.startswith(method)), key=mean.__getitem__)
+            for method in ("hindsight", "std")
+        ]
+        assert [row["estimator"] for row in found["best"]["rows"]] == want
+    text = hqtool("compare", trace, *sweep, "--best").out
+    assert sum(line.startswith("hindsight") for line in text.splitlines()) == 1
+
+
+def test_search_gap_finds_what_a_search_missed(tmp_path):
+    """Few values far out hold as much as all others: at 2 bits the cosine has two maxima."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal(20_000), 40 * np.sign(rng.standard_normal(12))])
+    with TraceWriter(tmp_path / "two.h5") as writer:
+        writer.write("fc", "grad_input", 0, x.astype("f4"))
+        writer.commit(0)
+    args = ["--bits", "2", "--estimator", "dsgc:coarse=0,64", "--estimator", "current"]
+    done = hqtool("compare", tmp_path / "two.h5", "--search-gap", "--json", "-", *args)
+    plain, coarse, current = json.loads(done.out)["summary"]
+    assert plain["multimodal"] == coarse["multimodal"] == 1
+    assert coarse["search_gap"] <= plain["search_gap"] + 1e-12
+    assert coarse["search_gap"] < 1e-3
+    assert current["search_gap"] is None
+    assert "several maxima" in hqtool("compare", tmp_path / "two.h5", "--search-gap", *args).out
+
+
+# --- a cluster ----------------------------------------------------------------------------------
+
+
+def test_a_cluster_gives_the_same_although_a_worker_is_killed(tmp_path):
+    """A real cluster of three worker processes; one is killed while it works."""
+    distributed = pytest.importorskip("distributed")
+    path = write(tmp_path / "run.h5", steps=12, layers=8, size=20_000)
+    settings = Settings(tuple(map(ESTIMATORS.parse, DEFAULTS)), bits=(8, 16))
+    alone = compare([path], settings, Selection())
+    killed = []
+
+    def kill_one(done, of):
+        if not killed:
+            killed.append(os.kill(workers[0], signal.SIGKILL))
+
+    with distributed.LocalCluster(3, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            workers = list(client.run(os.getpid).values())
+        executor = execute.cluster(cluster.scheduler_address, 1)
+        together = compare([path], settings, Selection(), executor, on_site=kill_one)
+    assert killed
+    assert together == alone
+
+
+def test_no_scheduler_and_no_dask_are_errors_of_two_lines(trace, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(execute, "PATIENCE_SECONDS", 1)
+    done = hqtool("compare", trace, "--scheduler", "tcp://127.0.0.1:9")
+    assert (done.status, len(done.err.splitlines())) == (3, 2)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    done = hqtool("compare", trace, "--scheduler", "local")
+    assert done.status == 3
+    assert "hqtool[dask]" in done.err

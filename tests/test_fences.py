@@ -1,0 +1,95 @@
+"""The house's fences: who may import what, and what must stay unloaded."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hqtool"
+
+#: Floors, lowest first; an import may only point to the same folder or a lower floor.
+FLOORS = [
+    {"errors", "vocab"},
+    {"registry"},
+    {"core"},
+    {"estimators", "traffic"},
+    {"trace"},
+    {"replay"},
+    {"execute", "capture"},
+    {"comparison"},
+    {"report"},
+    {"cli"},
+]
+
+#: Outside package → the only rooms that may import it.
+ALLOWED = {
+    "torch": {"capture"},
+    "h5py": {"trace"},
+    "click": {"cli"},
+    "rich": {"report", "cli"},
+}
+
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def floor_of(room: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down_only(path):
+    room = room_of(path)
+    for name in imports_of(path):
+        top, _, rest = name.partition(".")
+        if top == "hqtool" and rest:
+            target = rest.partition(".")[0]
+            assert target == room or floor_of(target) < floor_of(room), f"{path} imports {name}"
+        assert room in ALLOWED.get(top, {room}), f"{path} imports {name}"
+
+
+def loaded_by(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+COMMAND = "import contextlib, io; from hqtool.cli.main import cli\n" + (
+    "with contextlib.redirect_stdout(io.StringIO()):\n    cli.main({args}, standalone_mode=False)"
+)
+SPEC = str(PACKAGE.parent / "sample_data" / "table5.toml")
+
+
+@pytest.mark.parametrize(
+    ("code", "unloaded"),
+    [
+        ("import hqtool", {"torch", "h5py", "numpy", "click", "rich"}),
+        ("import hqtool.capture", {"torch", "h5py"}),
+        (COMMAND.format(args=["--help"]), {"torch", "h5py", "numpy", "rich"}),
+        (COMMAND.format(args=["compare", "--help"]), {"torch"}),
+        (COMMAND.format(args=["capture", "--help"]), {"torch", "h5py"}),
+        (COMMAND.format(args=["traffic", SPEC]), {"torch", "h5py", "numpy", "scipy"}),
+    ],
+)
+def test_what_stays_unloaded(code, unloaded):
+    assert not loaded_by(code) & unloaded

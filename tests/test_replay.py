@@ -1,0 +1,198 @@
+"""One site through all estimators: order, calibration, missing values, noise, the bill."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+
+from hqtool.core.stats import stats_of
+from hqtool.errors import UsageError
+from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.replay import Settings, replay
+from hqtool.traffic.layers import Counts
+from hqtool.vocab import Record, Site
+
+SITE = Site("conv1", "output")
+RNG = np.random.default_rng(11)
+TENSORS = [RNG.standard_normal((4, 25)).astype("f4") * (1 + 0.1 * t) for t in range(6)]
+
+
+def record(x, step, micro=0, call=0, values=True, sampled=False):
+    kept = (x if values else None) if not sampled else x.ravel()[:10]
+    return Record(step, micro, call, x.shape, stats_of(x), kept, sampled)
+
+
+def settings(*specs, **how):
+    return Settings(tuple(ESTIMATORS.parse(s) for s in specs or DEFAULTS), **how)
+
+
+def run(records, how, counts=None, site=SITE):
+    rows = []
+    return replay(site, records, how, counts, rows.append), rows
+
+
+def test_every_row_and_every_mean_by_the_oracle():
+    """Ranges by hand, metrics by plain Python, means over steps."""
+    how = settings("current", "hindsight:momentum=0.5", bits=(4, 8))
+    summaries, rows = run([record(x, t) for t, x in enumerate(TENSORS)], how)
+    ends = [(float(x.min()), float(x.max())) for x in TENSORS]
+    lagging = [ends[0], ends[0]]
+    for lo, hi in ends[1:-1]:
+        lagging.append((0.5 * lo + 0.5 * lagging[-1][0], 0.5 * hi + 0.5 * lagging[-1][1]))
+    want = {"current": ends, "hindsight:momentum=0.5": lagging}
+    for row in rows:
+        lo, hi = want[row.estimator][row.step]
+        assert (row.lo, row.hi) == pytest.approx((lo, hi))
+        truth = oracle.metrics(TENSORS[row.step].ravel(), row.lo, row.hi, row.bits)
+        assert row.metrics == pytest.approx(truth, rel=1e-9)
+    for summary in summaries:
+        mine = [r for r in rows if (r.estimator, r.bits) == (summary.estimator, summary.bits)]
+        assert summary.steps == len(mine) == 6
+        for name, mean in summary.metrics.items():
+            assert mean == pytest.approx(sum(r.metrics[name] for r in mine) / 6)
+
+
+def test_calibration_updates_state_and_is_not_scored():
+    records = [record(x, t) for t, x in enumerate(TENSORS)]
+    _, all_rows = run(records, settings("hindsight"))
+    (summary,), rows = run(records, settings("hindsight", calibrate=2))
+    assert rows == all_rows[2:]
+    assert (summary.steps, summary.looks, summary.replayed) == (4, 0, 4)
+
+
+def test_calibration_counts_steps_not_records():
+    records = [record(x, t // 2, micro=t % 2) for t, x in enumerate(TENSORS)]
+    (summary,), rows = run(records, settings("current", calibrate=1))
+    assert [(r.step, r.micro) for r in rows] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert summary.steps == 4
+
+
+def test_more_calibration_than_steps_scores_nothing():
+    (summary,), rows = run([record(TENSORS[0], 0)], settings("current", calibrate=5))
+    assert (rows, summary.steps, set(summary.metrics.values())) == ([], 0, {None})
+
+
+def test_statistics_alone_move_the_estimators():
+    """Values at every second step: ranges as if all were there, looks counted at all."""
+    full = [record(x, t) for t, x in enumerate(TENSORS)]
+    thin = [record(x, t, values=t % 2 == 0) for t, x in enumerate(TENSORS)]
+    _, all_rows = run(full, settings("running"))
+    (summary,), rows = run(thin, settings("running"))
+    assert rows == all_rows[::2]
+    assert (summary.steps, summary.looks, summary.replayed) == (3, 6, 6)
+
+
+def test_samples_are_scored_with_exact_ranges_and_counted():
+    x = TENSORS[0]
+    (summary,), (row,) = run([record(x, 0, sampled=True)], settings("current"))
+    assert (row.lo, row.hi) == (x.min(), x.max())
+    truth = oracle.metrics(x.ravel()[:10], float(x.min()), float(x.max()), 8)
+    assert row.metrics == pytest.approx(truth)
+    assert summary.sampled == 1
+
+
+def test_postponed_searches_are_counted():
+    thin = [record(x, t, values=t not in (2, 3)) for t, x in enumerate(TENSORS)]
+    (summary,), _ = run(thin, settings("dsgc:interval=2"))
+    assert (summary.postponed, summary.looks) == (2, 2)
+
+
+def test_a_record_with_nothing_finite_is_scored_as_missing():
+    nothing = np.full((2, 2), np.nan, "f4")
+    (summary,), (row,) = run([record(nothing, 0)], settings("current"))
+    assert (row.lo, row.hi, set(row.metrics.values())) == (None, None, {None})
+    assert summary.steps == 1
+    assert summary.metrics["mse"] is None
+
+
+def test_a_missing_metric_is_left_out_of_the_mean():
+    """Step 0 is all zero and has no SQNR; the mean is that of step 1 alone."""
+    records = [record(np.zeros((4, 25), "f4"), 0), record(TENSORS[0], 1)]
+    (summary,), rows = run(records, settings("current"))
+    assert rows[0].metrics["sqnr_db"] is None
+    assert summary.metrics["sqnr_db"] == rows[1].metrics["sqnr_db"]
+
+
+# --- noise --------------------------------------------------------------------------------------
+
+
+def test_expectation_is_the_mean_of_many_draws():
+    x = RNG.standard_normal(400).astype("f4")
+    _, (expected,) = run(
+        [record(x, 0)], settings("fixed:lo=-1,hi=1.5", rounding="stochastic", bits=(3,))
+    )
+    draws = []
+    for seed in range(400):
+        how = settings("fixed:lo=-1,hi=1.5", rounding="stochastic-sampled", bits=(3,), seed=seed)
+        draws.append(run([record(x, 0)], how)[1][0].metrics)
+    for name in ("mse", "cosine", "norm_ratio", "saturation", "underflow"):
+        sample = np.array([d[name] for d in draws])
+        error = sample.std() / np.sqrt(len(draws))
+        assert expected.metrics[name] == pytest.approx(sample.mean(), abs=5 * error + 2e-4), name
+
+
+def test_noise_depends_on_seed_site_and_record_alone():
+    sampled = settings("current", rounding="stochastic-sampled", bits=(4,))
+    records = [record(TENSORS[0], t) for t in range(3)]
+    _, rows = run(records, sampled)
+    assert run(records[1:2], sampled)[1] == rows[1:2]
+    assert len({r.metrics["mse"] for r in rows}) == 3
+    _, elsewhere = run(records[:1], sampled, site=Site("conv2", "output"))
+    assert elsewhere[0].metrics != rows[0].metrics
+    other = settings("current", rounding="stochastic-sampled", bits=(4,), seed=1)
+    assert run(records[:1], other)[1][0].metrics != rows[0].metrics
+
+
+def test_searches_round_to_nearest_whatever_the_rounding():
+    records = [record(TENSORS[0], 0)]
+    ranges = {
+        (r.lo, r.hi)
+        for rounding in ("nearest", "stochastic", "stochastic-sampled")
+        for r in run(records, settings("dsgc", rounding=rounding, bits=(3,)))[1]
+    }
+    assert len(ranges) == 1
+
+
+# --- the bill -----------------------------------------------------------------------------------
+
+COUNTS = Counts(weight=30, input=50, output=100)
+
+
+def test_the_bill_by_hand():
+    """8 bits, b_acc 32: static 30+50+100 bytes; a look 2·100·4 more; a search (E+2)·100·4."""
+    records = [record(x, t) for t, x in enumerate(TENSORS)]
+    found = {s.estimator: s for s in run(records, settings(), COUNTS)[0]}
+    assert {s.static_bytes for s in found.values()} == {180}
+    assert found["current"].traffic_bytes == 180 + 800
+    assert found["running"].traffic_bytes == 180 + 800
+    assert found["hindsight"].traffic_bytes == pytest.approx(180 + 800 / 6)
+    dsgc = found["dsgc"]
+    assert dsgc.traffic_bytes == pytest.approx(180 + (dsgc.evaluations + 2) * 400 / 6)
+
+
+def test_bits_change_the_static_bill_and_not_the_accumulator():
+    (summary,), _ = run([record(TENSORS[0], 0)], settings("current", bits=(4,)), COUNTS)
+    assert (summary.static_bytes, summary.traffic_bytes) == (90, 890)
+
+
+def test_grad_input_is_billed_by_its_own_elements():
+    """Backward: Y·b_g + W·b_w + X·b_g, and X through the accumulator."""
+    x = np.ones((50,), "f4")
+    (summary,), _ = run([record(x, 0)], settings("current"), COUNTS, Site("conv1", "grad_input"))
+    assert (summary.static_bytes, summary.traffic_bytes) == (180, 180 + 2 * 50 * 4)
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("input", COUNTS), ("output", None)])
+def test_no_bill_is_missing_not_zero(kind, counts):
+    (summary,), _ = run([record(TENSORS[0], 0)], settings("current"), counts, Site("c", kind))
+    assert (summary.static_bytes, summary.traffic_bytes) == (None, None)
+
+
+def test_wrong_settings():
+    with pytest.raises(UsageError, match="rounding"):
+        settings(rounding="up")
+    with pytest.raises(UsageError, match="calibrate"):
+        settings(calibrate=-1)
+    with pytest.raises(UsageError, match="bits"):
+        settings(bits=(8, 32))
