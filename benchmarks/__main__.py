@@ -1,0 +1,76 @@
+"""Run the benchmarks and write benchmarks/results.md: python -m benchmarks [replay|capture]."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.md"
+
+
+def machine() -> str:
+    """What it was measured on."""
+    names = (
+        [
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if Path("/proc/cpuinfo").exists()
+        else []
+    )
+    import numpy
+    import torch
+
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.machine()}; Python {platform.python_version()}, "
+        f"numpy {numpy.__version__}, torch {torch.__version__}; {date.today()}. Medians; the "
+        "contenders take turns in one run."
+    )
+
+
+def replay() -> str:
+    """The replay benchmarks, and their plot."""
+    from benchmarks import replay as measured
+    from benchmarks.plot import plot
+
+    text, curves = measured.run()
+    plot(curves, HERE / "replay.svg")
+    return f"{text}\n\n![seconds against what grows](replay.svg)"
+
+
+def capture() -> str:
+    """The overhead of capture, as its own script prints it."""
+    command = [sys.executable, str(HERE / "capture_overhead.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return f"```text\n{done.stdout.strip()}\n```"
+
+
+SECTIONS = {"replay": replay, "capture": capture}
+
+
+def main() -> None:
+    """Measure the sections named (default: all), keep the other's results as they stand."""
+    chosen = sys.argv[1:] or list(SECTIONS)
+    kept = _sections(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    for name in chosen:
+        print(f"measuring {name} …", file=sys.stderr)
+        kept[name] = f"Measured on {machine()}\n\n{SECTIONS[name]()}"
+    body = "\n\n".join(f"## {name}\n\n{kept[name]}" for name in SECTIONS if name in kept)
+    RESULTS.write_text(f"# Benchmarks\n\n{body}\n", encoding="utf-8")
+    print(body)
+
+
+def _sections(text: str) -> dict[str, str]:
+    parts = text.split("\n## ")[1:]
+    return {p.partition("\n")[0].strip(): p.partition("\n")[2].strip() for p in parts}
+
+
+if __name__ == "__main__":
+    main()

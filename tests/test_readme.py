@@ -1,0 +1,96 @@
+"""README as a user follows it: every command runs, every output shown is what comes out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+#: Run by whoever runs the tests: they make the environment that the tests run in.
+BY_HAND = ("./dev ", "pip install ")
+
+
+def commands(language: str) -> list[tuple[str, str]]:
+    """(command, output shown) of all blocks in a language."""
+    found = []
+    for kind, text in BLOCKS:
+        if kind == language == "console":
+            command, _, output = text.removeprefix("$ ").partition("\n")
+            found.append((command, output))
+        elif kind == language:
+            found += [(line.partition("  #")[0], "") for line in text.splitlines()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A folder with the sample data beside it, as after `git clone`."""
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "sample_data", folder / "sample_data")
+    return folder
+
+
+def run(command: str, folder: Path) -> str:
+    name, *args = shlex.split(command)
+    assert name == "hqtool", f"README runs {name}, which this test does not know"
+    done = subprocess.run(
+        [sys.executable, "-m", "hqtool.cli", *args],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def trimmed(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("command", "output"), commands("console"))
+def test_shown_output_is_what_comes_out(here, command, output):
+    assert output.strip(), f"README shows no output of {command}"
+    assert trimmed(run(command, here)) == trimmed(output)
+
+
+def test_commands_and_python_run_in_order(here):
+    """One folder, one Python: later blocks build on earlier ones."""
+    pytest.importorskip("torch")
+    names: dict[str, object] = {}
+    old = Path.cwd()
+    os.chdir(here)
+    try:
+        for kind, text in BLOCKS:
+            if kind == "python":
+                exec(text, names)
+            elif kind == "sh":
+                for line in text.splitlines():
+                    if not line.startswith(BY_HAND):
+                        run(line, here)
+    finally:
+        os.chdir(old)
+    assert {"run.h5", "loop.h5", "mine.h5", "own.h5"} <= {p.name for p in here.iterdir()}
+
+
+def test_dev_commands_named_exist():
+    text = (ROOT / "dev").read_text(encoding="utf-8")
+    for name in re.findall(r"\./dev (\w+)", README):
+        assert f"def {name}(" in text
+
+
+def test_the_two_commands_stand_first_and_ci_runs_the_second():
+    first = next(text for kind, text in BLOCKS if kind == "sh")
+    assert first.split("\n")[:2] == ["./dev demo", "./dev test"]
+    ran = re.findall(r"\./dev \w+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert ran[0] == "./dev test"
+    listed = README + "".join(f"./dev {name}" for name in re.findall(r"`(\w+)`", README))
+    assert all(command in listed for command in ran)
