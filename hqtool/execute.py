@@ -8,15 +8,12 @@ spooled to a file as they are known.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +137,10 @@ def longest_first(tasks: Sequence[Task]) -> list[int]:
 
 
 def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteResult]]:
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children
+
     pool = ProcessPoolExecutor(workers, _context(), initializer=_ignore_interrupt)
     try:
         with warnings.catch_warnings():  # Python 3.12 warns of forking beside BLAS's threads
@@ -151,7 +152,7 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
         cause = "a worker process was killed, perhaps for want of memory"
         raise DataError(cause, "run again with fewer --jobs") from error
     except BaseException:
-        for worker in multiprocessing.active_children():
+        for worker in active_children():
             worker.terminate()
         raise
     finally:
@@ -160,7 +161,9 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
 
 def _context() -> Any:
     """Forking starts in milliseconds; elsewhere than on Linux it is not safe."""
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    from multiprocessing import get_context
+
+    return get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 def _ignore_interrupt() -> None:

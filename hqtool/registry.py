@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from itertools import product
 from typing import Any, Generic, TypeVar
 
@@ -134,6 +133,8 @@ class Registry(Generic[T]):
         return Choice(label, entry.name, parameters, value)
 
     def _load_outside(self) -> None:
+        from importlib.metadata import entry_points  # seldom needed, and slow to import
+
         for point in entry_points(group=self.group):
             if point.name not in self._entries:
                 self._add(point.name, point.load())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from hqtool.errors import UsageError
 from hqtool.estimators.protocol import Estimator, State, decide
 from hqtool.estimators.search_gap import SearchGap, search_gap
 from hqtool.registry import Choice
-from hqtool.traffic.bill import Bill, Bits, as_bytes, site_bill
+from hqtool.traffic.bill import Bits, as_bytes, site_bill
 from hqtool.traffic.layers import Counts
 from hqtool.vocab import Decision, Record, Site
 
@@ -135,23 +137,27 @@ def replay(
     Returns:
         One summary a lane, an estimator at a bit-width; estimators outermost.
     """
-    lanes = _Lanes(settings)
-    tally = _Tally(lanes.count)
+    formats = tuple(Format(bits, settings.scheme) for bits in settings.bits)
+    runs = _runs(settings, formats)
+    tally = _Tally(sum(len(run.formats) for run in runs))
     for record, past in _with_calibration(records, settings.calibrate):
         values = values_of(record)
-        decisions = lanes.decide(record, values)
+        decisions = _decide(runs, record, values, formats)
         if not past:
             continue
-        tally.decided(decisions, record, _bills(site, record, lanes, counts))
-        if settings.search_gap:
-            tally.searched(lanes.gaps(record, values, decisions))
+        tally.replayed[record.numel] += 1
+        for run, decision in zip(runs, decisions, strict=True):
+            run.count(decision, record)
+            if settings.search_gap:
+                run.hold_against_scan(decision, record, values)
         if values is not None:
-            figures = _score(values, decisions, lanes, site, record)
+            lanes = _lanes(runs, decisions)
+            figures = _score(values, lanes, settings, site, record)
             tally.scored(figures, record)
             if on_row is not None:
-                for row in _rows(site, record, lanes, decisions, figures):
+                for row in _rows(site, record, lanes, figures):
                     on_row(row)
-    return _summaries(site, lanes, tally)
+    return _summaries(site, runs, tally, counts)
 
 
 def _with_calibration(records: Iterable[Record], calibrate: int) -> Iterator[tuple[Record, bool]]:
@@ -162,135 +168,120 @@ def _with_calibration(records: Iterable[Record], calibrate: int) -> Iterator[tup
         yield record, len(steps) > calibrate
 
 
-class _Lanes:
-    """Every estimator at every bit-width on its way down a site's records.
+@dataclass(slots=True)
+class _Run:
+    """One estimator on its way down a site's records, and what it did past calibration.
 
-    An estimator whose ranges do not depend on the format has one state for all bit-widths.
+    Where its ranges do not depend on the format it runs once for all bit-widths.
+
+    Args:
+        passes: elements of accumulator output its looks and searches moved: twice each tensor
+            it looked at, once more for each evaluation.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.formats = tuple(Format(bits, settings.scheme) for bits in settings.bits)
-        self.of_lane = [(c, f) for c in settings.estimators for f in self.formats]
-        self.count = len(self.of_lane)
-        self._states = [State()] * self.count
+    choice: Choice[Estimator]
+    formats: tuple[Format, ...]
+    state: State = field(default_factory=State)
+    looks: int = 0
+    evaluations: int = 0
+    postponed: int = 0
+    passes: int = 0
+    gaps: list[SearchGap] = field(default_factory=list)
 
-    def decide(self, record: Record, values: Values | None) -> list[Decision]:
-        """Each lane's decision at the next record."""
-        decisions: list[Decision] = []
-        for choice in self.settings.estimators:
-            separate = getattr(choice.value, "by_format", True)
-            for format_ in self.formats if separate else self.formats[:1]:
-                seen = Observation(record.stats, format_, values, self.formats)
-                lane = len(decisions)
-                decision, self._states[lane] = decide(choice.value, self._states[lane], seen)
-                decisions += [decision] if separate else [decision] * len(self.formats)
-        return decisions
+    def count(self, decision: Decision, record: Record) -> None:
+        """Add what it did at a record."""
+        if decision.looked:
+            self.looks += 1
+            self.evaluations += decision.evaluations
+            self.passes += (2 + decision.evaluations) * record.numel
+        elif decision.postponed and record.values is None:
+            self.postponed += 1
 
-    def gaps(
-        self, record: Record, values: Values | None, decisions: Sequence[Decision]
-    ) -> list[SearchGap | None]:
-        """How far each lane's search at this record ended from the best; None: no search."""
-        return [
-            search_gap(Observation(record.stats, format_, values), decision.range)
-            if decision.evaluations and decision.range is not None
-            else None
-            for (_, format_), decision in zip(self.of_lane, decisions, strict=True)
-        ]
+    def hold_against_scan(self, decision: Decision, record: Record, values: Values | None) -> None:
+        """Where it searched: how far from the best did it end?"""
+        if decision.evaluations and decision.range is not None:
+            gap = search_gap(Observation(record.stats, self.formats[0], values), decision.range)
+            self.gaps += [gap] if gap is not None else []
 
 
-def _bills(
-    site: Site, record: Record, lanes: _Lanes, counts: Counts | None
-) -> tuple[Bill, ...] | None:
-    """The bill of this record at each bit-width; None where none is defined."""
-    if counts is None:
-        return None
-    widths = (Bits(w=f.bits, a=f.bits, g=f.bits) for f in lanes.formats)
-    bills = (site_bill(site.tensor, counts, bits, record.numel) for bits in widths)
-    return tuple(bill for bill in bills if bill is not None) or None
+def _runs(settings: Settings, formats: tuple[Format, ...]) -> list[_Run]:
+    return [
+        _Run(choice, together)
+        for choice in settings.estimators
+        for together in ([(f,) for f in formats] if _by_format(choice) else [formats])
+    ]
+
+
+def _by_format(choice: Choice[Estimator]) -> bool:
+    return getattr(choice.value, "by_format", True)
+
+
+def _decide(
+    runs: Sequence[_Run], record: Record, values: Values | None, formats: tuple[Format, ...]
+) -> list[Decision]:
+    """Each run's decision at the next record."""
+    seen = {f.bits: Observation(record.stats, f, values, formats) for f in formats}
+    decisions = []
+    for run in runs:
+        decision, run.state = decide(run.choice.value, run.state, seen[run.formats[0].bits])
+        decisions.append(decision)
+    return decisions
+
+
+#: A lane is an estimator at one bit-width: its label and format, and what it just decided.
+Lane = tuple[str, Format, Decision]
+
+
+def _lanes(runs: Sequence[_Run], decisions: Sequence[Decision]) -> list[Lane]:
+    pairs = zip(runs, decisions, strict=True)
+    return [(run.choice.label, format_, d) for run, d in pairs for format_ in run.formats]
 
 
 def _score(
-    values: Values, decisions: Sequence[Decision], lanes: _Lanes, site: Site, record: Record
+    values: Values, lanes: Sequence[Lane], settings: Settings, site: Site, record: Record
 ) -> Figures:
     """Each lane's metrics, all grids in one question; all missing where there is no range."""
-    ready = [i for i, decision in enumerate(decisions) if decision.range is not None]
-    ranges = [decision.range for decision in decisions if decision.range is not None]
-    grids = grids_of(ranges, [lanes.of_lane[i][1] for i in ready])
-    if lanes.settings.rounding == "stochastic-sampled":
-        noise = noise_of(lanes.settings.seed, site, record)
-        found = measure(values.sampled_moments(grids, noise))
+    ready = [i for i, (_, _, decision) in enumerate(lanes) if decision.range is not None]
+    ranges = [d.range for _, _, d in lanes if d.range is not None]
+    grids = grids_of(ranges, [lanes[i][1] for i in ready])
+    if settings.rounding == "stochastic-sampled":
+        found = measure(values.sampled_moments(grids, noise_of(settings.seed, site, record)))
     else:
-        found = measure(values.moments(grids, lanes.settings.rounding))
-    figures = np.full((len(METRICS), lanes.count), np.nan)
+        found = measure(values.moments(grids, settings.rounding))
+    figures = np.full((len(METRICS), len(lanes)), np.nan)
     figures[:, ready] = list(found.values())
     return figures
 
 
 class _Tally:
-    """Running sums over a site's records past calibration, one entry a lane."""
+    """Running sums over a site's records past calibration, an entry a lane where they differ."""
 
     def __init__(self, lanes: int) -> None:
-        self.steps = self.sampled = self.replayed = 0
-        self.looks, self.evaluations, self.postponed = np.zeros((3, lanes), np.int64)
-        self.sums, self.counts = np.zeros((2, len(METRICS), lanes))
-        self.static_bits, self.traffic_bits = np.zeros((2, lanes), np.int64)
-        self.billed = False
-        self.gaps: list[list[SearchGap]] = [[] for _ in range(lanes)]
-
-    def searched(self, gaps: Sequence[SearchGap | None]) -> None:
-        """Keep what the exhaustive scans found."""
-        for kept, gap in zip(self.gaps, gaps, strict=True):
-            if gap is not None:
-                kept.append(gap)
-
-    def decided(
-        self, decisions: Sequence[Decision], record: Record, bills: tuple[Bill, ...] | None
-    ) -> None:
-        """Count what each lane did, and bill it."""
-        looked = np.array([d.looked for d in decisions])
-        evaluations = np.array([d.evaluations for d in decisions])
-        self.replayed += 1
-        self.looks += looked
-        self.evaluations += evaluations
-        if record.values is None:
-            self.postponed += [d.postponed for d in decisions]
-        self.billed = bills is not None
-        if bills is not None:
-            static, reload = np.array([(b.static_bits, b.reload_bits) for b in bills]).T
-            repeats = looked.size // len(bills)
-            self.static_bits += np.tile(static, repeats)
-            passes = 2 * looked + evaluations
-            self.traffic_bits += np.tile(static, repeats) + passes * np.tile(reload, repeats)
+        self.replayed: Counter[int] = Counter()  # elements of the tensor → records
+        self.steps = self.sampled = 0
+        self._sums, self._counts = np.zeros((2, len(METRICS), lanes))
 
     def scored(self, figures: Figures, record: Record) -> None:
         """Add a record's figures to the sums, each metric where it is known."""
         self.steps += 1
         self.sampled += record.sampled
         known = ~np.isnan(figures)
-        self.sums += np.where(known, figures, 0.0)
-        self.counts += known
+        self._sums += np.where(known, figures, 0.0)
+        self._counts += known
 
-    def means(self, lane: int) -> Measured:
-        """Plain means over the records that have each metric."""
-        sums, counts = self.sums[:, lane].tolist(), self.counts[:, lane].tolist()
-        pairs = zip(METRICS, sums, counts, strict=True)
-        return {name: total / count if count else None for name, total, count in pairs}
-
-    def mean_bytes(self, bits: np.int64) -> float | None:
-        """Bits over all replayed records as bytes a record."""
-        return as_bytes(int(bits) / self.replayed) if self.billed and self.replayed else None
+    def means(self) -> list[Measured]:
+        """Of each lane the plain means over the records that have each metric."""
+        with np.errstate(invalid="ignore"):
+            means = (self._sums / self._counts).T.tolist()
+        return [_named(figures) for figures in means]
 
 
-def _rows(
-    site: Site,
-    record: Record,
-    lanes: _Lanes,
-    decisions: Sequence[Decision],
-    figures: Figures,
-) -> Iterator[StepRow]:
-    columns = zip(lanes.of_lane, decisions, figures.T.tolist(), strict=True)
-    for (choice, format_), decision, measured in columns:
+def _named(figures: Sequence[float]) -> Measured:
+    return {n: None if math.isnan(f) else f for n, f in zip(METRICS, figures, strict=True)}
+
+
+def _rows(site: Site, record: Record, lanes: Sequence[Lane], figures: Figures) -> Iterator[StepRow]:
+    for (label, format_, decision), measured in zip(lanes, figures.T.tolist(), strict=True):
         lo, hi = decision.range or (None, None)
         yield StepRow(
             layer=site.layer,
@@ -298,37 +289,57 @@ def _rows(
             step=record.step,
             micro=record.micro,
             call=record.call,
-            estimator=choice.label,
+            estimator=label,
             bits=format_.bits,
             lo=lo,
             hi=hi,
             looked=decision.looked,
-            metrics={n: None if m != m else m for n, m in zip(METRICS, measured, strict=True)},
+            metrics=_named(measured),
         )
 
 
-def _share(facts: Sequence[bool]) -> float | None:
-    return sum(facts) / len(facts) if facts else None
-
-
-def _summaries(site: Site, lanes: _Lanes, tally: _Tally) -> list[Summary]:
+def _summaries(
+    site: Site, runs: Sequence[_Run], tally: _Tally, counts: Counts | None
+) -> list[Summary]:
+    lanes = [(run, format_) for run in runs for format_ in run.formats]
     return [
         Summary(
             layer=site.layer,
             tensor=site.tensor,
-            estimator=choice.label,
+            estimator=run.choice.label,
             bits=format_.bits,
             steps=tally.steps,
-            metrics=tally.means(lane),
-            replayed=tally.replayed,
-            looks=int(tally.looks[lane]),
-            evaluations=int(tally.evaluations[lane]),
-            postponed=int(tally.postponed[lane]),
+            metrics=means,
+            replayed=tally.replayed.total(),
+            looks=run.looks,
+            evaluations=run.evaluations,
+            postponed=run.postponed,
             sampled=tally.sampled,
-            static_bytes=tally.mean_bytes(tally.static_bits[lane]),
-            traffic_bytes=tally.mean_bytes(tally.traffic_bits[lane]),
-            search_gap=max((g.gap for g in tally.gaps[lane]), default=None),
-            multimodal=_share([g.multimodal for g in tally.gaps[lane]]),
+            **_mean_bytes(site, run, format_, tally, counts),
+            search_gap=max((gap.gap for gap in run.gaps), default=None),
+            multimodal=_share([gap.multimodal for gap in run.gaps]),
         )
-        for lane, (choice, format_) in enumerate(lanes.of_lane)
+        for (run, format_), means in zip(lanes, tally.means(), strict=True)
     ]
+
+
+def _mean_bytes(
+    site: Site, run: _Run, format_: Format, tally: _Tally, counts: Counts | None
+) -> dict[str, float | None]:
+    """Bytes a record, were it static and as the run made it; None where no bill is defined."""
+    records = tally.replayed.total()
+    bits = Bits(w=format_.bits, a=format_.bits, g=format_.bits)
+    bills = [
+        (site_bill(site.tensor, counts, bits, numel), times)
+        for numel, times in tally.replayed.items()
+        if counts is not None
+    ]
+    if not bills or any(bill is None for bill, _ in bills):
+        return {"static_bytes": None, "traffic_bytes": None}
+    static = sum(bill.static_bits * times for bill, times in bills if bill is not None)
+    moved = static + run.passes * bits.acc
+    return {"static_bytes": as_bytes(static / records), "traffic_bytes": as_bytes(moved / records)}
+
+
+def _share(facts: Sequence[bool]) -> float | None:
+    return sum(facts) / len(facts) if facts else None

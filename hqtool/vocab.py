@@ -115,8 +115,7 @@ class Moments:
     underflowed: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What an estimator did at one record.
 
     Args:

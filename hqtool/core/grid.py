@@ -44,18 +44,25 @@ class Grids:
     def __getitem__(self, index: int) -> Grid:
         return Grid(float(self.step[index]), int(self.first[index]), int(self.last[index]))
 
-    def at(self, index: NDArray[np.intp]) -> Grids:
+    def at(self, index: NDArray[np.intp] | slice) -> Grids:
         """The grids at these indices."""
         return Grids(self.step[index], self.first[index], self.last[index])
+
+    def as_columns(self) -> Grids:
+        """For arithmetic with a row of values: (grids, 1) arrays."""
+        return Grids(self.step[:, None], self.first[:, None], self.last[:, None])
 
 
 def asymmetric(lo: Array, hi: Array, bits: Array) -> Grids:
     """2^b levels over the range widened to hold 0, zero on a level (DESIGN: grid, asymmetric)."""
     lo, hi = np.minimum(lo, 0.0), np.maximum(hi, 0.0)
     top = 2.0**bits - 1
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        step = np.where(np.isfinite(hi - lo), (hi - lo) / top, hi / top - lo / top)
-        zero_point = np.where(step > 0, np.clip(np.rint(-lo / step), 0.0, top), 0.0)
+    with np.errstate(all="ignore"):
+        step = (hi - lo) / top
+        if np.isinf(step).any():  # the span itself overflows
+            step = np.where(np.isinf(step), hi / top - lo / top, step)
+        zero_point = np.clip(np.rint(-lo / step), 0.0, top)
+    zero_point[step == 0] = 0.0
     return Grids(step, 0.0 - zero_point, top - zero_point)
 
 

@@ -24,15 +24,17 @@ class Values:
 
     Args:
         values: array of any shape and float type; non-finite values are left out.
+        all_finite: known to hold none of them.
     """
 
-    def __init__(self, values: NDArray[Any]) -> None:
+    def __init__(self, values: NDArray[Any], all_finite: bool = False) -> None:
         self._values = values
+        self._all_finite = all_finite
         self._known: dict[Hashable, Any] = {}
 
     @cached_property
     def _finite(self) -> NDArray[Any]:
-        return finite_values(self._values)
+        return self._values.reshape(-1) if self._all_finite else finite_values(self._values)
 
     @cached_property
     def _sorted(self) -> SortedValues:
@@ -87,4 +89,6 @@ class Observation:
 
 def values_of(record: Record) -> Values | None:
     """The record's values, ready to be asked; None where only statistics were recorded."""
-    return None if record.values is None else Values(record.values)
+    if record.values is None:
+        return None
+    return Values(record.values, all_finite=record.stats.nnan + record.stats.ninf == 0)

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from hqtool.core.grid import Grid
+from hqtool.core.grid import Grid, Grids
 
 
-def level_before_clipping(x: Any, grid: Grid, noise: Any = None, xp: Any = np) -> Any:
+def level_before_clipping(x: Any, grid: Grid | Grids, noise: Any = None, xp: Any = np) -> Any:
     """The level k (code − zero point) of each value, before it is clipped to the grid.
 
     Args:
         x: array of any shape. hqtool's own analysis passes float64.
-        grid: with step > 0.
+        grid: with step > 0; or `Grids` as columns, for a row of values on each.
         noise: None rounds to nearest, ties to even. Else uniform [0, 1) of x's shape:
             stochastic rounding, floor(x/Δ + u). Noise is passed in, never drawn here.
         xp: the namespace of x: numpy, torch, or any with round, floor and clip.

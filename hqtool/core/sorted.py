@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.core.cells import CELLS, Cells, Edges
-from hqtool.core.dense import dense_sums
+from hqtool.core.dense import dense_sums, nothing_left
 from hqtool.core.grid import Grids
 from hqtool.vocab import Moments
 
@@ -54,15 +54,16 @@ class SortedValues:
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid; rounding 'nearest' or 'stochastic' (its expectation)."""
         nonzero = self.values.size - self._zeros
-        sums = np.tile([[0.0], [0.0], [self._xx], [nonzero], [nonzero]], len(grids))  # for Δ = 0
-        noise = self._noise_under(grids)
-        likely = np.flatnonzero(self._is_likely(grids, noise))
+        sums = nothing_left(self._xx, nonzero, len(grids))
+        doubted = grids.step > 0
+        likely = np.flatnonzero(doubted & self._cells_are_cheaper(grids))
+        if likely.size:
+            likely = likely[self._is_likely(grids.at(likely))]
         if likely.size:
             sums[:, likely] = self._from_cells(grids.at(likely), rounding)
-        doubted = grids.step > 0
-        doubted[likely] = sums[2, likely] <= TRUSTED * noise[likely]
-        for i in np.flatnonzero(doubted).tolist():
-            sums[:, i] = dense_sums(self.values, grids[i], rounding)
+            doubted[likely] = sums[2, likely] <= TRUSTED * self._noise_under(grids.at(likely))
+        if doubted.any():
+            sums[:, doubted] = dense_sums(self.values, grids.at(np.flatnonzero(doubted)), rounding)
         return Moments(self.values.size, nonzero, self._xx, *sums)
 
     def _noise_under(self, grids: Grids) -> Array:
@@ -74,13 +75,17 @@ class SortedValues:
         span = (grids.last - grids.first) * grids.step
         return one * (self._xx + span * math.sqrt(self.values.size * self._xx))
 
-    def _is_likely(self, grids: Grids, noise: Array) -> NDArray[np.bool_]:
-        """Cells are cheaper, and the error of a well-used grid, Δ²/12 a value, trusted."""
-        usual = self.values.size * grids.step**2 / 12
+    def _cells_are_cheaper(self, grids: Grids) -> NDArray[np.bool_]:
+        """Few levels beside many values."""
         pass_cost = PASS_COST + PASS_COST_PER_VALUE * self.values.size
-        cheaper = CELL_COST * (grids.last - grids.first + 2) < pass_cost
-        found: NDArray[np.bool_] = cheaper & (usual > TRUSTED * noise)
-        return found
+        cheaper: NDArray[np.bool_] = CELL_COST * (grids.last - grids.first + 2) < pass_cost
+        return cheaper
+
+    def _is_likely(self, grids: Grids) -> NDArray[np.bool_]:
+        """The error of a well-used grid, Δ²/12 a value, would be trusted."""
+        usual = self.values.size * grids.step**2 / 12
+        likely: NDArray[np.bool_] = usual > TRUSTED * self._noise_under(grids)
+        return likely
 
     def _from_cells(self, grids: Grids, rounding: str) -> Array:
         edges_of, sums_of = CELLS[rounding]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from hqtool.core.observation import Observation
@@ -34,7 +34,7 @@ class Composed:
         """Read, smooth and count; where nothing could be read only the clock goes on."""
         reading = self.statistic(obs) if self.schedule.reads(state) else None
         if reading is None:
-            return replace(state, seen=state.seen + 1)
+            return state._replace(seen=state.seen + 1)
         memory = self.smoothing(state.range, state.recent, reading.range)
         return State(
             seen=state.seen + 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from hqtool.core.observation import Observation
@@ -16,9 +15,8 @@ class Reading(NamedTuple):
     evaluations: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """What an estimator knows of a site between two records; frozen, so replay is repeatable.
+class State(NamedTuple):
+    """What an estimator knows of a site between two records; immutable: replay is repeatable.
 
     Args:
         seen: records observed so far: an estimator's clock.

@@ -91,7 +91,7 @@ class BestCosine:
         def kept(which: Indices, a: Array) -> Array:
             wanted = [Range(r * lo, r * hi) for r in a.tolist()]
             moments = obs.moments(wanted, [formats[i] for i in which])
-            return np.nan_to_num(figure(cosine, moments)) if moments else np.zeros(a.size)
+            return np.fmax(figure(cosine, moments), 0.0) if moments else np.zeros(a.size)
 
         ratios, evaluations = golden_section(kept, len(formats), self.tol, self.coarse)
         pairs = zip(ratios.tolist(), evaluations.tolist(), strict=True)

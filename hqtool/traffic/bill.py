@@ -98,14 +98,6 @@ class Bill:
         """dynamic/static − 1, as a fraction: 3.66 is Table 5's +366%."""
         return (self.dynamic_bits - self.static_bits) / self.static_bits
 
-    @property
-    def reload_bits(self) -> int:
-        """One pass of the accumulator's output to or from memory.
-
-        A look takes two (save and load), each evaluation of a search one more.
-        """
-        return (self.dynamic_bits - self.static_bits) // 2
-
     def times(self, repeat: int) -> Bill:
         """The bill of `repeat` such steps or layers."""
         return Bill(tuple(t._replace(bits=t.bits * repeat) for t in self.transfers))
