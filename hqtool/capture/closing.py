@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from hqtool.sizes import binary_bytes
+
 if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder
 
@@ -29,7 +31,7 @@ class Progress:
         now = time.monotonic()
         if self._shown and now >= self._next:
             self._next = now + _SECONDS_BETWEEN
-            size = size_text(recorder.writer.bytes_written)
+            size = binary_bytes(recorder.writer.bytes_written)
             line = f"hqtool: {recorder.steps} steps, {len(recorder.sites)} sites, {size}"
             self._write(f"{line}{_CLEAR_TO_END}\r")
 
@@ -51,7 +53,7 @@ def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list
         size_bytes: its size.
         recorder: what recorded it; None where the program never imported torch.
     """
-    lines = [f"hqtool: {path} ({size_text(size_bytes)})"]
+    lines = [f"hqtool: {path} ({binary_bytes(size_bytes)})"]
     if recorder is None:
         return [*lines, "hqtool: nothing recorded: the program did not import torch"]
     if not recorder.sites:
@@ -66,11 +68,3 @@ def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list
         remedy = f"hqtool info {shlex.quote(path)} tells why"
         lines.append(f"hqtool: {len(recorder.failed)} sites could not be recorded: {remedy}")
     return [*lines, f"hqtool: next: hqtool compare {shlex.quote(path)}"]
-
-
-def size_text(size_bytes: int) -> str:
-    """A size for people: B, KiB, MiB or GiB."""
-    size, units = float(size_bytes), ["B", "KiB", "MiB", "GiB"]
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"

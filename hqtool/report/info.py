@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hqtool.report.model import Column, Report, Table, binary_bytes
+from hqtool.report.model import Column, Report, Table
+from hqtool.sizes import binary_bytes
 from hqtool.trace.overview import SiteSummary
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import TENSOR_KINDS

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from hqtool.report.model import Column, Report, Row, Table, binary_bytes
+from hqtool.report.model import Column, Report, Row, Table
+from hqtool.sizes import binary_bytes
 from hqtool.traffic.bill import Bill, Bits, as_bytes, layer_bill, total
 from hqtool.traffic.spec import LayerSpec
 
