@@ -16,12 +16,19 @@ from hqtool.vocab import Moments
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+WideArray = NDArray[np.longdouble]
 
 #: Values per block: whole blocks are summed ahead, the rest of a cell when it is asked for.
-BLOCK = 32
+BLOCK = 48
 
-#: Σ(x−q)² from prefix sums is believed when it is this many times above its rounding noise.
+#: Σ(x−q)² from cell sums is believed when it is this many times above its rounding noise.
 TRUSTED = 1e7
+
+#: What prefix sums are kept in, wider than float64 where the machine has it.
+Wide = np.longdouble
+
+#: Rounding of one operation, in float64 and in prefix sums.
+EPSILON, WIDE_EPSILON = sys.float_info.epsilon, float(np.finfo(Wide).eps)
 
 #: Nanoseconds, roughly: what decides whether cells or a pass over the values answer sooner.
 PASS_COST, PASS_COST_PER_VALUE, CELL_COST = 25_000.0, 4.5, 150.0
@@ -33,8 +40,8 @@ class SortedValues:
     Args:
         values: 1-D, finite, float16, float32 or float64, in any order.
 
-    Prefix sums are subtracted from each other, so an error far below Σx² would lose its digits
-    (many bits, or values huddled far from zero). Where that threatens, the dense pass answers.
+    Sums are subtracted from each other, so an error far below Σx² would lose its digits (very
+    many bits, or values huddled far from zero). Where that threatens, the dense pass answers.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -48,32 +55,32 @@ class SortedValues:
         self._prefix_x = _prefix(np.einsum("ij->i", whole))
         self._prefix_xx = _prefix(np.einsum("ij,ij->i", whole, whole))
         rest = self.values[whole.size :]
-        self._x = float(self._prefix_x[-1] + rest.sum())
-        self._xx = float(self._prefix_xx[-1] + np.einsum("i,i->", rest, rest))
+        self._x = self._prefix_x[-1] + rest.sum()
+        self._xx = self._prefix_xx[-1] + np.einsum("i,i->", rest, rest)
 
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid; rounding 'nearest' or 'stochastic' (its expectation)."""
-        nonzero = self.values.size - self._zeros
-        sums = nothing_left(self._xx, nonzero, len(grids))
+        nonzero, xx = self.values.size - self._zeros, float(self._xx)
+        sums = nothing_left(xx, nonzero, len(grids))
         doubted = grids.step > 0
         likely = np.flatnonzero(doubted & self._cells_are_cheaper(grids))
         if likely.size:
             likely = likely[self._is_likely(grids.at(likely))]
         if likely.size:
-            sums[:, likely] = self._from_cells(grids.at(likely), rounding)
-            doubted[likely] = sums[2, likely] <= TRUSTED * self._noise_under(grids.at(likely))
+            sums[:, likely], noise = self._from_cells(grids.at(likely), rounding)
+            doubted[likely] = sums[2, likely] <= TRUSTED * noise
         if doubted.any():
             sums[:, doubted] = dense_sums(self.values, grids.at(np.flatnonzero(doubted)), rounding)
-        return Moments(self.values.size, nonzero, self._xx, *sums)
+        return Moments(self.values.size, nonzero, xx, *sums)
 
-    def _noise_under(self, grids: Grids) -> Array:
-        """Rounding noise of Σ(x−q)²: that of Σx², and of Σx weighed by the grid's span.
+    def _noise_of_prefixes(self, grids: Grids) -> Array:
+        """Their part in the noise of Σ(x−q)²: Σx² telescopes, Σx is weighed by the grid's span.
 
         A prefix sum's own noise is a random walk over its blocks.
         """
-        one = sys.float_info.epsilon * (8 + math.sqrt(self.values.size / BLOCK))
-        span = (grids.last - grids.first) * grids.step
-        return one * (self._xx + span * math.sqrt(self.values.size * self._xx))
+        one = WIDE_EPSILON * (8 + math.sqrt(self.values.size / BLOCK))
+        span, xx = (grids.last - grids.first) * grids.step, float(self._xx)
+        return one * (xx + span * math.sqrt(self.values.size * xx))
 
     def _cells_are_cheaper(self, grids: Grids) -> NDArray[np.bool_]:
         """Few levels beside many values."""
@@ -82,14 +89,18 @@ class SortedValues:
         return cheaper
 
     def _is_likely(self, grids: Grids) -> NDArray[np.bool_]:
-        """The error of a well-used grid, Δ²/12 a value, would be trusted."""
+        """The error of a well-used grid, Δ²/12 a value, would be trusted; its cells alike full."""
         usual = self.values.size * grids.step**2 / 12
-        likely: NDArray[np.bool_] = usual > TRUSTED * self._noise_under(grids)
+        noise = _noise_of_cells(float(self._xx) / np.sqrt(grids.last - grids.first))
+        likely: NDArray[np.bool_] = usual > TRUSTED * (noise + self._noise_of_prefixes(grids))
         return likely
 
-    def _from_cells(self, grids: Grids, rounding: str) -> Array:
+    def _from_cells(self, grids: Grids, rounding: str) -> tuple[Array, Array]:
+        """`Sums`, a row each, and the noise of their Σ(x−q)²."""
         edges_of, sums_of = CELLS[rounding]
-        return np.stack(sums_of(grids, self._cells(grids, edges_of(grids))))
+        cells = self._cells(grids, edges_of(grids))
+        noise = _noise_of_cells(np.sqrt(cells.total(cells.xx**2)))
+        return np.stack(sums_of(grids, cells)), noise + self._noise_of_prefixes(grids)
 
     def _cells(self, grids: Grids, edges: Edges) -> Cells:
         """Per cell what lies below its upper edge less what lies below its lower one."""
@@ -98,8 +109,8 @@ class SortedValues:
         lower = fences.lower(place, 0)
         return Cells(
             n=(fences.upper(place, self.values.size) - lower).astype(np.float64),
-            x=fences.upper(x, self._x) - fences.lower(x, 0.0),
-            xx=fences.upper(xx, self._xx) - fences.lower(xx, 0.0),
+            x=(fences.upper(x, self._x) - fences.lower(x, 0.0)).astype(np.float64),
+            xx=(fences.upper(xx, self._xx) - fences.lower(xx, 0.0)).astype(np.float64),
             k=fences.lower(edges.k, edges.k[edges.start] - 1),
             step=np.repeat(grids.step, fences.sizes),
             start=fences.start,
@@ -109,7 +120,7 @@ class SortedValues:
             zeros=self._zeros,
         )
 
-    def _before(self, thresholds: Array) -> tuple[Indices, Array, Array]:
+    def _before(self, thresholds: Array) -> tuple[Indices, WideArray, WideArray]:
         """How many values lie below each threshold, and their Σx and Σx².
 
         The last block that starts below a threshold is the only one that it can split.
@@ -158,6 +169,11 @@ def _rows_of(ascending: NDArray[Any]) -> Array:
     return flat.reshape(-1, BLOCK)
 
 
-def _prefix(sums: Array) -> Array:
+def _prefix(sums: Array) -> WideArray:
     """The sum of all entries before each one, and of all."""
-    return np.concatenate([[0.0], np.cumsum(sums)])
+    return np.concatenate([np.zeros(1, Wide), np.cumsum(sums, dtype=Wide)])
+
+
+def _noise_of_cells(scale: Array) -> Array:
+    """Each cell's Σx² − 2qΣx + nq² rounds on its own: together √Σ(Σx² of a cell)² of it."""
+    return 8 * EPSILON * scale

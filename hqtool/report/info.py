@@ -98,7 +98,8 @@ def _sites(rows: list[dict[str, Any]]) -> Table:
         for row in rows
     ]
     shown.sort(key=lambda row: list(TENSOR_KINDS).index(row["tensor"]))
-    return Table(f"{len(rows)} sites", COLUMNS, tuple(shown), section="tensor")
+    count = f"{len(rows)} site{'s' if len(rows) != 1 else ''}"
+    return Table(count, COLUMNS, tuple(shown), section="tensor")
 
 
 def _shapes(row: dict[str, Any]) -> str:
