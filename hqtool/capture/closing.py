@@ -12,37 +12,31 @@ from hqtool.sizes import binary_bytes
 if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder
 
-_SECONDS_BETWEEN = 0.25
-_CLEAR_TO_END = "\x1b[K"
+#: Seconds to the first line of progress; each further one comes after twice as long, at most
+#: the second figure.
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 
 
 class Progress:
-    """One line, rewritten at most four times a second, where stderr is a terminal.
+    """Now and then a whole line, where stderr is a terminal.
 
-    It ends by going back to the line's start, so that what the script prints overwrites it.
+    Not one line rewritten: the script prints to the same terminal, and would print over it.
     """
 
     def __init__(self, *, quiet: bool) -> None:
         self._shown = not quiet and sys.stderr.isatty()
-        self._next = 0.0
+        self._pause = _FIRST_PAUSE
+        self._next = time.monotonic() + self._pause
 
     def update(self, recorder: Recorder) -> None:
-        """Show how far the recorder is."""
+        """Say how far the recorder is, if it is time to."""
         now = time.monotonic()
         if self._shown and now >= self._next:
-            self._next = now + _SECONDS_BETWEEN
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._next = now + self._pause
             size = binary_bytes(recorder.writer.bytes_written)
             line = f"hqtool: {recorder.steps} steps, {len(recorder.sites)} sites, {size}"
-            self._write(f"{line}{_CLEAR_TO_END}\r")
-
-    def end(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            self._write(_CLEAR_TO_END)
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+            print(line, file=sys.stderr, flush=True)
 
 
 def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list[str]:

@@ -89,7 +89,6 @@ class _Recording:
 
     def script_ended(self, status: int) -> None:
         """The script's main thread has ended; others may go on training."""
-        self._progress.end()
         self._state = "truncated" if status else "complete"
 
     def _attach(self) -> None:
