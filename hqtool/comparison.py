@@ -78,7 +78,12 @@ class Comparison:
     traces: tuple[TraceFacts, ...]
     selection: Selection
     settings: Settings
-    summaries: tuple[Summary, ...]
+    results: tuple[SiteResult, ...]
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """Every site's summaries, one list."""
+        return [summary for result in self.results for summary in result.summaries]
 
 
 def compare(
@@ -110,13 +115,13 @@ def compare(
                 replace(task, spool=os.path.join(folder, f"{i}.jsonl"))
                 for i, task in enumerate(tasks)
             ]
-        summaries: list[Summary] = []
+        results = []
         for result in _in_order(executor(tasks), lambda done: on_site(done, len(tasks))):
-            summaries += result.summaries
+            results.append(result)
             if on_spool is not None and result.task.spool is not None:
                 on_spool(result.task.spool)
                 os.unlink(result.task.spool)
-    return Comparison(facts, selection, settings, tuple(summaries))
+    return Comparison(facts, selection, settings, tuple(results))
 
 
 def _survey(

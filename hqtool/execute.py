@@ -74,7 +74,8 @@ def run_task(task: Task) -> SiteResult:
     with open(mine, "w", encoding="utf-8") as out:
 
         def write(row: StepRow) -> None:
-            out.write(json.dumps(row.flat(), ensure_ascii=False, allow_nan=False) + "\n")
+            named = row.flat() | {"trace": task.path}
+            out.write(json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n")
 
         summaries = replay(task.site, records, task.settings, counts, write)
     os.replace(mine, task.spool)

@@ -120,7 +120,10 @@ def test_several_traces_are_read_in_turn(trace, tmp_path):
     done = hqtool("compare", trace, other, "--json", "-", "--estimator", "current")
     found = json.loads(done.out)
     assert [t["path"] for t in found["trace"]] == [trace, str(other)]
-    assert found["summary"][-1]["layer"] == "head"
+    assert (found["summary"][-1]["layer"], found["summary"][-1]["trace"]) == ("head", str(other))
+    assert found["summary"][0]["trace"] == trace
+    text = hqtool("compare", trace, other, "--by", "layer").out
+    assert "other.h5" in text
     assert found["summary"][-1]["static_bytes"] is None
 
 

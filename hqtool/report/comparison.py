@@ -50,7 +50,11 @@ def comparison_report(
             (or site) and bit-width.
         steps: a file of JSON lines with the scored records, for the JSON document.
     """
-    summary = [summary_row(s) for s in comparison.summaries]
+    summary = [
+        summary_row(s) | {"trace": result.task.path}
+        for result in comparison.results
+        for s in result.summaries
+    ]
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "trace": [asdict(facts) for facts in comparison.traces],
@@ -60,7 +64,7 @@ def comparison_report(
     if steps is None:
         document["steps"] = []
     overall = _by_kind(comparison.summaries)
-    shown = overall if by == "tensor" else [_shown([s]) for s in comparison.summaries]
+    shown = overall if by == "tensor" else _by_site(comparison)
     if best_by is not None:
         overall = _best(overall, comparison, best_by)
         shown = _best(shown, comparison, best_by)
@@ -118,6 +122,16 @@ def _by_kind(summaries: Sequence[Summary]) -> list[Row]:
     order = list(TENSOR_KINDS)
     keys = sorted(groups, key=lambda key: (order.index(key[0]), key[2]))
     return [{**_shown(groups[key]), "layer": None} for key in keys]
+
+
+def _by_site(comparison: Comparison) -> list[Row]:
+    """One row a lane of each site; of several traces each layer's says which."""
+    several = len(comparison.traces) > 1
+    return [
+        {**_shown([s]), "layer": f"{result.task.path}: {s.layer}" if several else s.layer}
+        for result in comparison.results
+        for s in result.summaries
+    ]
 
 
 def _shown(group: Sequence[Summary]) -> Row:
@@ -201,10 +215,10 @@ def _search_table(rows: tuple[Row, ...]) -> Table:
 
 def _title(kind: str, comparison: Comparison) -> str:
     of_kind = [s for s in comparison.summaries if s.tensor == kind]
-    sites = {(s.layer, s.tensor) for s in of_kind}
     settings = comparison.settings
+    sites = len(of_kind) // (len(settings.estimators) * len(settings.bits))
     bits = f"{settings.bits[0]} bits, " if len(settings.bits) == 1 else ""
-    layers = f"{len(sites)} layer" + ("s" if len(sites) != 1 else "")
+    layers = f"{sites} layer{'s' if sites != 1 else ''}"
     return f"{kind} ({layers}; {bits}{settings.scheme}, {settings.rounding} rounding)"
 
 

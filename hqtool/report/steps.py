@@ -81,7 +81,7 @@ class ParquetRows:
 
     def _schema(self, row: dict[str, Any]) -> Any:
         """Names and counts as they are, every figure float64: one may be missing at first."""
-        texts = dict.fromkeys(("layer", "tensor", "estimator"), self._arrow.string())
+        texts = dict.fromkeys(("layer", "tensor", "estimator", "trace"), self._arrow.string())
         whole = dict.fromkeys(("step", "micro", "call", "bits"), self._arrow.int64())
         kinds = texts | whole | {"looked": self._arrow.bool_()}
         return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in row])
