@@ -83,8 +83,13 @@ def run_task(task: Task) -> SiteResult:
 
 
 def counts_of(geometry: dict[str, Any] | None) -> Counts | None:
-    """Element counts of a recorded layer; None where its geometry was not recorded."""
-    return None if geometry is None else layer_from_json(geometry).counts()
+    """Element counts of a recorded layer; None where its geometry is unknown or no layer's."""
+    if geometry is None:
+        return None
+    try:
+        return layer_from_json(geometry).counts()
+    except DataError:  # a recorder may describe layers in words of its own
+        return None
 
 
 class _Open(threading.local):

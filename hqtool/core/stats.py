@@ -24,29 +24,36 @@ def stats_of(values: NDArray[Any]) -> Stats:
     Non-finite values are counted and otherwise left out.
     """
     x = finite_values(values).astype(np.float64)
-    nnan = int(np.isnan(values).sum())
-    magnitudes = np.abs(x)
-    nonzero = magnitudes[magnitudes > 0]
-    mean = float(x.mean()) if x.size else math.nan
-    return Stats(
-        min=_or_nan(x.min, x),
-        max=_or_nan(x.max, x),
-        absmax=_or_nan(magnitudes.max, x),
-        mean=mean,
-        std=_root_mean_square(x - mean) if x.size else math.nan,
-        l2=_root_mean_square(x) * math.sqrt(x.size) if x.size else math.nan,
-        nzero=x.size - nonzero.size,
-        nnan=nnan,
-        ninf=values.size - x.size - nnan,
-        min_nonzero=_or_nan(nonzero.min, nonzero),
-    )
+    left_out = values.size - x.size
+    nnan = int(np.isnan(values).sum()) if left_out else 0
+    counts = {"nnan": nnan, "ninf": left_out - nnan}
+    if x.size == 0:
+        missing = dict.fromkeys(("min", "max", "absmax", "mean", "std", "l2"), math.nan)
+        return Stats(**missing, nzero=0, **counts, min_nonzero=math.nan)
+    lo, hi, mean = float(x.min()), float(x.max()), float(x.mean())
+    nzero = x.size - int(np.count_nonzero(x))
+    l2 = _norm(x)
+    magnitudes = np.abs(x, out=x)
+    smallest = _smallest_nonzero(magnitudes, nzero)
+    deviations = np.subtract(finite_values(values), mean, out=x, dtype=np.float64)
+    std = _norm(deviations) / math.sqrt(x.size)
+    return Stats(lo, hi, max(-lo, hi), mean, std, l2, nzero, **counts, min_nonzero=smallest)
 
 
-def _or_nan(reduce: Any, x: NDArray[np.float64]) -> float:
-    return float(reduce()) if x.size else math.nan
+def _smallest_nonzero(magnitudes: NDArray[np.float64], nzero: int) -> float:
+    nonzero = magnitudes[magnitudes > 0] if nzero else magnitudes
+    return float(nonzero.min()) if nonzero.size else math.nan
 
 
-def _root_mean_square(x: NDArray[np.float64]) -> float:
-    """√(mean x²), scaled by the largest magnitude so that squares neither over- nor underflow."""
-    scale = float(np.abs(x).max())
-    return scale * math.sqrt(float(np.mean((x / scale) ** 2))) if scale else 0.0
+def _norm(x: NDArray[np.float64]) -> float:
+    """√Σx², scaled where squares would over- or underflow."""
+    total = _square_sum(x)
+    if 1e-200 < total < 1e300:
+        return math.sqrt(total)
+    scale = float(np.abs(x).max(initial=0.0))
+    return scale * math.sqrt(_square_sum(x / scale)) if scale else 0.0
+
+
+def _square_sum(x: NDArray[np.float64]) -> float:
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.einsum("i,i->", x, x))
