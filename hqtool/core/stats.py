@@ -26,10 +26,9 @@ def stats_of(values: NDArray[Any]) -> Stats:
     x = finite_values(values).astype(np.float64)
     left_out = values.size - x.size
     nnan = int(np.isnan(values).sum()) if left_out else 0
-    counts = {"nnan": nnan, "ninf": left_out - nnan}
     if x.size == 0:
-        missing = dict.fromkeys(("min", "max", "absmax", "mean", "std", "l2"), math.nan)
-        return Stats(**missing, nzero=0, **counts, min_nonzero=math.nan)
+        nan = math.nan
+        return Stats(nan, nan, nan, nan, nan, nan, 0, nnan, left_out - nnan, nan)
     lo, hi, mean = float(x.min()), float(x.max()), float(x.mean())
     nzero = x.size - int(np.count_nonzero(x))
     l2 = _norm(x)
@@ -37,7 +36,8 @@ def stats_of(values: NDArray[Any]) -> Stats:
     smallest = _smallest_nonzero(magnitudes, nzero)
     deviations = np.subtract(finite_values(values), mean, out=x, dtype=np.float64)
     std = _norm(deviations) / math.sqrt(x.size)
-    return Stats(lo, hi, max(-lo, hi), mean, std, l2, nzero, **counts, min_nonzero=smallest)
+    absmax = max(-lo, hi)
+    return Stats(lo, hi, absmax, mean, std, l2, nzero, nnan, left_out - nnan, smallest)
 
 
 def _smallest_nonzero(magnitudes: NDArray[np.float64], nzero: int) -> float:
