@@ -11,7 +11,8 @@ from pathlib import Path
 
 from hqtool.errors import DataError
 from hqtool.traffic.bill import DEFAULT_BITS, WIDEST_BITS, Bits
-from hqtool.traffic.layers import Layer, Table, layer_from_json
+from hqtool.traffic.layers import Layer, layer_from_json
+from hqtool.traffic.table import Table
 
 SCHEMA = "hqtool.layers/1"
 
