@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hqtool.capture.budget import budget_of
 from hqtool.capture.settings import STEP_ENDS, Settings
 from hqtool.cli.words import split_words
 from hqtool.errors import UsageError
@@ -50,6 +51,13 @@ DEFAULT = Settings()
 )
 @click.option("--full", is_flag=True, help="Keep all values, however large the tensor.")
 @click.option(
+    "--budget",
+    metavar="SIZE",
+    default="8GiB",
+    show_default=True,
+    help="Largest size of the trace: values are kept ever more rarely as it fills; or none.",
+)
+@click.option(
     "--step-on",
     type=click.Choice(STEP_ENDS),
     default=DEFAULT.step_on,
@@ -71,6 +79,7 @@ def command(
     steps: str | None,
     max_elements: int,
     full: bool,
+    budget: str,
     step_on: str,
     eval_mode: bool,
     seed: int,
@@ -90,6 +99,7 @@ def command(
         steps=_steps(steps),
         max_elements=max_elements,
         full=full,
+        budget_bytes=budget_of(budget),
         step_on=step_on,
         force=force,
         eval=eval_mode,

@@ -18,6 +18,7 @@ COMMANDS = {
     "traffic": "Bill the memory traffic of layers, static and dynamic.",
     "info": "Say what is in a trace.",
     "convert": "Make a trace of .npz files.",
+    "repair": "Make a clean trace of a killed or damaged one.",
     "list": "List estimators, metrics and tensor kinds.",
 }
 

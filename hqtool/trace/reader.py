@@ -45,13 +45,16 @@ class TraceReader:
 
     Args:
         path: the trace.
+        recent: take only the sites and records of the last so many commits that close a step,
+            which is all that is read and checked then; `steps` still has every step committed.
 
     Raises:
         DataError: the file is missing, no trace, of a newer format, or damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, recent: int | None = None) -> None:
         self.path = os.fspath(path)
+        self._recent = recent
         self._file = open_to_read(self.path)
         self._block_start = -1
         try:
@@ -123,6 +126,7 @@ class TraceReader:
         self.state = self._known_state()
         commits = self._trusted_commits()
         self._covered = Commit(*commits[-1].item())
+        self._passed = self._passed_over(commits)
         self._rows, self._payload = self._dataset("rows"), self._dataset("payload")
         self._read_journal()
         self._steps = set(commits["step"].tolist()) - {NO_STEP}
@@ -146,6 +150,13 @@ class TraceReader:
         return state
 
     def _trusted_commits(self) -> NDArray[Any]:
+        """The commits that are finished, all of them sound."""
+        commits = self._finished_commits()
+        if not _intact(commits):
+            raise ValueError("a commit record does not match its checksum")
+        return commits
+
+    def _finished_commits(self) -> NDArray[Any]:
         """The commits, less a last one that its writer did not finish."""
         dataset = self._dataset("commits")
         commits = _read(dataset, 0, dataset.shape[0])
@@ -153,9 +164,14 @@ class TraceReader:
             commits = commits[:-1]
         if not commits.size:
             raise DataError(f"{self.path}: recording was cut before it began", "record it again")
-        if not _intact(commits):
-            raise ValueError("a commit record does not match its checksum")
         return commits
+
+    def _passed_over(self, commits: NDArray[Any]) -> Commit:
+        """What of the trace lies before the recent commits."""
+        closing = np.flatnonzero(commits["step"] != NO_STEP)
+        if self._recent is None or closing.size <= self._recent:
+            return Commit(NO_STEP, 0, 0, 0, 0, 0)
+        return Commit(*commits[closing[-1 - self._recent]].item())
 
     def _read_journal(self) -> None:
         """Names, shapes, geometry and provenance."""
@@ -169,7 +185,7 @@ class TraceReader:
 
     def _check_rows(self) -> None:
         """Check the rows' checksum, and meet their steps and sites in passing."""
-        crc, met = 0, set[int]()
+        crc, met = self._passed.rows_crc, set[int]()
         for block in self._blocks():
             crc = zlib.crc32(block.data, crc)
             self._steps.update(np.unique(block["step"]).tolist())
@@ -186,9 +202,9 @@ class TraceReader:
         return dataset
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
-        """All rows, in blocks; the last one read is kept, which is all of a short trace."""
+        """All rows taken, in blocks; the last one read is kept, which is all of a short trace."""
         end = self._covered.rows
-        for start in range(0, end, BLOCK_ROWS):
+        for start in range(self._passed.rows, end, BLOCK_ROWS):
             if start != self._block_start:
                 self._block = _read(self._rows, start, min(end, start + BLOCK_ROWS))
                 self._block_start = start
@@ -217,11 +233,14 @@ class TraceReader:
         )
 
     def _values(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any]:
-        element = ELEMENT_NAMES[row.element]
-        stored = self._stored(row, ELEMENTS[element])
-        _require_crc("values", zlib.crc32(stored.data), row.crc)
-        flat = from_stored(stored, element)
+        flat = from_stored(self._bits(row), ELEMENT_NAMES[row.element])
         return flat if row.sampled else flat.reshape(shape)
+
+    def _bits(self, row: Row) -> NDArray[Any]:
+        """The values of a row that keeps some, as stored: checked, 1-D."""
+        stored = self._stored(row, ELEMENTS[ELEMENT_NAMES[row.element]])
+        _require_crc("values", zlib.crc32(stored.data), row.crc)
+        return stored
 
     def _stored(self, row: Row, dtype: np.dtype[Any]) -> NDArray[Any]:
         """The bits of a row's values."""

@@ -1,0 +1,31 @@
+"""`hqtool repair`: make a clean trace of a killed or damaged one."""
+
+from __future__ import annotations
+
+import click
+
+from hqtool.cli.output import force_option, quiet_option, say
+from hqtool.trace.repair import Repaired, repair
+
+
+@click.command("repair")
+@click.argument("trace")
+@click.option("-o", "out", metavar="CLEAN.h5", required=True, help="The trace to write.")
+@force_option
+@quiet_option
+def command(trace: str, out: str, force: bool, quiet: bool) -> int:
+    """Write a clean, closed trace of every committed record that still reads in TRACE.
+
+    For traces whose writer was killed, or that were cut or damaged since; TRACE itself is only
+    read. Exit status 3 where something was lost: the clean trace is written all the same.
+    """
+    done = repair(trace, out, force=force)
+    if done.lost:
+        say(f"hqtool: {trace}: {_losses(done)}", quiet=False)
+    say(f"wrote {out}: {done.steps} steps, {done.records} records, {done.state}", quiet)
+    return 3 if done.lost else 0
+
+
+def _losses(done: Repaired) -> str:
+    lost = f"{done.records_lost} of {done.records + done.records_lost} records are lost"
+    return f"{lost}, {done.values_lost} more kept their statistics but lost their values"

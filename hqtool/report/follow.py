@@ -1,0 +1,201 @@
+"""Following a trace while a training run writes it: how far it is, and whose range moved."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from hqtool.errors import DataError
+from hqtool.report.model import MISSING
+from hqtool.sizes import binary_bytes
+from hqtool.trace.reader import TraceReader
+from hqtool.vocab import Record, Site
+
+#: Sites shown: those whose range moved most.
+TOP = 5
+
+#: Updates that steps per second are taken over.
+WINDOW = 10
+
+#: How often to try to open a trace, and seconds between two tries: while its writer closes it,
+#: HDF5 opens it neither as a file at rest nor as one being written.
+ATTEMPTS = 3
+BREATH = 0.1
+
+
+class Move(NamedTuple):
+    """A site's range at two steps, as widths that hold 0, as a grid does."""
+
+    site: Site
+    before: float
+    now: float
+
+    @property
+    def factor(self) -> float:
+        """Width now over width before."""
+        return self.now / self.before
+
+    @property
+    def octaves(self) -> float:
+        """How far it moved, the same for halved and doubled."""
+        return abs(math.log2(self.now) - math.log2(self.before))
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """A trace at one moment.
+
+    Args:
+        steps: those committed, ascending.
+        file_bytes: size of the file.
+        moves: the sites whose range moved most between the last two steps, most first.
+        rate: steps per second lately; None where it is not known yet.
+    """
+
+    path: str
+    state: str
+    steps: list[int]
+    file_bytes: int
+    moves: tuple[Move, ...]
+    rate: float | None = None
+
+
+def glimpse(path: str) -> Glimpse:
+    """A look at a trace; of its records only the last two steps' statistics are read.
+
+    Raises:
+        DataError: the file is missing, no trace, or damaged.
+    """
+    with TraceReader(path, recent=2) as reader:
+        moves = _most_moved(reader)
+        return Glimpse(path, reader.state, reader.steps, os.path.getsize(path), moves)
+
+
+def glimpses(
+    path: str,
+    interval: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Glimpse]:
+    """A look every `interval` seconds; the last one at the trace when it is closed.
+
+    Args:
+        clock, sleep: where the time comes from and how it passes, in seconds.
+
+    Raises:
+        DataError: while iterating, the file is missing, no trace, or damaged.
+    """
+    pace: deque[tuple[float, int]] = deque(maxlen=WINDOW + 1)
+    while True:
+        seen = _patient_glimpse(path, sleep)
+        yield replace(seen, rate=_rate(pace, clock(), len(seen.steps)))
+        if seen.state != "open":
+            return
+        sleep(interval)
+
+
+def follow(path: str, out: TextIO, interval: float) -> None:
+    """Show a trace as it grows, until it is closed: a block redrawn, or a line each if piped.
+
+    Raises:
+        DataError: the file is missing, no trace, or damaged.
+    """
+    with _block(out) if out.isatty() else _lines(out) as show:
+        for seen in glimpses(path, interval):
+            show(seen)
+
+
+def _patient_glimpse(path: str, sleep: Callable[[float], None]) -> Glimpse:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return glimpse(path)
+        except DataError:
+            sleep(BREATH)
+    return glimpse(path)
+
+
+def _rate(pace: deque[tuple[float, int]], now: float, steps: int) -> float | None:
+    """Steps per second since the oldest of the updates kept, to which this one is added."""
+    if pace and steps < pace[-1][1]:
+        pace.clear()  # the trace was begun anew
+    pace.append((now, steps))
+    start, steps_then = pace[0]
+    return (steps - steps_then) / (now - start) if now > start else None
+
+
+# Ranges
+
+
+def _most_moved(reader: TraceReader) -> tuple[Move, ...]:
+    moves = [move for site in reader.sites for move in _move(reader, site)]
+    return tuple(sorted(moves, key=lambda move: -move.octaves)[:TOP])
+
+
+def _move(reader: TraceReader, site: Site) -> Iterator[Move]:
+    """A site's move between the last two steps, if both recorded it and neither range is empty."""
+    widths = _widths(reader.records(site, values=False))
+    before, now = (widths.get(step, 0.0) for step in [-1, *reader.steps][-2:])
+    if 0 < before < math.inf and 0 < now < math.inf:
+        yield Move(site, before, now)
+
+
+def _widths(records: Iterable[Record]) -> dict[int, float]:
+    """Step → width of the range that holds 0 and all finite values of its records."""
+    ranges: defaultdict[int, list[float]] = defaultdict(list)
+    for record in records:
+        if record.stats.range is not None:
+            ranges[record.step] += [0.0, *record.stats.range]
+    return {step: max(ends) - min(ends) for step, ends in ranges.items()}
+
+
+# Words
+
+
+@contextmanager
+def _block(out: TextIO) -> Iterator[Callable[[Glimpse], None]]:
+    console = Console(file=out, highlight=False)
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda seen: live.update(Text("\n".join(_block_of(seen))), refresh=True)
+
+
+@contextmanager
+def _lines(out: TextIO) -> Iterator[Callable[[Glimpse], None]]:
+    yield lambda seen: print(_line_of(seen), file=out, flush=True)
+
+
+def _line_of(seen: Glimpse) -> str:
+    moves = ", ".join(f"{move.site} {_times(move.factor)}" for move in seen.moves)
+    return _headline(seen) + (f"; moved most: {moves}" if moves else "")
+
+
+def _block_of(seen: Glimpse) -> list[str]:
+    if not seen.moves:
+        return [_headline(seen)]
+    before, now = seen.steps[-2:]
+    title = f"ranges that moved most, step {before} to {now}"
+    return [_headline(seen), "", title, *map(_move_line, seen.moves)]
+
+
+def _move_line(move: Move) -> str:
+    widths = f"width {move.before:.3g} to {move.now:.3g}"
+    return f"  {_times(move.factor):>9}  {move.site}, {widths}"
+
+
+def _headline(seen: Glimpse) -> str:
+    rate = MISSING if seen.rate is None else f"{seen.rate:.2f}"
+    size = binary_bytes(seen.file_bytes)
+    return f"{seen.path}: {seen.state}, {len(seen.steps)} steps, {rate} steps/s, {size}"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.3g}×"
