@@ -12,9 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from hqtool.capture.budget import Budget
 from hqtool.capture.clock import Position
 from hqtool.capture.settings import Settings
 from hqtool.capture.tensors import Values, all_values, sampled_values, stats_of_tensor
+from hqtool.sizes import binary_bytes
 from hqtool.trace.writer import TraceFull, TraceWriter
 from hqtool.vocab import Site
 
@@ -28,7 +30,8 @@ class Recorder:
         on_commit: called after each committed step.
 
     Attributes:
-        active: False once the trace is full or closed.
+        active: False once the trace is full, its budget spent, or closed.
+        budget: how large the trace may grow.
         loss_scale: factor that gradients carry at present.
         sites, devices: what was recorded so far, and where its tensors were.
         failed: what could not be recorded, and why.
@@ -44,6 +47,7 @@ class Recorder:
         self.writer = writer
         self.settings = settings
         self.active = True
+        self.budget = Budget(settings.budget_bytes, settings.every)
         self.loss_scale = 1.0
         self.sites: set[Site] = set()
         self.devices: set[str] = set()
@@ -98,7 +102,8 @@ class Recorder:
         with self.guard("commit"):
             self.writer.commit(step)
             self.steps += 1
-            self.steps_with_values += self.settings.keeps_values(step)
+            self.steps_with_values += self._keeps_values(step)
+            self._spend(step)
             self._on_commit(self)
 
     def count(self, event: str) -> None:
@@ -111,8 +116,7 @@ class Recorder:
         Args:
             state: as `TraceWriter.close` takes it.
         """
-        if self.active:
-            self.note(dict(sorted(self._counts.items())) | {"failed": self.failed})
+        self.note(dict(sorted(self._counts.items())) | {"failed": self.failed})
         with self.guard("close"):
             self.writer.close(state if self.active else "truncated")
         self.active = False
@@ -128,7 +132,7 @@ class Recorder:
             try:
                 yield
             except TraceFull as full:
-                self._stop(full)
+                self._stop(full.cause)
             except Exception as error:
                 self.failed[what] = f"{type(error).__name__}: {error}"[:200]
 
@@ -154,14 +158,36 @@ class Recorder:
     def _values(self, site: Site, position: Position, tensor: Tensor) -> Values:
         """All values, a sample of them, or none."""
         settings = self.settings
-        if not settings.keeps_values(position.step):
+        kept = min(tensor.numel(), tensor.numel() if settings.full else settings.max_elements)
+        fits = self._keeps_values(position.step) and self.budget.admits(
+            kept * tensor.element_size()
+        )
+        if not fits:
             return Values(None, None, False)
-        if settings.full or tensor.numel() <= settings.max_elements:
+        if kept == tensor.numel():
             return all_values(tensor)
         key = "/".join(map(str, (site, *position)))
         return sampled_values(tensor, settings.max_elements, settings.seed, key)
 
-    def _stop(self, full: TraceFull) -> None:
+    def _keeps_values(self, step: int) -> bool:
+        return self.settings.keeps_values(step) and step % self.budget.every == 0
+
+    def _spend(self, step: int) -> None:
+        """Thin out values, and at last end recording, as the budget tells."""
+        if self.budget.committed(step, self.writer.bytes_written):
+            if len(self.budget.changes) == 1:
+                self._say_thinned()
+            self.writer.note("budget", self.budget.to_json())
+        if self.budget.is_spent():
+            self.writer.note("budget", self.budget.to_json() | {"spent_after_step": step})
+            self._stop("the trace's budget is spent: --budget sets another")
+
+    def _say_thinned(self) -> None:
+        size = binary_bytes(self.budget.limit_bytes or 0)
+        spacing = f"values now at every {self.budget.every} steps, fewer as the trace grows"
+        print(f"hqtool: {spacing}, to stay within --budget {size}", file=sys.stderr)
+
+    def _stop(self, cause: str) -> None:
         if self.active:
-            print(f"hqtool: recording stopped, training goes on: {full.cause}", file=sys.stderr)
+            print(f"hqtool: recording stopped, training goes on: {cause}", file=sys.stderr)
         self.active = False

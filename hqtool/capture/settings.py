@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hqtool.capture.budget import DEFAULT_BUDGET_BYTES
 from hqtool.errors import UsageError
 from hqtool.vocab import TENSOR_KINDS
 
@@ -30,6 +31,7 @@ class Settings:
         force: replace an existing trace.
         eval: record modules in eval mode too.
         seed: of the sampling; training's own random numbers are never touched.
+        budget_bytes: the trace's largest size, see `hqtool.capture.budget`; None: no limit.
 
     Raises:
         UsageError: a value out of bounds.
@@ -46,6 +48,7 @@ class Settings:
     force: bool = False
     eval: bool = False
     seed: int = 0
+    budget_bytes: int | None = DEFAULT_BUDGET_BYTES
 
     def __post_init__(self) -> None:
         for name in ("layers", "exclude", "tensors"):
@@ -57,6 +60,8 @@ class Settings:
         )
         for name in ("every", "max_elements"):
             _require(getattr(self, name) >= 1, f"{name} is below 1", f"give {name} a number from 1")
+        budget = self.budget_bytes
+        _require(budget is None or budget >= 1, "budget_bytes is below 1", "None: no limit")
         bounds = [bound for bound in self.steps or () if bound is not None]
         _require(min(bounds, default=0) >= 0, "steps has a negative bound", "count from step 0")
 

@@ -122,9 +122,8 @@ def _magnitudes(values: Tensor) -> tuple[float, int]:
     smallest = magnitudes.min().item()
     if smallest > 0:
         return smallest, 0
-    nonzero = magnitudes[magnitudes > 0]
-    smallest = nonzero.min().item() if nonzero.numel() else math.inf
-    return smallest, values.numel() - nonzero.numel()
+    nzero = values.numel() - int(torch.count_nonzero(magnitudes).item())
+    return magnitudes.masked_fill_(magnitudes == 0, math.inf).min().item(), nzero
 
 
 def _wide(values: Tensor) -> Tensor:

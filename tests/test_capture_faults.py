@@ -1,0 +1,186 @@
+"""Whatever befalls a capture: training ends as it would have, and committed steps are readable."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from capture_models import read_records, read_run  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from hqtool.capture import recorder as recorder_module  # noqa: E402
+from hqtool.capture.session import Session  # noqa: E402
+from hqtool.capture.settings import Settings  # noqa: E402
+from hqtool.trace.reader import TraceReader  # noqa: E402
+from hqtool.trace.writer import TraceWriter  # noqa: E402
+
+#: Trains, prints each step when it is made, and at last the parameters' bits.
+SCRIPT = """
+    import os, resource, signal, sys, torch
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    for step in range(STEPS):
+        if step == STEPS // 2:
+            AT_HALF
+        optimizer.zero_grad()
+        model(torch.randn(32, 8)).square().mean().backward()
+        optimizer.step()
+        print(step, flush=True)
+    print(b"".join(p.detach().numpy().tobytes() for p in model.parameters()).hex())
+    """
+
+
+def command(folder: Path, at_half: str, steps: int = 100, *, capture: bool = True) -> list[str]:
+    """Write the script; what runs it."""
+    source = textwrap.dedent(SCRIPT).replace("STEPS", str(steps)).replace("AT_HALF", at_half)
+    (folder / "script.py").write_text(source)
+    options = ["-m", "hqtool.cli", "capture", "-o", "trace.h5", "--every", "1"] if capture else []
+    return [sys.executable, *options, "script.py"]
+
+
+def finished(folder: Path, at_half: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, at_half, **options),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def steps_of(path: Path) -> set[int]:
+    """The steps of a trace; each record's values are read, and checked against its statistics."""
+    records = read_records(path)
+    for record in records.values():
+        assert record.values is None or record.values.max() == record.stats.max
+    return {key[2] for key in records}
+
+
+def train(path: Path | None, steps: int = 10, **options: Any) -> list[Tensor]:
+    """The parameters after training in this process, captured or not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+    session = None
+    if path is not None:
+        session = Session(TraceWriter(path, **options), Settings(every=1))
+        session.attach()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    for _ in range(steps):
+        model(torch.randn(4, 8)).square().mean().backward()
+        optimizer.step()
+    if session is not None:
+        session.detach()
+        session.close("complete")
+    return list(model.parameters())
+
+
+def same_bits(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in pairs)
+
+
+def test_a_failing_hook_costs_its_site_alone(tmp_path: Path, monkeypatch: Any) -> None:
+    original = recorder_module.stats_of_tensor
+
+    def stats(tensor: Tensor) -> Any:
+        if tensor.shape == (4, 1):  # the last layer's output
+            raise RuntimeError("planted")
+        return original(tensor)
+
+    plain = train(None)
+    monkeypatch.setattr(recorder_module, "stats_of_tensor", stats)
+    assert same_bits(plain, train(tmp_path / "t.h5"))
+    assert steps_of(tmp_path / "t.h5") == set(range(10))
+    assert read_run(tmp_path / "t.h5")["failed"] == {"2/output": "RuntimeError: planted"}
+    assert {key[:2] for key in read_records(tmp_path / "t.h5")} == {
+        ("0", "output"),
+        ("2", "grad_input"),
+    }
+
+
+def test_a_disk_that_gets_full(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    plain, calls = train(None), []
+    original = TraceWriter._require_space
+
+    def require_space(writer: TraceWriter, coming_bytes: int) -> None:
+        calls.append(coming_bytes)
+        writer._reserve_bytes = 1 << 60 if writer.steps_committed == 4 else 0
+        original(writer, coming_bytes)
+
+    monkeypatch.setattr(TraceWriter, "_require_space", require_space)
+    assert same_bits(plain, train(tmp_path / "t.h5"))
+    assert calls
+    assert steps_of(tmp_path / "t.h5") == set(range(4))
+    assert "training goes on" in capsys.readouterr().err
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert trace.state == "truncated"
+
+
+@pytest.fixture(scope="module")
+def plain_bits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The parameters' bits after plain training."""
+    folder = tmp_path_factory.mktemp("plain")
+    return finished(folder, "pass", capture=False).stdout.splitlines()[-1]
+
+
+#: What befalls the process in mid training, after which it trains on.
+SURVIVED = {
+    "fork": "os.fork() or signal.alarm(60)",
+    "file_size": "limit = os.path.getsize('trace.h5') + 1000; "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))",
+}
+
+
+@pytest.mark.parametrize("fault", SURVIVED)
+def test_training_goes_on_to_the_same_end(fault: str, tmp_path: Path, plain_bits: str) -> None:
+    done = finished(tmp_path, SURVIVED[fault])
+    assert done.returncode == 0, done.stderr
+    ends = [line for line in done.stdout.splitlines() if len(line) > 9]
+    assert ends == [plain_bits] * (2 if fault == "fork" else 1)
+    steps = steps_of(tmp_path / "trace.h5")
+    assert steps == set(range(len(steps)))
+    assert len(steps) == 100 if fault == "fork" else 50 <= len(steps) < 100
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_a_signal_in_mid_training(number: int, status: int, tmp_path: Path) -> None:
+    done = finished(tmp_path, f"os.kill(os.getpid(), {int(number)})")
+    assert done.returncode == status
+    assert steps_of(tmp_path / "trace.h5") == set(range(50))
+    with TraceReader(tmp_path / "trace.h5") as trace:
+        assert trace.state == "truncated"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_kill_at_any_instant(seed: int, tmp_path: Path) -> None:
+    """Every step that the script has seen end is there."""
+    process = subprocess.Popen(
+        command(tmp_path, "pass", 10**6),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        for _ in range(random.Random(seed).randrange(1, 200)):
+            seen = int(process.stdout.readline())
+        process.kill()
+        seen = max([seen, *map(int, process.stdout.read().splitlines()[:-1])])
+    steps = steps_of(tmp_path / "trace.h5")
+    assert steps == set(range(len(steps)))
+    assert len(steps) > seen
