@@ -1,0 +1,228 @@
+"""Training scripts of many kinds: each as under `python`, and its trace as it should be.
+
+They lie in tests/scripts, know nothing of hqtool, and print a sha256 over their parameters' bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+pytest.importorskip("torch")
+
+from capture_models import read_records, read_run
+from command import hqtool
+
+from hqtool.trace.reader import TraceReader
+from hqtool.vocab import Record
+
+SCRIPTS_FOLDER = Path(__file__).parent / "scripts"
+
+#: (step, micro, call) of a site's records, in order.
+Places = list[tuple[int, int, int]]
+
+
+class Expected(NamedTuple):
+    """What a script's trace holds.
+
+    `output` and `grad_input` give for each layer its passes in each step, or all places.
+    """
+
+    steps: int
+    output: dict[str, int | Places]
+    grad_input: dict[str, int | Places]
+    notes: dict[str, Any] = {}  # noqa: RUF012
+    options: tuple[str, ...] = ()
+    status: int = 0
+
+    def places(self) -> dict[tuple[str, str], Places]:
+        """By site."""
+        kinds = {"output": self.output, "grad_input": self.grad_input}
+        return {
+            (layer, kind): self._places(passes)
+            for kind, layers in kinds.items()
+            for layer, passes in layers.items()
+        }
+
+    def _places(self, passes: int | Places) -> Places:
+        if not isinstance(passes, int):
+            return passes
+        return [(step, micro, 0) for step in range(self.steps) for micro in range(passes)]
+
+
+def passes(count: int | Places, layers: str) -> dict[str, int | Places]:
+    """The same for several layers, blank-separated."""
+    return dict.fromkeys(layers.split(), count)
+
+
+BLOCKS = "blocks.0.conv.0 blocks.0.conv.3 blocks.0.conv.6 blocks.1.conv.0 blocks.1.conv.3 "
+BLOCKS += "blocks.1.conv.6 classifier.1"
+SEGMENTS = "reentrant.0 reentrant.3 modern.0 modern.3 tail.0 tail.2 head"
+LM = "blocks.0.qkv blocks.0.proj blocks.0.mlp.0 blocks.0.mlp.2 blocks.1.attention.in_proj "
+LM += "blocks.1.attention.out_proj head"
+FIRST_LAZILY = [(0, 0, 0), (0, 1, 0), (1, 0, 0), (2, 0, 0)]
+THROWN_AWAY = {"linear2": [(0, 0, 0)], "linear3": [(1, 0, 0)], "linear4": [(2, 0, 0)]}
+
+SCRIPTS = {
+    "depthwise_cnn": Expected(3, passes(1, f"stem.0 {BLOCKS}"), passes(1, BLOCKS)),
+    "tied_lm": Expected(3, passes(2, LM), passes(2, LM)),
+    "packed_lstm": Expected(
+        3,
+        passes(1, "project head"),
+        passes(1, "project head"),
+        {"unrecorded_layers": {"lstm": "LSTM is not recorded"}},
+    ),
+    "gan": Expected(  # real and detached fake images need no gradient
+        3,
+        passes(1, "0 3") | passes(3, "sequential2.0 sequential2.3"),
+        {"3": 1, "sequential2.0": [(step, 2, 0) for step in range(3)], "sequential2.3": 3},
+    ),
+    "lbfgs": Expected(3, passes(4, "0 2"), passes(4, "2")),
+    "grad_scaler": Expected(4, passes(1, "0 2"), passes(1, "2"), {"skipped_steps": [1]}),
+    "bf16_autocast": Expected(3, passes(1, "conv1 conv2 head"), passes(1, "conv2 head")),
+    "checkpointing": Expected(3, passes(1, f"stem {SEGMENTS}"), passes(1, SEGMENTS)),
+    "compiled": Expected(
+        3,
+        passes(1, "0 2 sequential2.0 sequential2.2"),
+        passes(1, "2 sequential2.0 sequential2.2"),
+        {"torch_compile": "run eagerly"},
+    ),
+    "workers": Expected(4, passes(1, "0 2"), passes(1, "2")),
+    "ema_eval": Expected(
+        3, passes(1, "features.0 head"), passes(1, "head"), {"skipped_eval_calls": 12}
+    ),
+    "manual_update": Expected(4, passes(1, "0 2"), passes(1, "2"), {}, ("--step-on", "forward")),
+    "exits_three": Expected(2, passes(1, "linear"), {}, status=3),
+    "raises": Expected(2, passes(1, "0 2"), passes(1, "2"), status=1),
+    "dynamic_modules": Expected(
+        3,
+        passes(FIRST_LAZILY, "0 1.stem 1.head") | passes([(0, 0, 0)], "linear") | THROWN_AWAY,
+        passes(FIRST_LAZILY[1:], "1.stem 1.head") | THROWN_AWAY,
+    ),
+    "direct_forward": Expected(3, passes(1, "mixer"), passes(1, "mixer")),
+    "child_process": Expected(2, passes(1, "0 2"), passes(1, "2")),
+}
+
+#: What a trace may say of a run besides what is known before it starts.
+NOTES = (
+    "failed",
+    "late_tensors",
+    "repeated_gradients",
+    "skipped_eval_calls",
+    "skipped_replica_calls",
+    "skipped_steps",
+    "torch_compile",
+    "unrecorded_layers",
+)
+
+
+class Ran(NamedTuple):
+    """A script that ran plainly and under capture."""
+
+    expected: Expected
+    plain: subprocess.CompletedProcess[str]
+    captured: subprocess.CompletedProcess[str]
+    trace: Path
+
+
+def start(folder: Path, *command: str | Path) -> subprocess.Popen[str]:
+    """Start a Python program with one thread: two run at a time."""
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def capture(options: Sequence[str]) -> tuple[str, ...]:
+    """The command line before the script."""
+    return ("-m", "hqtool.cli", "capture", "-o", "T.h5", "--every", "1", *options)
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Each script, once."""
+    folder = tmp_path_factory.mktemp(request.param)
+    script = SCRIPTS_FOLDER / f"{request.param}.py"
+    expected = SCRIPTS[request.param]
+    plain = start(folder, script)
+    captured = start(folder, *capture(expected.options), script)
+    return Ran(expected, finish(plain), finish(captured), folder / "T.h5")
+
+
+def records(ran: Ran, layer: str, kind: str) -> list[Record]:
+    """A site's records, in order."""
+    found = read_records(ran.trace)
+    return [found[key] for key in sorted(found) if key[:2] == (layer, kind)]
+
+
+def test_it_ends_as_under_python(ran: Ran) -> None:
+    """What it prints includes the fingerprint of its parameters."""
+    assert ran.captured.returncode == ran.plain.returncode == ran.expected.status
+    assert ran.captured.stdout == ran.plain.stdout
+    assert ran.captured.stderr.startswith(ran.plain.stderr)
+    assert len(ran.plain.stdout.split()[-1]) == 64
+
+
+def test_its_sites_are_recorded_at_every_step(ran: Ran) -> None:
+    places: dict[tuple[str, str], Places] = {}
+    for layer, kind, *place in sorted(read_records(ran.trace)):
+        places.setdefault((layer, kind), []).append(tuple(place))
+    assert places == ran.expected.places()
+
+
+def test_each_record_holds_all_values(ran: Ran) -> None:
+    for key, record in read_records(ran.trace).items():
+        assert record.values is not None, key
+        assert record.values.shape == record.shape, key
+        assert not record.sampled, key
+
+
+def test_what_was_left_out_is_noted(ran: Ran) -> None:
+    run = read_run(ran.trace)
+    assert {name: run[name] for name in NOTES if name in run} == ran.expected.notes
+
+
+def test_the_trace_is_closed(ran: Ran) -> None:
+    with TraceReader(ran.trace) as trace:
+        assert trace.state == ("truncated" if ran.expected.status else "complete")
+    *_, steps, advice = ran.captured.stderr.splitlines()
+    count, sites = ran.expected.steps, len(ran.expected.places())
+    assert steps == f"hqtool: {count} steps ({count} with values), {sites} sites"
+    assert advice == "hqtool: next: hqtool compare T.h5"
+
+
+def test_the_trace_can_be_compared(ran: Ran) -> None:
+    done = hqtool("compare", "-q", "--json", "-", ran.trace)
+    assert (done.status, done.err) == (0, "")
+    rows = json.loads(done.out)["summary"]
+    scored = {(row["layer"], row["tensor"]) for row in rows if row["layer"] is not None}
+    assert scored >= set(ran.expected.places())
+
+
+@pytest.mark.parametrize("ran", ["grad_scaler"], indirect=True)
+def test_gradients_carry_the_scale_of_their_step(ran: Ran) -> None:
+    """It falls once gradients overflow."""
+    gradients = records(ran, "2", "grad_input")
+    assert [each.loss_scale for each in gradients] == [256, 256, 128, 128]
+    assert [each.stats.nnan + each.stats.ninf > 0 for each in gradients] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("ran", ["packed_lstm"], indirect=True)
+def test_of_a_tuple_the_first_tensor_is_the_output(ran: Ran) -> None:
+    assert {each.shape for each in records(ran, "project", "output")} == {(3, 4)}
