@@ -31,11 +31,11 @@ def stats_of(values: NDArray[Any]) -> Stats:
         return Stats(nan, nan, nan, nan, nan, nan, 0, nnan, left_out - nnan, nan)
     lo, hi, mean = float(x.min()), float(x.max()), float(x.mean())
     nzero = x.size - int(np.count_nonzero(x))
-    l2 = _norm(x)
+    l2 = _root(x, 1)
     magnitudes = np.abs(x, out=x)
     smallest = _smallest_nonzero(magnitudes, nzero)
     deviations = np.subtract(finite_values(values), mean, out=x, dtype=np.float64)
-    std = _norm(deviations) / math.sqrt(x.size)
+    std = _root(deviations, x.size)
     absmax = max(-lo, hi)
     return Stats(lo, hi, absmax, mean, std, l2, nzero, nnan, left_out - nnan, smallest)
 
@@ -45,13 +45,13 @@ def _smallest_nonzero(magnitudes: NDArray[np.float64], nzero: int) -> float:
     return float(nonzero.min()) if nonzero.size else math.nan
 
 
-def _norm(x: NDArray[np.float64]) -> float:
-    """√Σx², scaled where squares would over- or underflow."""
+def _root(x: NDArray[np.float64], divisor: int) -> float:
+    """√(Σx²/divisor), scaled where squares would over- or underflow."""
     total = _square_sum(x)
     if 1e-200 < total < 1e300:
-        return math.sqrt(total)
+        return math.sqrt(total / divisor)
     scale = float(np.abs(x).max(initial=0.0))
-    return scale * math.sqrt(_square_sum(x / scale)) if scale else 0.0
+    return scale * math.sqrt(_square_sum(x / scale) / divisor) if scale else 0.0
 
 
 def _square_sum(x: NDArray[np.float64]) -> float:
