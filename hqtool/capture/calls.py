@@ -66,6 +66,17 @@ class ModuleCalls:
         """Layers that trained but were not recorded, with the reason."""
         return dict(sorted(self._unrecorded.items()))
 
+    def note_bypassed(self) -> None:
+        """Note the layers that have a gradient, but were never seen to run.
+
+        Their `forward` was called directly, or their weight was given to a function.
+        """
+        seen = {id(reference()) for reference in self._weights.values()}
+        for name, module in self._names.layers():
+            weight = module._parameters.get("weight") if module.training else None
+            if weight is not None and weight.grad is not None and id(weight) not in seen:
+                self._unrecorded.setdefault(name, "not called as a module")
+
     def record_weights(self, parameters: set[int], loss_scale: float) -> None:
         """Record the weights, and their gradients, that are among these parameters.
 

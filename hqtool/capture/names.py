@@ -50,6 +50,10 @@ class Names:
                 self._adopt(root)
         return self._names.get(module)
 
+    def layers(self) -> list[tuple[str, nn.Module]]:
+        """The layers that have a name, called or not."""
+        return [(name, module) for module, name in self._names.items() if is_layer(module)]
+
     def _roots_of(self, module: nn.Module, outermost: nn.Module) -> Iterator[nn.Module]:
         """Where to look for the module, best first; itself, where no model holds it."""
         if self._model is not None:

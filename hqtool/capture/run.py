@@ -16,6 +16,7 @@ from hqtool.capture.closing import Progress, closing_lines
 from hqtool.capture.importing import after_import
 from hqtool.capture.program import exit_status, find_program
 from hqtool.capture.provenance import provenance
+from hqtool.capture.ranks import path_of_rank, rank_of_process
 from hqtool.capture.settings import Settings
 from hqtool.trace.writer import TraceWriter
 
@@ -42,7 +43,8 @@ def run_script(
     Args:
         target: the script's path, or with `module` a module's name.
         argv: its arguments.
-        out: the trace to create.
+        out: the trace to create; where several ranks train, each makes its own, T.rank0.h5 for
+            T.h5, as RANK and WORLD_SIZE in the environment tell.
         settings: what to record.
         quiet: print neither progress nor closing lines.
 
@@ -57,9 +59,10 @@ def run_script(
     require_torch()
     program = find_program(target, argv, module=module)
     command = [target if module else os.path.basename(target), *argv]
-    run = provenance(command, settings)
-    writer = TraceWriter(out, force=settings.force, run=run)
-    recording = _Recording(writer, os.fspath(out), settings, quiet=quiet)
+    rank = rank_of_process()
+    path = path_of_rank(out, rank)
+    writer = TraceWriter(path, force=settings.force, run=provenance(command, settings) | rank)
+    recording = _Recording(writer, path, settings, quiet=quiet)
     recording.begin()
     status = exit_status(program)
     recording.script_ended(status)

@@ -101,6 +101,9 @@ class Session:
                 self._names.note_parent(parent, child)
 
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        with self.recorder.guard("unrecorded layers"):
+            if self.recorder.settings.keeps_values(self._clock.step):
+                self._calls.note_bypassed()
         with self.recorder.guard("weights"):
             if {"weight", "grad_weight"} & set(self.recorder.settings.tensors):
                 self._calls.record_weights(_parameters_of(optimizer), scale_left(optimizer))
