@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import torch
@@ -30,6 +31,9 @@ def main() -> None:
     torch.manual_seed(0)
     with open(os.path.join(os.environ["RESULTS"], f"rank{rank}.txt"), "w") as out:
         out.write(fingerprint(parameters))
+    del model  # it uses the process group, which must be idle on all ranks when it ends
+    gc.collect()
+    dist.barrier()
     dist.destroy_process_group()
 
 
