@@ -12,7 +12,8 @@ from hqtool.errors import DataError, UsageError
 from hqtool.execute import Executor, SiteResult, Task, serial
 from hqtool.replay import Settings, Summary
 from hqtool.trace.overview import SiteSummary
-from hqtool.trace.reader import TraceReader
+from hqtool.trace.ranks import Ranks, RanksReader, ranks_of_one_run
+from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.vocab import TENSOR_KINDS, Site
 
 
@@ -72,13 +73,40 @@ class TraceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RanksFacts:
+    """What a comparison says of ranks that it took together.
+
+    Args:
+        records: those of the selected sites, all ranks' counted.
+        sites_left_out: selected sites that some rank lacks.
+    """
+
+    ranks: Ranks
+    records: int
+    sites_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """The results of one compare, sites in the order of their traces."""
+    """The results of one compare, sites in the order of their traces.
+
+    Args:
+        ranks: None where each trace was taken on its own.
+    """
 
     traces: tuple[TraceFacts, ...]
     selection: Selection
     settings: Settings
     results: tuple[SiteResult, ...]
+    ranks: RanksFacts | None = None
+
+    @property
+    def records_left_out(self) -> int:
+        """Of `ranks.records` those that some rank lacks."""
+        if self.ranks is None:
+            return 0
+        joint = sum(result.summaries[0].records for result in self.results)
+        return self.ranks.records - joint * len(self.ranks.ranks.given)
 
     @property
     def summaries(self) -> list[Summary]:
@@ -94,8 +122,11 @@ def compare(
     on_site: Callable[[int, int], None] = lambda done, of: None,
     on_spool: Callable[[str], None] | None = None,
     spool_folder: str | None = None,
+    *,
+    reduce_ranks: bool = False,
+    on_warning: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Replay the selected sites of every trace.
+    """Replay the selected sites of every trace, as far as it is committed now.
 
     Args:
         executor: how to map over sites; the results are the same whichever.
@@ -103,12 +134,18 @@ def compare(
         on_spool: called with the path of each site's scored records (JSON lines), in the order
             of sites; the file is gone afterwards.
         spool_folder: where those files lie meanwhile.
+        reduce_ranks: the traces are ranks of one run; replay their joint records.
+        on_warning: called with what limits the results, before the work begins.
 
     Raises:
-        DataError: a trace is missing, broken or empty.
-        UsageError: the selection chooses nothing.
+        DataError: a trace is missing, broken or empty; or those to be reduced do not belong
+            together.
+        UsageError: the selection chooses nothing, or there is but one rank to reduce.
     """
-    facts, tasks = _survey(paths, settings, selection)
+    survey = _survey_ranks(paths, selection) if reduce_ranks else _survey(paths)
+    if survey.ranks is not None and (gap := survey.ranks.ranks.gap):
+        on_warning(f"{gap}: ranges are those of the others")
+    tasks = _tasks(survey, settings, selection)
     with tempfile.TemporaryDirectory(prefix=".hqtool-", dir=spool_folder) as folder:
         if on_spool is not None:
             tasks = [
@@ -121,24 +158,67 @@ def compare(
             if on_spool is not None and result.task.spool is not None:
                 on_spool(result.task.spool)
                 os.unlink(result.task.spool)
-    return Comparison(facts, selection, settings, tuple(results))
+    return Comparison(survey.traces, selection, settings, tuple(results), survey.ranks)
 
 
-def _survey(
-    paths: Sequence[str], settings: Settings, selection: Selection
-) -> tuple[tuple[TraceFacts, ...], list[Task]]:
-    """What the traces are, and a task for each selected site."""
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What there is to replay.
+
+    Args:
+        found: each site, and the traces that its records come from.
+    """
+
+    traces: tuple[TraceFacts, ...]
+    found: tuple[tuple[tuple[Prefix, ...], SiteSummary], ...]
+    ranks: RanksFacts | None = None
+
+
+def _survey(paths: Sequence[str]) -> _Survey:
+    """Every trace on its own."""
     facts, found = [], []
     for path in paths:
         with TraceReader(path) as reader:
-            facts.append(TraceFacts(path, reader.state, len(reader.steps), len(reader.sites)))
-            found += [(path, summary) for summary in reader.overview()]
-    if not found:
-        raise DataError(f"{', '.join(paths)}: nothing was recorded", "see: hqtool info TRACE")
-    selection.check([summary.site for _, summary in found])
-    return tuple(facts), [
-        Task(path, summary.site, settings, seconds=_guess(summary, settings))
-        for path, summary in found
+            facts.append(_facts_of(reader))
+            found += [((reader.prefix,), summary) for summary in reader.overview()]
+    return _Survey(tuple(facts), tuple(found))
+
+
+def _survey_ranks(paths: Sequence[str], selection: Selection) -> _Survey:
+    """The traces as ranks of one run, taken together."""
+    if len(paths) < 2:
+        raise UsageError("--reduce-ranks takes two traces or more", "give those of all ranks")
+    with RanksReader(paths) as reader:
+        ranks = ranks_of_one_run(reader.traces)
+        overview, shared = reader.overview(), set(reader.sites)
+        prefixes = tuple(trace.prefix for trace in reader.traces)
+        facts = tuple(map(_facts_of, reader.traces))
+    found = tuple((prefixes, summary) for summary in overview if summary.site in shared)
+    if overview and not found:
+        cause = f"no site is in all {len(paths)} traces"
+        raise DataError(cause, "record the same layers and tensors on every rank")
+    taken = [summary for summary in overview if selection.takes(summary.site)]
+    together = RanksFacts(
+        ranks=ranks,
+        records=sum(summary.records for summary in taken),
+        sites_left_out=sum(summary.site not in shared for summary in taken),
+    )
+    return _Survey(facts, found, together)
+
+
+def _facts_of(reader: TraceReader) -> TraceFacts:
+    return TraceFacts(reader.path, reader.state, len(reader.steps), len(reader.sites))
+
+
+def _tasks(survey: _Survey, settings: Settings, selection: Selection) -> list[Task]:
+    """A task for each selected site."""
+    if not survey.found:
+        paths = ", ".join(facts.path for facts in survey.traces)
+        raise DataError(f"{paths}: nothing was recorded", "see: hqtool info TRACE")
+    selection.check([summary.site for _, summary in survey.found])
+    return [
+        Task(traces, summary.site, settings, seconds=_guess(summary, settings))
+        for traces, summary in survey.found
         if selection.takes(summary.site)
     ]
 

@@ -20,25 +20,32 @@ from typing import Any
 
 from hqtool.errors import DataError, HqtoolError
 from hqtool.replay import Settings, StepRow, Summary, replay
-from hqtool.trace.reader import TraceReader
+from hqtool.trace.ranks import RanksReader
+from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.traffic.layers import Counts, layer_from_json
 from hqtool.vocab import Site
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One site of one trace to be replayed: what a worker is sent.
+    """One site to be replayed: what a worker is sent.
 
     Args:
+        traces: up to which commit to read which trace; several are ranks, taken together.
         spool: file to write scored records to, JSON lines; None for none.
         seconds: rough guess of how long it takes, to start the longest first.
     """
 
-    path: str
+    traces: tuple[Prefix, ...]
     site: Site
     settings: Settings
     spool: str | None = None
     seconds: float = 0.0
+
+    @property
+    def path(self) -> str | None:
+        """The trace it reads; None where it takes several together."""
+        return self.traces[0].path if len(self.traces) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +72,9 @@ def run_task(task: Task) -> SiteResult:
     Raises:
         DataError: the trace proves damaged.
     """
-    reader = _reader_of(task.path)
+    reader = _reader_of(task.traces)
     counts = counts_of(reader.geometry(task.site.layer))
-    records = reader.records(task.site)
+    records = reader.records(task.site, scaled=task.settings.loss_scale == "kept")
     if task.spool is None:
         return SiteResult(task, replay(task.site, records, task.settings, counts))
     mine = f"{task.spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
@@ -93,23 +100,31 @@ def counts_of(geometry: dict[str, Any] | None) -> Counts | None:
 
 
 class _Open(threading.local):
-    """The trace that this thread last asked for; a worker's tasks mostly share one."""
+    """What this thread last asked for; a worker's tasks mostly share one."""
 
-    reader: TraceReader | None = None
+    traces: tuple[Prefix, ...] = ()
+    reader: TraceReader | RanksReader | None = None
 
 
 _open = _Open()
 
 
-def _reader_of(path: str) -> TraceReader:
-    if _open.reader is None or _open.reader.path != path:
+def _reader_of(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
+    if _open.reader is None or _open.traces != traces:
         close_reader()
-        _open.reader = TraceReader(path)
+        _open.reader = _opened(traces)
+        _open.traces = traces
     return _open.reader
 
 
+def _opened(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
+    if len(traces) > 1:
+        return RanksReader(traces)
+    return TraceReader(traces[0].path, upto=traces[0].upto)
+
+
 def close_reader() -> None:
-    """Close the trace that `run_task` keeps open in this thread."""
+    """Close what `run_task` keeps open in this thread."""
     if _open.reader is not None:
         _open.reader.close()
     _open.reader = None

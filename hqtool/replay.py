@@ -27,6 +27,9 @@ from hqtool.vocab import Decision, Record, Site
 Measured = dict[str, float | None]
 Figures = NDArray[np.float64]  # (metrics, lanes), NaN is missing
 
+#: What becomes of the loss scale that a gradient was recorded with.
+LOSS_SCALES = ("divided", "kept")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -40,6 +43,7 @@ class Settings:
         calibrate: the first so many steps of a site update estimators and are not scored.
         seed: of the noise of 'stochastic-sampled'.
         search_gap: hold every search against an exhaustive scan.
+        loss_scale: 'divided' out of gradients, or 'kept' in them, as the hardware sees them.
 
     Raises:
         UsageError: a value out of bounds or unknown.
@@ -52,11 +56,16 @@ class Settings:
     calibrate: int = 0
     seed: int = 0
     search_gap: bool = False
+    loss_scale: str = "divided"
 
     def __post_init__(self) -> None:
         if self.rounding not in ROUNDINGS:
             raise UsageError(
                 f"unknown rounding '{self.rounding}'", f"known: {', '.join(ROUNDINGS)}"
+            )
+        if self.loss_scale not in LOSS_SCALES:
+            raise UsageError(
+                f"a loss scale is not '{self.loss_scale}'", f"but {' or '.join(LOSS_SCALES)}"
             )
         if self.calibrate < 0:
             raise UsageError(f"cannot calibrate on {self.calibrate} steps", "give 0 or more")
@@ -92,12 +101,14 @@ class Summary:
 
     Args:
         steps: records scored; metrics are plain means over them, each over those that have it.
+        records: all that the site has, those of calibration included.
         replayed: records after calibration, scored or not: what looks and bytes are counted over.
         looks: how many of those the estimator looked at.
         evaluations: passes its searches took at them.
         postponed: looks that were due at them but found no values recorded.
         sampled: scored records of which only a sample of the values was kept.
-        static_bytes, traffic_bytes: mean a record; None where no bill is defined.
+        static_bytes, traffic_bytes: mean a record, and a rank where it joins several; None where
+            no bill is defined.
         search_gap: largest distance of a search's cosine from the best there is; None where
             none was scanned.
         multimodal: share of the scanned searches whose cosine has more than one maximum.
@@ -109,6 +120,7 @@ class Summary:
     bits: int
     steps: int
     metrics: Measured
+    records: int
     replayed: int
     looks: int
     evaluations: int
@@ -143,9 +155,10 @@ def replay(
     for record, past in _with_calibration(records, settings.calibrate):
         values = values_of(record)
         decisions = _decide(runs, record, values, formats)
+        tally.records += 1
         if not past:
             continue
-        tally.replayed[record.numel] += 1
+        tally.replay(record)
         for run, decision in zip(runs, decisions, strict=True):
             run.count(decision, record)
             if settings.search_gap:
@@ -254,12 +267,21 @@ def _score(
 
 
 class _Tally:
-    """Running sums over a site's records past calibration, an entry a lane where they differ."""
+    """Running sums over a site's records, past calibration but for `records`.
+
+    Args:
+        lanes: how many entries the sums have that differ from lane to lane.
+    """
 
     def __init__(self, lanes: int) -> None:
-        self.replayed: Counter[int] = Counter()  # elements of the tensor → records
-        self.steps = self.sampled = 0
+        self.tensors: Counter[int] = Counter()  # elements → tensors of so many on one device
+        self.records = self.replayed = self.steps = self.sampled = 0
         self._sums, self._counts = np.zeros((2, len(METRICS), lanes))
+
+    def replay(self, record: Record) -> None:
+        """Count a record, and the tensors it is made of."""
+        self.replayed += 1
+        self.tensors.update(record.device_numels)
 
     def scored(self, figures: Figures, record: Record) -> None:
         """Add a record's figures to the sums, each metric where it is known."""
@@ -310,7 +332,8 @@ def _summaries(
             bits=format_.bits,
             steps=tally.steps,
             metrics=means,
-            replayed=tally.replayed.total(),
+            records=tally.records,
+            replayed=tally.replayed,
             looks=run.looks,
             evaluations=run.evaluations,
             postponed=run.postponed,
@@ -326,19 +349,22 @@ def _summaries(
 def _mean_bytes(
     site: Site, run: _Run, format_: Format, tally: _Tally, counts: Counts | None
 ) -> dict[str, float | None]:
-    """Bytes a record, were it static and as the run made it; None where no bill is defined."""
-    records = tally.replayed.total()
+    """Bytes a tensor, were it static and as the run made it; None where no bill is defined.
+
+    A record joined over ranks is as many tensors: each device moves its own.
+    """
+    tensors = tally.tensors.total()
     bits = Bits(w=format_.bits, a=format_.bits, g=format_.bits)
     bills = [
         (site_bill(site.tensor, counts, bits, numel), times)
-        for numel, times in tally.replayed.items()
+        for numel, times in tally.tensors.items()
         if counts is not None
     ]
     if not bills or any(bill is None for bill, _ in bills):
         return {"static_bytes": None, "traffic_bytes": None}
     static = sum(bill.static_bits * times for bill, times in bills if bill is not None)
     moved = static + run.passes * bits.acc
-    return {"static_bytes": as_bytes(static / records), "traffic_bytes": as_bytes(moved / records)}
+    return {"static_bytes": as_bytes(static / tensors), "traffic_bytes": as_bytes(moved / tensors)}
 
 
 def _share(facts: Sequence[bool]) -> float | None:

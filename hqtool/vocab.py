@@ -62,6 +62,18 @@ class Stats(NamedTuple):
         """(min, max), eq. 1; None where the tensor has no finite value."""
         return None if math.isnan(self.min) else Range(self.min, self.max)
 
+    def divided(self, factor: float) -> Stats:
+        """The statistics of the tensor divided by a factor > 0."""
+        return self._replace(
+            min=self.min / factor,
+            max=self.max / factor,
+            absmax=self.absmax / factor,
+            mean=self.mean / factor,
+            std=self.std / factor,
+            l2=self.l2 / factor,
+            min_nonzero=self.min_nonzero / factor,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
@@ -71,7 +83,10 @@ class Record:
         shape: the tensor's full shape, also where only a sample of its values was kept.
         stats: exact, over the full tensor.
         values: the tensor, in `shape`; where `sampled`, a 1-D uniform sample of it; or None.
-        loss_scale: factor the recorded gradient still carries (AMP); 1 where none.
+        loss_scale: factor that the gradient carried when it was recorded (AMP); 1 where none.
+            Readers divide it out of `stats` and `values` unless asked not to.
+        rank_numels: number of elements on each rank, where the record joins several ranks'
+            tensors; empty where it is one tensor.
     """
 
     step: int
@@ -82,11 +97,17 @@ class Record:
     values: NDArray[Any] | None = None
     sampled: bool = False
     loss_scale: float = 1.0
+    rank_numels: tuple[int, ...] = ()
 
     @property
     def numel(self) -> int:
         """Number of elements of the full tensor."""
         return math.prod(self.shape)
+
+    @property
+    def device_numels(self) -> tuple[int, ...]:
+        """Number of elements on each device that holds a part of it: what one device moves."""
+        return self.rank_numels or (self.numel,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,8 +15,9 @@ import pytest
 from command import hqtool
 
 import hqtool.execute as execute
-from hqtool import TraceWriter
+from hqtool import TraceReader, TraceWriter
 from hqtool.comparison import Selection, compare
+from hqtool.errors import DataError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.replay import Settings
 
@@ -218,3 +219,54 @@ def test_no_scheduler_and_no_dask_are_errors_of_two_lines(trace, monkeypatch):
     done = hqtool("compare", trace, "--scheduler", "local")
     assert done.status == 3
     assert "hqtool[dask]" in done.err
+
+
+# --- traces that grow ---------------------------------------------------------------------------
+
+
+def write_step(writer, step):
+    rng = np.random.default_rng(step)
+    for layer in range(4):
+        writer.write(f"layer{layer}", "output", step, rng.standard_normal(500).astype("f4"))
+    writer.commit(step)
+
+
+def meanwhile(executor, happens):
+    """An executor that lets something happen between the survey and the first task."""
+
+    def run(tasks):
+        happens()
+        yield from executor(tasks)
+
+    return run
+
+
+def test_a_trace_begun_anew_meanwhile_is_an_error(tmp_path):
+    path = write(tmp_path / "run.h5", steps=2)
+    settings = Settings((ESTIMATORS.parse("current"),))
+
+    def begin_anew():
+        os.replace(write(tmp_path / "new.h5", steps=2, size=20), path)
+
+    with pytest.raises(DataError, match="another trace took its place") as caught:
+        compare([path], settings, Selection(), meanwhile(execute.serial, begin_anew))
+    assert caught.value.remedy
+
+
+def test_a_reader_stops_at_the_commit_it_is_told(tmp_path):
+    path = tmp_path / "run.h5"
+    with TraceWriter(path) as writer:
+        prefixes = []
+        for step in range(4):
+            write_step(writer, step)
+            with TraceReader(path) as reader:
+                prefixes.append(reader.prefix)
+        writer.note("late", 1)
+    for step, prefix in enumerate(prefixes):
+        with TraceReader(prefix.path, upto=prefix.upto) as reader:
+            assert reader.steps == list(range(step + 1))
+            assert [s.records for s in reader.overview()] == [step + 1] * 4
+            assert [r.step for r in reader.records(reader.sites[2])] == reader.steps
+            assert (reader.prefix, reader.run) == (prefix, {})
+        with TraceReader(prefix.path, upto=prefix.upto, recent=1) as reader:
+            assert [r.step for r in reader.records(reader.sites[2])] == [step]

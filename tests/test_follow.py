@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,13 @@ import numpy as np
 import pytest
 from command import hqtool
 
+import hqtool.execute as execute
 import hqtool.report.follow as follow_module
+from hqtool.comparison import Comparison, Selection, compare
 from hqtool.errors import DataError
+from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.execute import SiteResult, Task
+from hqtool.replay import Settings
 from hqtool.report.follow import follow, glimpse, glimpses
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.writer import TraceWriter
@@ -271,3 +276,28 @@ def test_compare_on_a_growing_trace_is_compare_on_its_prefix(child: Child, tmp_p
     assert compared(child.path) == compared(write_trace(tmp_path / "six.h5", 6))
     with TraceReader(child.path) as reader:
         assert (reader.state, reader.steps) == ("open", [0, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_all_sites_are_scored_over_what_the_survey_saw(
+    child: Child, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer commits three more steps before the first task: none of them is replayed."""
+    monkeypatch.setattr(execute, "WORTH_PROCESSES", 0.0)
+
+    def grow_first(tasks: Sequence[Task]) -> Iterator[tuple[int, SiteResult]]:
+        for step in (2, 3, 4):
+            child.order("step", step)
+        yield from execute.processes(jobs)(tasks)
+
+    def replayed(executor: execute.Executor = execute.serial) -> Comparison:
+        settings = Settings(tuple(map(ESTIMATORS.parse, DEFAULTS)))
+        return compare([str(child.path)], settings, Selection(), executor)
+
+    child.order("step", 0)
+    child.order("step", 1)
+    before, during, after = replayed(), replayed(grow_first), replayed()
+    assert during == before
+    assert [facts.steps for facts in during.traces] == [2]
+    assert {summary.steps for summary in during.summaries} == {2}
+    assert {summary.steps for summary in after.summaries} == {5}

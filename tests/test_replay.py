@@ -183,6 +183,23 @@ def test_grad_input_is_billed_by_its_own_elements():
     assert (summary.static_bytes, summary.traffic_bytes) == (180, 180 + 2 * 50 * 4)
 
 
+def test_a_joint_record_is_billed_as_its_mean_rank():
+    """Ranks of 100 and 60 elements. By hand: static 30+50+100 and 30+30+60 bytes, looks 8·numel."""
+    x = TENSORS[0]
+    parts = Record(0, 0, 0, (160,), stats_of(x), x, rank_numels=(100, 60))
+    (summary,), _ = run([parts], settings("current"), COUNTS)
+    assert (summary.replayed, summary.looks) == (1, 1)
+    assert summary.static_bytes == (180 + 120) / 2
+    assert summary.traffic_bytes == (180 + 800 + 120 + 480) / 2
+
+
+def test_all_records_are_counted_whatever_the_calibration():
+    records = [record(x, t) for t, x in enumerate(TENSORS)]
+    for calibrate in (0, 2, 9):
+        (summary,), _ = run(records, settings("current", calibrate=calibrate))
+        assert (summary.records, summary.replayed) == (6, max(6 - calibrate, 0))
+
+
 @pytest.mark.parametrize(("kind", "counts"), [("input", COUNTS), ("output", None)])
 def test_no_bill_is_missing_not_zero(kind, counts):
     (summary,), _ = run([record(TENSORS[0], 0)], settings("current"), counts, Site("c", kind))

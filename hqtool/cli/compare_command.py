@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.cli.output import check_targets, deliver, file_options, say
 from hqtool.cli.progress import progress_of
 from hqtool.cli.step_streams import step_streams
 from hqtool.cli.words import bit_widths, split_words
@@ -19,7 +19,7 @@ from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.estimators.protocol import Estimator
 from hqtool.execute import cluster, default_jobs, processes
 from hqtool.registry import Choice
-from hqtool.replay import Settings
+from hqtool.replay import LOSS_SCALES, Settings
 from hqtool.report.comparison import RANKINGS, comparison_report
 from hqtool.vocab import TENSOR_KINDS
 
@@ -79,6 +79,19 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
     help="stochastic: the exact expectation; stochastic-sampled: one draw, by --seed.",
 )
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), default="asymmetric", show_default=True)
+@click.option(
+    "--loss-scale",
+    type=click.Choice(list(LOSS_SCALES)),
+    default="divided",
+    show_default=True,
+    help="Of gradients recorded under AMP: divided out, or kept in, as the hardware sees them.",
+)
+@click.option(
+    "--reduce-ranks",
+    is_flag=True,
+    help="The TRACEs are ranks of one run: join each record over them, so that its range is that "
+    "of all ranks, as an all-reduce of min and max makes it. Traffic stays that of one rank.",
+)
 @click.option("--layers", metavar="GLOB", multiple=True, help="Only layers whose name matches.")
 @click.option(
     "--tensors",
@@ -134,6 +147,8 @@ def command(
     bits: tuple[str, ...],
     rounding: str,
     scheme: str,
+    loss_scale: str,
+    reduce_ranks: bool,
     layers: tuple[str, ...],
     tensors: tuple[str, ...],
     calibrate: int,
@@ -172,6 +187,7 @@ def command(
         calibrate=calibrate,
         seed=seed,
         search_gap=search_gap,
+        loss_scale=loss_scale,
     )
     selection = Selection(layers, split_words(tensors))
     csv_steps = csv_to if per_step else None
@@ -182,7 +198,15 @@ def command(
             executor = cluster(scheduler, workers) if scheduler else processes(workers)
             folder = _shared_folder(targets) if scheduler else None
             results = compare(
-                traces, settings, selection, executor, progress, streams.on_spool, folder
+                traces,
+                settings,
+                selection,
+                executor,
+                progress,
+                streams.on_spool,
+                folder,
+                reduce_ranks=reduce_ranks,
+                on_warning=lambda line: say(f"hqtool: {line}", quiet),
             )
         report = comparison_report(results, by, rank_by if best else None, streams.kept)
         table = "-" not in targets.values()

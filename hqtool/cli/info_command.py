@@ -1,4 +1,4 @@
-"""`hqtool info`: what is in a trace."""
+"""`hqtool info`: what is in a trace, or in several together."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from hqtool.cli.output import check_targets, deliver, file_options
 from hqtool.errors import UsageError
 from hqtool.report.follow import follow
 from hqtool.report.info import info_report
+from hqtool.report.info_ranks import ranks_report
+from hqtool.report.model import Report
+from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import TraceReader
 
 
 @click.command("info")
-@click.argument("trace")
-@click.option("--follow", "live", is_flag=True, help="Show it as it grows, until it is closed.")
+@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+@click.option(
+    "--follow", "live", is_flag=True, help="Show a single one as it grows, until it is closed."
+)
 @click.option(
     "--interval",
     metavar="SECONDS",
@@ -26,7 +31,7 @@ from hqtool.trace.reader import TraceReader
 )
 @file_options
 def command(
-    trace: str,
+    traces: tuple[str, ...],
     live: bool,
     interval: float,
     json_to: str | None,
@@ -36,17 +41,32 @@ def command(
 ) -> None:
     """Say what is in TRACE: how it was recorded, its sites, steps and sizes.
 
+    Of several, such as the ranks of one run, what they hold together.
+
     With --follow, while it is being recorded: steps, their rate, and the sites whose range
     moved most in the last step.
     """
     if live:
         _require_no_files(json_to, csv_to)
-        follow(trace, sys.stdout, interval)
+        follow(_single(traces), sys.stdout, interval)
         return
     check_targets({"--json": json_to, "--csv": csv_to}, force)
-    with TraceReader(trace) as reader:
-        report = info_report(reader)
-    deliver(report, json_to, csv_to, quiet)
+    deliver(_report(traces), json_to, csv_to, quiet)
+
+
+def _report(traces: tuple[str, ...]) -> Report:
+    if len(traces) == 1:
+        with TraceReader(traces[0]) as reader:
+            return info_report(reader)
+    with RanksReader(traces) as together:
+        return ranks_report(together)
+
+
+def _single(traces: tuple[str, ...]) -> str:
+    if len(traces) > 1:
+        cause = f"--follow shows one trace, not {len(traces)}"
+        raise UsageError(cause, "give the one to watch")
+    return traces[0]
 
 
 def _require_no_files(*targets: str | None) -> None:

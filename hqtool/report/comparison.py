@@ -8,9 +8,10 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from hqtool.comparison import Comparison
+from hqtool.comparison import Comparison, RanksFacts
 from hqtool.core.metrics import METRICS
 from hqtool.replay import Summary
+from hqtool.report.info_ranks import ranks_entry
 from hqtool.report.model import Column, Report, Row, Table, decibels, percent, times
 from hqtool.vocab import TENSOR_KINDS
 
@@ -61,6 +62,8 @@ def comparison_report(
         "settings": _settings(comparison),
         "summary": summary,
     }
+    if comparison.ranks is not None:
+        document["ranks"] = _ranks(comparison, comparison.ranks)
     if steps is None:
         document["steps"] = []
     overall = _by_kind(comparison.summaries)
@@ -109,8 +112,19 @@ def _settings(comparison: Comparison) -> dict[str, Any]:
         "rounding": settings.rounding,
         "calibrate": settings.calibrate,
         "seed": settings.seed,
+        "loss_scale": settings.loss_scale,
+        "reduce_ranks": comparison.ranks is not None,
         "layers": list(selection.layers),
         "tensors": list(selection.tensors),
+    }
+
+
+def _ranks(comparison: Comparison, facts: RanksFacts) -> dict[str, Any]:
+    return {
+        **ranks_entry(facts.ranks),
+        "records": facts.records,
+        "records_left_out": comparison.records_left_out,
+        "sites_left_out": facts.sites_left_out,
     }
 
 
@@ -126,7 +140,7 @@ def _by_kind(summaries: Sequence[Summary]) -> list[Row]:
 
 def _by_site(comparison: Comparison) -> list[Row]:
     """One row a lane of each site; of several traces each layer's says which."""
-    several = len(comparison.traces) > 1
+    several = len(comparison.traces) > 1 and comparison.ranks is None
     return [
         {**_shown([s]), "layer": f"{result.task.path}: {s.layer}" if several else s.layer}
         for result in comparison.results
@@ -274,6 +288,8 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
     all_ = comparison.summaries
     scored, replayed = (sum(getattr(s, name) for s in all_) for name in ("steps", "replayed"))
     sampled = sum(s.sampled for s in all_)
+    if comparison.ranks is not None:
+        yield from _rank_notes(comparison, comparison.ranks)
     for facts in comparison.traces:
         if facts.state != "complete":
             yield f"{facts.path} is {facts.state}: read up to its last committed step"
@@ -296,3 +312,14 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
         )
     if any(s.static_bytes is None for s in all_):
         yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"
+
+
+def _rank_notes(comparison: Comparison, facts: RanksFacts) -> Iterable[str]:
+    yield f"{facts.ranks} taken together: ranges and metrics are of all, traffic is of one"
+    if facts.sites_left_out:
+        yield f"sites left out because some rank lacks them: {facts.sites_left_out}"
+    if comparison.records_left_out:
+        yield (
+            f"records left out because some rank lacks them: {comparison.records_left_out} "
+            f"of the ranks' {facts.records}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from hqtool.report.model import Column, Report, Table
@@ -31,7 +32,7 @@ STATES = {
 
 def info_report(reader: TraceReader) -> Report:
     """Everything `hqtool info` says of an open trace."""
-    rows = [_row(summary) for summary in reader.overview()]
+    rows = [site_row(summary) for summary in reader.overview()]
     size = os.path.getsize(reader.path)
     document = {
         "schema": SCHEMA,
@@ -39,16 +40,17 @@ def info_report(reader: TraceReader) -> Report:
         "format": reader.format,
         "state": reader.state,
         "file_bytes": size,
-        "steps": {"count": len(reader.steps), **_ends(reader.steps)},
+        "steps": step_facts(reader.steps),
         "run": reader.run,
         "layers": {row["layer"]: reader.geometry(row["layer"]) for row in rows},
         "sites": rows,
     }
-    tables = [Table(_title(reader, size), _facts(), tuple(_run_rows(reader))), _sites(rows)]
-    return Report(document, rows, tables, notes=_notes(rows))
+    tables = [facts_table(_title(reader, size), _run_facts(reader)), sites_table(rows, COLUMNS)]
+    return Report(document, rows, tables, notes=sampling_notes(rows))
 
 
-def _row(s: SiteSummary) -> dict[str, Any]:
+def site_row(s: SiteSummary) -> dict[str, Any]:
+    """One row of the document's "sites"."""
     return {
         "layer": s.site.layer,
         "tensor": s.site.tensor,
@@ -63,43 +65,52 @@ def _row(s: SiteSummary) -> dict[str, Any]:
     }
 
 
-def _ends(steps: list[int]) -> dict[str, int | None]:
-    return {"first": steps[0], "last": steps[-1]} if steps else {"first": None, "last": None}
+def step_facts(steps: list[int]) -> dict[str, int | None]:
+    """The document's "steps", of steps in ascending order."""
+    first, last = (steps[0], steps[-1]) if steps else (None, None)
+    return {"count": len(steps), "first": first, "last": last}
+
+
+def step_words(steps: list[int]) -> str:
+    """'264 (0 to 263)', of steps in ascending order."""
+    return f"{len(steps)} ({steps[0]} to {steps[-1]})" if steps else "none"
 
 
 def _title(reader: TraceReader, size: int) -> str:
     return f"{reader.path} ({reader.format}, {binary_bytes(size)})"
 
 
-def _facts() -> tuple[Column, ...]:
-    return (Column("fact", "run", number=False), Column("value", "", number=False))
+def facts_table(title: str, facts: Mapping[str, str]) -> Table:
+    """What is said of a run, a fact a row."""
+    columns = (Column("fact", "run", number=False), Column("value", "", number=False))
+    rows = tuple({"fact": name, "value": value} for name, value in facts.items())
+    return Table(title, columns, rows)
 
 
-def _run_rows(reader: TraceReader) -> list[dict[str, str]]:
-    """State, steps, and the recorder's own words, one a row."""
-    first, last = _ends(reader.steps).values()
-    steps = f"{len(reader.steps)} ({first} to {last})" if reader.steps else "none"
-    facts = {"state": STATES[reader.state], "steps": steps, **reader.run}
-    return [{"fact": str(name), "value": _flat(value)} for name, value in facts.items()]
+def _run_facts(reader: TraceReader) -> dict[str, str]:
+    """State, steps, and the recorder's own words."""
+    told = {str(name): flat(value) for name, value in reader.run.items()}
+    return {"state": STATES[reader.state], "steps": step_words(reader.steps), **told}
 
 
-def _flat(value: Any) -> str:
+def flat(value: Any) -> str:
     """A JSON value as one line of words; what is unset or empty goes unsaid."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(v)}" for key, v in value.items() if v or v == 0)
+        return ", ".join(f"{key} {flat(v)}" for key, v in value.items() if v or v == 0)
     if isinstance(value, list):
-        return " ".join(map(_flat, value))
+        return " ".join(map(flat, value))
     return str(value)
 
 
-def _sites(rows: list[dict[str, Any]]) -> Table:
+def sites_table(rows: list[dict[str, Any]], columns: tuple[Column, ...]) -> Table:
+    """The rows of `site_row`, by tensor kind."""
     shown = [
         row | {"shape": _shapes(row), "dtype": ", ".join(row["dtypes"]), "kept": _kept(row)}
         for row in rows
     ]
     shown.sort(key=lambda row: list(TENSOR_KINDS).index(row["tensor"]))
     count = f"{len(rows)} site{'s' if len(rows) != 1 else ''}"
-    return Table(count, COLUMNS, tuple(shown), section="tensor")
+    return Table(count, columns, tuple(shown), section="tensor")
 
 
 def _shapes(row: dict[str, Any]) -> str:
@@ -113,7 +124,8 @@ def _kept(row: dict[str, Any]) -> str:
     return f"{row['with_values']}{' sampled' if row['sampled'] else ''}"
 
 
-def _notes(rows: list[dict[str, Any]]) -> list[str]:
+def sampling_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """What limits the values of the rows of `site_row`."""
     if not any(row["sampled"] for row in rows):
         return []
     return ["sampled: a random sample of the tensor's values; statistics are exact all the same"]

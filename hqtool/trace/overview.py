@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.trace.schema import ELEMENT_NAMES, ELEMENTS
-from hqtool.vocab import Site
+from hqtool.vocab import Range, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class SiteSummary:
         first_step, last_step: the lowest and the highest.
         dtypes: names of the element types of the values kept.
         payload_bytes: size of the values kept.
+        range: lowest and highest finite value of all records, loss scales divided out; None
+            where there is none.
     """
 
     site: Site
@@ -34,6 +38,7 @@ class SiteSummary:
     last_step: int
     dtypes: tuple[str, ...]
     payload_bytes: int
+    range: Range | None
 
 
 class Tally(NamedTuple):
@@ -47,6 +52,8 @@ class Tally(NamedTuple):
     size: int
     first_step: int
     last_step: int
+    min: float
+    max: float
 
 
 _ALIKE = list(Tally._fields[:4])
@@ -54,8 +61,8 @@ _ALIKE = list(Tally._fields[:4])
 
 def tallies_of(rows: NDArray[Any]) -> list[Tally]:
     """The rows of a block (1-D, of dtype ROW, at least one) tallied."""
-    columns = [rows[name] for name in _ALIKE]
-    keys = np.ravel_multi_index(columns, [int(column.max()) + 1 for column in columns])
+    labels = [rows[name] for name in _ALIKE]
+    keys = np.ravel_multi_index(labels, [int(label.max()) + 1 for label in labels])
     order = np.argsort(keys, kind="stable")
     rows, starts = rows[order], np.flatnonzero(np.diff(keys[order], prepend=-1))
     numbers = [
@@ -64,8 +71,17 @@ def tallies_of(rows: NDArray[Any]) -> list[Tally]:
         np.minimum.reduceat(rows["step"], starts),
         np.maximum.reduceat(rows["step"], starts),
     ]
-    alike = rows[_ALIKE][starts].tolist()
-    return [Tally(*a, *b) for a, b in zip(alike, np.stack(numbers, 1).tolist(), strict=True)]
+    columns = [rows[_ALIKE][starts].tolist(), np.stack(numbers, 1).tolist(), _ends(rows, starts)]
+    return [Tally(*alike, *n, *ends) for alike, n, ends in zip(*columns, strict=True)]
+
+
+def _ends(rows: NDArray[Any], starts: NDArray[Any]) -> list[tuple[float, float]]:
+    """(min, max) of each run of rows that starts there, loss scales divided out."""
+    scale = rows["loss_scale"]
+    factor = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
+    lo = np.fmin.reduceat(rows["stats"]["min"] / factor, starts)
+    hi = np.fmax.reduceat(rows["stats"]["max"] / factor, starts)
+    return list(zip(lo.tolist(), hi.tolist(), strict=True))
 
 
 def summary_of(
@@ -85,7 +101,38 @@ def summary_of(
         last_step=max(tally.last_step for tally in tallies),
         dtypes=tuple(elements),
         payload_bytes=sum(_nbytes(tally) for tally in kept),
+        range=_hull(Range(tally.min, tally.max) for tally in tallies if not math.isnan(tally.min)),
     )
+
+
+def together(overviews: Iterable[Iterable[SiteSummary]]) -> list[SiteSummary]:
+    """What several traces hold of each site, all counts added up; in order of appearance."""
+    of_site: dict[Site, list[SiteSummary]] = {}
+    for summary in itertools.chain.from_iterable(overviews):
+        of_site.setdefault(summary.site, []).append(summary)
+    return [_joined(summaries) for summaries in of_site.values()]
+
+
+def _joined(parts: Sequence[SiteSummary]) -> SiteSummary:
+    """The summaries of one site as one."""
+    return SiteSummary(
+        site=parts[0].site,
+        records=sum(part.records for part in parts),
+        with_values=sum(part.with_values for part in parts),
+        sampled=sum(part.sampled for part in parts),
+        shapes=tuple(dict.fromkeys(shape for part in parts for shape in part.shapes)),
+        first_step=min(part.first_step for part in parts),
+        last_step=max(part.last_step for part in parts),
+        dtypes=tuple(dict.fromkeys(dtype for part in parts for dtype in part.dtypes)),
+        payload_bytes=sum(part.payload_bytes for part in parts),
+        range=_hull(part.range for part in parts if part.range is not None),
+    )
+
+
+def _hull(ranges: Iterable[Range]) -> Range | None:
+    """The smallest range that holds all of them; None where there is none."""
+    ranges = list(ranges)
+    return Range(min(r.lo for r in ranges), max(r.hi for r in ranges)) if ranges else None
 
 
 def _nbytes(tally: Tally) -> int:

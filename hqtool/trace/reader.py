@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -38,6 +40,13 @@ from hqtool.vocab import Record, Site, Stats
 BLOCK_ROWS = 1 << 16
 
 
+class Prefix(NamedTuple):
+    """A trace up to one commit: the same records whenever it is opened, however it grows."""
+
+    path: str
+    upto: Commit
+
+
 class TraceReader:
     """Reads a trace, also while it is being written: then what was committed at opening.
 
@@ -47,14 +56,23 @@ class TraceReader:
         path: the trace.
         recent: take only the sites and records of the last so many commits that close a step,
             which is all that is read and checked then; `steps` still has every step committed.
+        upto: the last commit to take, as an earlier reader's `prefix` names it; all where None.
 
     Raises:
-        DataError: the file is missing, no trace, of a newer format, or damaged.
+        DataError: the file is missing, no trace, of a newer format, or damaged; or it has no
+            such commit as `upto`: it is another trace by now.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, recent: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        recent: int | None = None,
+        upto: Commit | None = None,
+    ) -> None:
         self.path = os.fspath(path)
         self._recent = recent
+        self._upto = upto
         self._file = open_to_read(self.path)
         self._block_start = -1
         try:
@@ -89,17 +107,35 @@ class TraceReader:
         """Every committed step, ascending: those with records, and those a commit names."""
         return sorted(self._steps)
 
+    @property
+    def prefix(self) -> Prefix:
+        """The trace up to the last commit that this reader takes."""
+        return Prefix(self.path, self._covered)
+
     def geometry(self, layer: str) -> dict[str, Any] | None:
         """A layer's geometry as described by the recorder; None where it was not."""
         return self._geometry.get(layer)
 
-    def records(self, site: Site, *, values: bool = True) -> Iterator[Record]:
+    def records(self, site: Site, *, values: bool = True, scaled: bool = False) -> Iterator[Record]:
         """A site's records in the order (step, micro, call), read one at a time.
 
         Args:
             site: one of `sites`, or an equal one.
             values: read values, where kept: in the tensor's shape and type (bfloat16 as float32),
                 or 1-D where sampled.
+            scaled: give statistics and values as they were recorded. By default they are divided
+                by the record's loss scale: what the gradient is without loss scaling. float16
+                values are widened to float32 for it. A factor that is no positive number cannot
+                be divided out and stays.
+
+        Raises:
+            UsageError: the trace does not hold the site, or is closed.
+            DataError: while iterating, the file proves damaged.
+        """
+        return (self.record(row, values, scaled) for row in self.rows(site))
+
+    def rows(self, site: Site) -> Iterator[Row]:
+        """A site's records without their values, in the order (step, micro, call).
 
         Raises:
             UsageError: the trace does not hold the site, or is closed.
@@ -107,7 +143,18 @@ class TraceReader:
         """
         if site not in self._numbers:
             raise UsageError(f"{self.path} holds no site {site}", "see `hqtool info` for its sites")
-        return self._records(self._numbers[site], values)
+        return self._sorted_rows(self._numbers[site])
+
+    def record(self, row: Row, values: bool = True, scaled: bool = False) -> Record:
+        """The record of a row that `rows` gave; the arguments are those of `records`.
+
+        Raises:
+            UsageError: the trace is closed.
+            DataError: the file proves damaged.
+        """
+        with self._damage():
+            record = self._record(row, values)
+            return record if scaled or row.loss_scale == 1.0 else _unscaled(record)
 
     def overview(self) -> list[SiteSummary]:
         """What the trace holds of each site, in the order of `sites`; reads no values."""
@@ -124,7 +171,7 @@ class TraceReader:
         """All but values; the state first and commits next, for a live writer moves on."""
         self.format = self._known_format()
         self.state = self._known_state()
-        commits = self._trusted_commits()
+        commits = self._up_to(self._trusted_commits())
         self._covered = Commit(*commits[-1].item())
         self._passed = self._passed_over(commits)
         self._rows, self._payload = self._dataset("rows"), self._dataset("payload")
@@ -165,6 +212,15 @@ class TraceReader:
         if not commits.size:
             raise DataError(f"{self.path}: recording was cut before it began", "record it again")
         return commits
+
+    def _up_to(self, commits: NDArray[Any]) -> NDArray[Any]:
+        """The commits, less those past the last one to take."""
+        if self._upto is None:
+            return commits
+        places = np.flatnonzero(commits == np.array(self._upto, COMMIT))
+        if not places.size:
+            raise DataError(f"{self.path}: another trace took its place meanwhile", "run it again")
+        return commits[: places[0] + 1]
 
     def _passed_over(self, commits: NDArray[Any]) -> Commit:
         """What of the trace lies before the recent commits."""
@@ -210,14 +266,12 @@ class TraceReader:
                 self._block_start = start
             yield self._block
 
-    def _records(self, number: int, values: bool) -> Iterator[Record]:
+    def _sorted_rows(self, number: int) -> Iterator[Row]:
         with self._damage():
             rows = _of_site(number, self._blocks())
             rows = rows[np.lexsort((rows["call"], rows["micro"], rows["step"]))]
         for row in rows:
-            with self._damage():
-                record = self._record(Row(*row.item()), values)
-            yield record
+            yield Row(*row.item())
 
     def _record(self, row: Row, values: bool) -> Record:
         shape = self._shapes[row.shape]
@@ -281,6 +335,18 @@ def _intact(commits: NDArray[Any]) -> bool:
     data, size = commits.tobytes(), COMMIT.itemsize
     heads = (data[start : start + size - CRC_BYTES] for start in range(0, len(data), size))
     return bool(np.array_equal(commits["crc"], [zlib.crc32(head) for head in heads]))
+
+
+def _unscaled(record: Record) -> Record:
+    """The record, its loss scale divided out; its values, fresh from the file, in place."""
+    factor, values = record.loss_scale, record.values
+    if not 0 < factor < math.inf:
+        return record
+    if values is not None:
+        values = values.astype(np.result_type(values, np.float32), copy=False)
+        with np.errstate(all="ignore"):
+            np.divide(values, factor, out=values)
+    return replace(record, stats=record.stats.divided(factor), values=values)
 
 
 def _of_site(number: int, blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:

@@ -1,0 +1,169 @@
+"""The report of several traces together: which ranks they are, and what they hold as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hqtool.errors import DataError
+from hqtool.report.info import (
+    COLUMNS,
+    STATES,
+    facts_table,
+    flat,
+    sampling_notes,
+    site_row,
+    sites_table,
+    step_facts,
+    step_words,
+)
+from hqtool.report.model import Column, Report, Table
+from hqtool.sizes import binary_bytes
+from hqtool.trace.overview import SiteSummary
+from hqtool.trace.ranks import Ranks, RanksReader, names_of, rank_of, ranks_of_one_run
+from hqtool.trace.reader import TraceReader
+
+SCHEMA = "hqtool.info.ranks/1"
+
+TRACE_COLUMNS = (
+    Column("path", "trace", number=False),
+    Column("rank", "rank"),
+    Column("state", "state", number=False),
+    Column("steps", "steps"),
+    Column("file_bytes", "size", binary_bytes),
+)
+
+
+def _three_digits(x: float) -> str:
+    return f"{x:.3g}"
+
+
+_OF_ONE = {column.key: column for column in COLUMNS}
+
+#: Those of one trace, with the range in place of the type.
+SITE_COLUMNS = (
+    *(_OF_ONE[key] for key in ("layer", "records", "kept", "shape")),
+    Column("min", "min", _three_digits),
+    Column("max", "max", _three_digits),
+    _OF_ONE["payload_bytes"],
+)
+
+
+def ranks_report(reader: RanksReader) -> Report:
+    """Everything `hqtool info` says of several open traces."""
+    ranks, problem = _ranks_or_problem(reader.traces)
+    traces = [_trace_row(trace) for trace in reader.traces]
+    rows = [_site_row(summary, reader.traces) for summary in reader.overview()]
+    size = sum(row["file_bytes"] for row in traces)
+    document = {
+        "schema": SCHEMA,
+        "traces": traces,
+        "ranks": ranks_entry(ranks) | {"problem": problem},
+        "state": reader.state,
+        "file_bytes": size,
+        "steps": step_facts(reader.steps),
+        "layers": {row["layer"]: reader.geometry(row["layer"]) for row in rows},
+        "sites": rows,
+    }
+    facts = {
+        "traces": f"not ranks of one run: {problem}" if ranks is None else _which(ranks),
+        "state": STATES[reader.state],
+        "steps": f"{step_words(reader.steps)} in common",
+        **_told(reader.traces),
+    }
+    tables = [
+        _traces_table(reader.traces, size),
+        facts_table("", facts),
+        sites_table(rows, SITE_COLUMNS),
+    ]
+    return Report(document, rows, tables, notes=_notes(rows, len(traces)))
+
+
+def ranks_entry(ranks: Ranks | None) -> dict[str, Any]:
+    """Ranks for a document; null where there are none."""
+    return {
+        "world_size": None if ranks is None else ranks.world_size,
+        "given": None if ranks is None else list(ranks.given),
+        "missing": None if ranks is None else list(ranks.missing),
+    }
+
+
+def _ranks_or_problem(traces: Sequence[TraceReader]) -> tuple[Ranks | None, str | None]:
+    """The traces' ranks, or why they are not ranks of one run."""
+    try:
+        return ranks_of_one_run(traces), None
+    except DataError as error:
+        return None, error.cause
+
+
+def _which(ranks: Ranks) -> str:
+    return f"{ranks}; {ranks.gap}" if ranks.gap else str(ranks)
+
+
+# Traces
+
+
+def _trace_row(trace: TraceReader) -> dict[str, Any]:
+    return {
+        "path": trace.path,
+        "rank": _rank_number(trace),
+        "format": trace.format,
+        "state": trace.state,
+        "file_bytes": os.path.getsize(trace.path),
+        "steps": step_facts(trace.steps),
+        "run": trace.run,
+    }
+
+
+def _rank_number(trace: TraceReader) -> int | None:
+    rank = rank_of(trace)
+    return None if rank is None else rank.rank
+
+
+def _traces_table(traces: Sequence[TraceReader], size: int) -> Table:
+    title = f"{len(traces)} traces together ({traces[0].format}, {binary_bytes(size)})"
+    rows = tuple(_trace_row(trace) | {"steps": step_words(trace.steps)} for trace in traces)
+    return Table(title, TRACE_COLUMNS, rows)
+
+
+# The run
+
+
+def _told(traces: Sequence[TraceReader]) -> dict[str, str]:
+    """The recorders' own words."""
+    keys = dict.fromkeys(key for trace in traces for key in trace.run)
+    return {str(key): _words(key, traces) for key in keys if key not in ("rank", "world_size")}
+
+
+def _words(key: str, traces: Sequence[TraceReader]) -> str:
+    """What the traces say of one thing: once where all say the same, else who says what."""
+    who: dict[str, list[TraceReader]] = {}
+    for trace in traces:
+        if key in trace.run:
+            who.setdefault(flat(trace.run[key]), []).append(trace)
+    if [len(group) for group in who.values()] == [len(traces)]:
+        return next(iter(who))
+    return "; ".join(f"{words} ({_names(group)})" for words, group in who.items())
+
+
+def _names(traces: Sequence[TraceReader]) -> str:
+    ranks = [rank for trace in traces if (rank := _rank_number(trace)) is not None]
+    return names_of(ranks) if len(ranks) == len(traces) else ", ".join(t.path for t in traces)
+
+
+# Sites
+
+
+def _site_row(summary: SiteSummary, traces: Sequence[TraceReader]) -> dict[str, Any]:
+    lo, hi = summary.range or (None, None)
+    held = sum(summary.site in trace.sites for trace in traces)
+    return site_row(summary) | {"min": lo, "max": hi, "traces": held}
+
+
+def _notes(rows: Sequence[dict[str, Any]], traces: int) -> list[str]:
+    partial = [f"{row['layer']}/{row['tensor']}" for row in rows if row["traces"] < traces]
+    more = f" and {len(partial) - 6} more" if len(partial) > 6 else ""
+    lacking = [f"not in every trace: {', '.join(partial[:6])}{more}"] if partial else []
+    added = "records, values and sizes are those of all traces added up; min and max are over all"
+    return [f"{added}, loss scales divided out", *lacking, *sampling_notes(list(rows))]

@@ -1,0 +1,284 @@
+"""The traces of one run's ranks, read as if they were one.
+
+In data-parallel training every rank sees its own part of the batch. Quantized training that
+reduces max|x| or min and max over the ranks gives all of them one range: joined records show an
+estimator what it would see there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.errors import DataError
+from hqtool.trace.overview import SiteSummary, together
+from hqtool.trace.reader import Prefix, TraceReader
+from hqtool.trace.schema import Row
+from hqtool.vocab import Record, Site, Stats
+
+#: What makes rows of several ranks one record.
+_place = attrgetter("step", "micro", "call")
+
+
+class Rank(NamedTuple):
+    """Which process of how many wrote a trace."""
+
+    rank: int
+    world_size: int
+
+
+def rank_of(trace: TraceReader) -> Rank | None:
+    """What a trace's provenance says of its rank; None where it is no rank's."""
+    rank, world_size = trace.run.get("rank"), trace.run.get("world_size")
+    if isinstance(rank, int) and isinstance(world_size, int) and 0 <= rank < world_size:
+        return Rank(rank, world_size)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Ranks of one run.
+
+    Args:
+        world_size: how many the run had.
+        given: those there are traces of, ascending.
+    """
+
+    world_size: int
+    given: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{names_of(self.given)} of {self.world_size}"
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The others, ascending."""
+        return tuple(sorted(set(range(self.world_size)) - set(self.given)))
+
+    @property
+    def gap(self) -> str | None:
+        """'rank 1 of 4 is missing'; None where none is."""
+        if not self.missing:
+            return None
+        verb = "is" if len(self.missing) == 1 else "are"
+        return f"{names_of(self.missing)} of {self.world_size} {verb} missing"
+
+
+def ranks_of_one_run(traces: Sequence[TraceReader]) -> Ranks:
+    """The ranks that wrote some traces.
+
+    Raises:
+        DataError: one is no rank's trace, they differ in world size, or two are the same rank.
+    """
+    world_size = _rank_required(traces[0]).world_size
+    paths: dict[int, str] = {}
+    for trace in traces:
+        rank = _rank_required(trace)
+        if rank.world_size != world_size:
+            raise DataError(
+                f"{traces[0].path} is of a run on {world_size} ranks, "
+                f"{trace.path} of one on {rank.world_size}",
+                "give the traces of one run",
+            )
+        if rank.rank in paths:
+            cause = f"{paths[rank.rank]} and {trace.path} are both rank {rank.rank}"
+            raise DataError(cause, "give each rank's trace of one run once")
+        paths[rank.rank] = trace.path
+    return Ranks(world_size, tuple(sorted(paths)))
+
+
+def names_of(ranks: Iterable[int]) -> str:
+    """'rank 3', 'ranks 0 and 1', 'ranks 0 to 6 and 8'."""
+    runs: list[list[int]] = []
+    for rank in sorted(ranks):
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    words = [word for run in runs for word in _words_of(run)]
+    if len(words) == 1:
+        return f"rank{'s' if len(runs[0]) > 1 else ''} {words[0]}"
+    return f"ranks {', '.join(words[:-1])} and {words[-1]}"
+
+
+def _words_of(run: list[int]) -> list[str]:
+    return [f"{run[0]} to {run[-1]}"] if len(run) > 2 else list(map(str, run))
+
+
+def _rank_required(trace: TraceReader) -> Rank:
+    rank = rank_of(trace)
+    if rank is None:
+        cause = f"{trace.path} does not say which rank of a run it is"
+        raise DataError(cause, "give traces that hqtool capture recorded under torchrun")
+    return rank
+
+
+class RanksReader:
+    """Reads several traces as one: the records that all of them have, each joined over them.
+
+    A context manager. Memory stays bounded by one joint record and one site's rows. Whether the
+    traces are ranks of one run is for `ranks_of_one_run` to say.
+
+    Args:
+        traces: path of each trace, or up to which commit to read it; at least one. Their order
+            changes no result where they are ranks.
+
+    Raises:
+        DataError: as TraceReader does of any of them.
+    """
+
+    def __init__(self, traces: Iterable[str | os.PathLike[str] | Prefix]) -> None:
+        with contextlib.ExitStack() as files:
+            self.traces = tuple(files.enter_context(_opened(trace)) for trace in traces)
+            self._files = files.pop_all()
+        self._by_rank = sorted(self.traces, key=lambda trace: rank_of(trace) or Rank(0, 0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every trace; records can no longer be read."""
+        self._files.close()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that every trace holds, in the order the lowest rank first recorded them."""
+        others = [set(trace.sites) for trace in self._by_rank[1:]]
+        return tuple(site for site in self._by_rank[0].sites if all(site in o for o in others))
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that every trace committed, ascending."""
+        return sorted(set.intersection(*(set(trace.steps) for trace in self.traces)))
+
+    @property
+    def state(self) -> str:
+        """The traces' state where they agree; else open if one is open, or truncated."""
+        states = {trace.state for trace in self.traces}
+        return states.pop() if len(states) == 1 else "open" if "open" in states else "truncated"
+
+    def geometry(self, layer: str) -> dict[str, Any] | None:
+        """A layer's geometry on the lowest rank that describes it; None where none does."""
+        described = (trace.geometry(layer) for trace in self._by_rank)
+        return next((geometry for geometry in described if geometry is not None), None)
+
+    def overview(self) -> list[SiteSummary]:
+        """What the traces together hold of each site, also of those that some lack."""
+        return together(trace.overview() for trace in self._by_rank)
+
+    def records(self, site: Site, *, values: bool = True, scaled: bool = False) -> Iterator[Record]:
+        """The joint records of a site (see `joint`) in the order (step, micro, call).
+
+        A record that one of the traces lacks is left out, its values unread. The arguments and
+        errors are those of `TraceReader.records`.
+        """
+        streams = [trace.rows(site) for trace in self._by_rank]
+        return self._records(streams, values, scaled)
+
+    def _records(
+        self, streams: Sequence[Iterator[Row]], values: bool, scaled: bool
+    ) -> Iterator[Record]:
+        for _, group in groupby(heapq.merge(*streams, key=_place), _place):
+            rows = list(group)  # in the order of ranks: the merge is stable
+            if len(rows) == len(self._by_rank):
+                kept = values and all(row.element for row in rows)
+                parts = zip(self._by_rank, rows, strict=True)
+                yield joint([trace.record(row, kept, scaled) for trace, row in parts])
+
+
+def _opened(trace: str | os.PathLike[str] | Prefix) -> TraceReader:
+    if isinstance(trace, Prefix):
+        return TraceReader(trace.path, upto=trace.upto)
+    return TraceReader(trace)
+
+
+def joint(parts: Sequence[Record]) -> Record:
+    """One record of the tensors that several ranks recorded at one place.
+
+    Its statistics are those of all elements. Values are there where every rank kept some, and a
+    sample if any of them is one: of ranks that sampled different shares of their tensors, each
+    counts by the values it kept. Shapes are concatenated along the first dimension, or flattened
+    where the others differ. The loss scale is the ranks' own, NaN where they differ.
+    """
+    first = parts[0]
+    shape = _joint_shape([part.shape for part in parts])
+    sampled = any(part.sampled for part in parts)
+    return Record(
+        step=first.step,
+        micro=first.micro,
+        call=first.call,
+        shape=shape,
+        stats=pooled([(_finite(part), part.stats) for part in parts]),
+        values=_joint_values(parts, (-1,) if sampled else shape),
+        sampled=sampled,
+        loss_scale=first.loss_scale if len({p.loss_scale for p in parts}) == 1 else math.nan,
+        rank_numels=tuple(part.numel for part in parts),
+    )
+
+
+def _joint_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    trailing = {shape[1:] for shape in shapes}
+    if len(trailing) == 1 and all(shapes):
+        return (sum(shape[0] for shape in shapes), *trailing.pop())
+    return (sum(map(math.prod, shapes)),)
+
+
+def _joint_values(parts: Sequence[Record], shape: tuple[int, ...]) -> NDArray[Any] | None:
+    kept = [part.values.reshape(-1) for part in parts if part.values is not None]
+    return np.concatenate(kept).reshape(shape) if len(kept) == len(parts) else None
+
+
+def _finite(record: Record) -> int:
+    return record.numel - record.stats.nnan - record.stats.ninf
+
+
+def pooled(parts: Sequence[tuple[int, Stats]]) -> Stats:
+    """The statistics of several tensors as one, from theirs alone.
+
+    Args:
+        parts: the number of finite elements of each tensor, and its statistics.
+    """
+    filled = [(n, s) for n, s in parts if n > 0]
+    mean, std = _mean_and_std(filled)
+    return Stats(
+        min=min((s.min for _, s in filled), default=math.nan),
+        max=max((s.max for _, s in filled), default=math.nan),
+        absmax=max((s.absmax for _, s in filled), default=math.nan),
+        mean=mean,
+        std=std,
+        l2=math.hypot(*(s.l2 for _, s in filled)) if filled else math.nan,
+        nzero=sum(s.nzero for _, s in parts),
+        nnan=sum(s.nnan for _, s in parts),
+        ninf=sum(s.ninf for _, s in parts),
+        min_nonzero=min((s.min_nonzero for _, s in filled if s.min_nonzero > 0), default=math.nan),
+    )
+
+
+def _mean_and_std(parts: Sequence[tuple[int, Stats]]) -> tuple[float, float]:
+    """σ² is the mean of the parts' σ² plus that of their means' squared distances from the mean."""
+    if not parts:
+        return math.nan, math.nan
+    total = sum(n for n, _ in parts)
+    weighted = [(n / total, s) for n, s in parts]
+    mean = math.fsum(w * s.mean for w, s in weighted)
+    spreads = [math.sqrt(w) * d for w, s in weighted for d in (s.std, s.mean - mean)]
+    return mean, math.hypot(*spreads)
