@@ -46,7 +46,7 @@ def command(folder: Path, at_half: str, steps: int = 100, *, capture: bool = Tru
     """Write the script; what runs it."""
     source = textwrap.dedent(SCRIPT).replace("STEPS", str(steps)).replace("AT_HALF", at_half)
     (folder / "script.py").write_text(source)
-    options = ["-m", "hqtool.cli", "capture", "-o", "trace.h5", "--every", "1"] if capture else []
+    options = ["-m", "hqtool", "capture", "-o", "trace.h5", "--every", "1"] if capture else []
     return [sys.executable, *options, "script.py"]
 
 

@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where both ranks were recorded."""
     folder = tmp_path_factory.mktemp("ranks")
     options = ("-f", "-o", "T.h5", "--every", "1", "--tensors", "output,grad_input,grad_weight")
-    done = torchrun(folder, "-m", "hqtool.cli", "capture", *options, "--", str(SCRIPT))
+    done = torchrun(folder, "-m", "hqtool", "capture", *options, "--", str(SCRIPT))
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -166,6 +166,25 @@ def test_autocast_values_are_bfloat16(tmp_path: Path) -> None:
     assert record.stats == pytest.approx(stats_of(record.values), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["cnn", "gan"])
+def test_statistics_left_on_their_device_until_the_step_ends(
+    name: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As on an accelerator; the tensors change meanwhile."""
+    found = []
+    for at_hand in (True, False):
+        monkeypatch.setattr(recorder_module, "_is_at_hand", lambda tensor, near=at_hand: near)
+        torch.manual_seed(0)
+        with captured(tmp_path / f"{at_hand}.h5"):
+            TRAININGS[name]()
+        found.append(read_records(tmp_path / f"{at_hand}.h5"))
+    near, far = found
+    assert near.keys() == far.keys()
+    for key, record in near.items():
+        assert far[key].stats == pytest.approx(record.stats, rel=1e-6, abs=1e-7, nan_ok=True), key
+        assert np.array_equal(far[key].values, record.values), key
+
+
 # --- steps, micro-batches, calls ----------------------------------------------------------------
 
 
@@ -185,17 +204,39 @@ def test_a_shared_layer_counts_calls(tmp_path: Path) -> None:
     assert places(records, "conv1") == places(records, "conv1", "grad_input") == two
 
 
-def test_two_optimizers_step_once_per_iteration(tmp_path: Path) -> None:
-    """A generator's output and its gradient fall into the same step."""
+def test_each_of_two_optimizers_has_its_steps(tmp_path: Path) -> None:
+    """The generator's gradient comes in the step after that of its forward pass."""
     with captured(tmp_path / "t.h5"):
         TRAININGS["gan"]()
     records = read_records(tmp_path / "t.h5")
-    assert places(records, "g") == [(step, 0, 0) for step in range(3)]
-    assert places(records, "d", "grad_input") == [(step, 2, 0) for step in range(3)]
-    assert "late_tensors" not in read_run(tmp_path / "t.h5")
+    assert places(records, "g") == [(step, 0, 0) for step in (0, 2, 4)]
+    assert places(records, "d") == [
+        place for step in (0, 2, 4) for place in ((step, 0, 0), (step, 1, 0), (step + 1, 0, 0))
+    ]
+    assert places(records, "d", "grad_input") == [(step, 0, 0) for step in (1, 3, 5)]
+    with TraceReader(tmp_path / "t.h5") as trace:
+        by = [trace.optimizers(step) for step in range(6)]
+    assert by == [("sgd2",), ("sgd",)] * 3
 
 
-def test_a_critic_trained_more_often_sets_the_pace(tmp_path: Path) -> None:
+def test_optimizers_that_step_together_end_one_step(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    first, second = torch.optim.SGD(model[0].parameters(), 0.1), torch.optim.Adam([model[1].weight])
+    with captured(tmp_path / "t.h5", tensors=["output", "grad_weight"]) as session:
+        for _ in range(3):
+            square(model(torch.randn(1, 2))).backward()
+            first.step()
+            second.step()
+    assert session.recorder.steps == 3
+    records = read_records(tmp_path / "t.h5")
+    steps = [(step, 0, 0) for step in range(3)]
+    for layer in ("0", "1"):
+        assert places(records, layer) == places(records, layer, "grad_weight") == steps
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert {trace.optimizers(step) for step in trace.steps} == {("sgd", "adam")}
+
+
+def test_a_critic_trained_more_often(tmp_path: Path) -> None:
     critic, actor = nn.Linear(2, 2), nn.Linear(2, 2)
     often, rarely = sgd(critic), sgd(actor)
     with captured(tmp_path / "t.h5") as session:
@@ -204,7 +245,10 @@ def test_a_critic_trained_more_often_sets_the_pace(tmp_path: Path) -> None:
             often.step()
             if round_ % 3 == 2:
                 rarely.step()
-    assert session.recorder.steps == 5  # the first two rounds make one step: `rarely` might follow
+    assert session.recorder.steps == 6
+    with TraceReader(tmp_path / "t.h5") as trace:
+        counts = [len(trace.optimizers(step)) for step in trace.steps]
+    assert counts == [1, 1, 2] * 2
 
 
 def test_an_optimizer_of_a_later_phase(tmp_path: Path) -> None:
@@ -216,8 +260,8 @@ def test_an_optimizer_of_a_later_phase(tmp_path: Path) -> None:
                 square(model(torch.randn(1, 2))).backward()
                 optimizers[model].step()
     records = read_records(tmp_path / "t.h5")
-    assert places(records, "linear") == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (2, 0, 0)]
-    assert places(records, "linear2") == [(3, 0, 0), (3, 1, 0), (4, 0, 0), (5, 0, 0)]
+    assert places(records, "linear") == [(step, 0, 0) for step in range(4)]
+    assert places(records, "linear2") == [(step, 0, 0) for step in range(4, 8)]
 
 
 def test_updates_by_hand_step_on_forward(tmp_path: Path) -> None:
@@ -231,6 +275,20 @@ def test_updates_by_hand_step_on_forward(tmp_path: Path) -> None:
     records = read_records(tmp_path / "t.h5")
     steps = [(step, 0, 0) for step in range(3)]
     assert places(records, "linear") == places(records, "linear", "grad_input") == steps
+
+
+def test_updates_by_hand_are_found_without_an_optimizer(tmp_path: Path) -> None:
+    """A step may take several forward passes: it ends with the first one after a backward pass."""
+    model = nn.Linear(2, 2)
+    with hqtool.capture(model, tmp_path / "t.h5") as session:
+        for _ in range(3):
+            (square(model(torch.randn(1, 2))) + square(model(torch.randn(1, 2)))).backward()
+            with torch.no_grad():
+                model.weight -= 0.1 * model.weight.grad
+    two = [(step, micro, 0) for step in range(3) for micro in range(2)]
+    assert places(read_records(tmp_path / "t.h5"), "linear") == two
+    assert session.recorder.steps == 3
+    assert read_run(tmp_path / "t.h5")["steps_by_forward"] is True
 
 
 def test_a_scaled_gradient_tells_its_scale(tmp_path: Path) -> None:
@@ -255,17 +313,17 @@ def test_a_repeated_gradient_is_counted_not_recorded(tmp_path: Path) -> None:
     assert read_run(tmp_path / "t.h5")["repeated_gradients"] > 0
 
 
-def test_a_gradient_of_a_closed_step_is_counted_not_recorded(tmp_path: Path) -> None:
+def test_a_late_gradient_is_of_the_step_it_comes_in(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     with captured(tmp_path / "t.h5"):
         loss = square(model(torch.randn(1, 2)))
         optimizer.step()
-        model(torch.randn(1, 2))
-        loss.backward()
+        (square(model(torch.randn(1, 2))) + loss).backward()
         optimizer.step()
-    assert places(read_records(tmp_path / "t.h5"), "1", "grad_input") == []
-    assert read_run(tmp_path / "t.h5")["late_tensors"] == 1
+    records = read_records(tmp_path / "t.h5")
+    assert places(records, "1") == [(0, 0, 0), (1, 0, 0)]
+    assert sorted(places(records, "1", "grad_input")) == [(1, 0, 0), (1, 1, 0)]
 
 
 # --- which passes ---------------------------------------------------------------------------------
@@ -313,7 +371,7 @@ def test_a_failing_forward_pass_leaves_no_trace_behind(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError):
             model(torch.randn(1, 2))
         Recurrent()(torch.randn(1, 2, 3))
-    assert layers(read_records(tmp_path / "t.h5")) == {"0", "head"}
+    assert layers(read_records(tmp_path / "t.h5")) == {"0", "lstm", "head"}
 
 
 # --- names and geometry ---------------------------------------------------------------------------
@@ -377,7 +435,7 @@ class Wrapper(nn.Module):
 def test_wrappers_leave_no_name(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
         Wrapper(Wrapper(Recurrent()))(torch.randn(1, 2, 3))
-    assert layers(read_records(tmp_path / "t.h5")) == {"head"}
+    assert layers(read_records(tmp_path / "t.h5")) == {"lstm", "head"}
 
 
 def test_parts_called_on_their_own_keep_their_names(tmp_path: Path) -> None:
@@ -430,10 +488,135 @@ def test_globs_choose_layers(tmp_path: Path) -> None:
     assert set(read_run(tmp_path / "t.h5")["unrecorded_layers"]) == {"stem", "conv2"}
 
 
-def test_layers_that_are_not_recorded_are_named(tmp_path: Path) -> None:
+def test_recurrent_layers_are_recorded_by_input_and_output(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = nn.LSTM(3, 5)
+    x = nn.utils.rnn.pack_sequence([torch.randn(4, 3), torch.randn(2, 3)]).to(torch.float32)
+    x = x._replace(data=x.data.requires_grad_())
+    with captured(tmp_path / "t.h5", tensors=["input", "output", "grad_input", "grad_output"]):
+        y, _ = model(x)
+        square(y.data).backward()
+    records = read_records(tmp_path / "t.h5")
+    expected = {"input": x.data, "output": y.data, "grad_input": x.data.grad}
+    for kind, tensor in expected.items():
+        found = records["lstm", kind, 0, 0, 0].values
+        assert np.array_equal(found, tensor.detach().numpy()), kind
+    assert records["lstm", "grad_output", 0, 0, 0].shape == (6, 5)
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert trace.geometry("lstm") == {"name": "lstm", "op": "LSTM"}
+
+
+class Block(nn.Module):
+    """A layer between two norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear(self.norm(x))
+
+
+@pytest.mark.parametrize(
+    ("types", "names"),
+    [
+        (["LayerNorm"], {"0.norm", "1.norm"}),
+        (["Block", "Linear"], {"0", "0.linear", "1", "1.linear"}),
+        (["Module"], {"0", "0.linear", "0.norm", "1", "1.linear", "1.norm", "sequential"}),
+    ],
+)
+def test_any_class_of_modules_can_be_recorded(
+    types: list[str], names: set[str], tmp_path: Path
+) -> None:
+    model = nn.Sequential(Block(), Block())
+    with captured(tmp_path / "t.h5", module_types=types):
+        fit(model, lambda model: square(model(torch.randn(2, 4))))
+    assert layers(read_records(tmp_path / "t.h5")) == names
+    assert "unrecorded_layers" not in read_run(tmp_path / "t.h5")
+
+
+class Bare(nn.Module):
+    """A product without a layer, beside an embedding and a norm, which are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.norm = nn.LayerNorm((2, 4))
+        self.weight = nn.Parameter(torch.randn(4, 3))
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.embedding(x)) @ self.weight)
+
+
+def test_products_without_a_layer_are_listed(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
-        TRAININGS["lstm"]()
-    assert set(read_run(tmp_path / "t.h5")["unrecorded_layers"]) == {"lstm"}
+        fit(Bare(), lambda model: square(model(torch.tensor([1, 2]))))
+    expected = {"bare.weight": "a parameter that no recorded layer used"}
+    assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_scripted_models_are_listed(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        model = torch.jit.script(nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Linear(4, 1)))
+        fit(model, lambda model: square(model(torch.randn(1, 1, 6))))
+    expected = dict.fromkeys(["0", "2"], "compiled by torch.jit")
+    assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected
+
+
+def test_models_that_no_optimizer_updates_are_left_out(tmp_path: Path) -> None:
+    """Unless gradients pass through them: a perceptual loss is part of the training."""
+    model, loss_net = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Conv1d(1, 1, 1))
+    blur = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Conv1d(1, 1, 1))
+    with captured(tmp_path / "t.h5"):
+        optimizer = sgd(model)
+        for _ in range(2):
+            x = torch.stack([blur(torch.randn(1, 2)) for _ in range(3)]).detach()
+            square(loss_net(model(x))).backward()
+            optimizer.step()
+    assert layers(read_records(tmp_path / "t.h5")) == {"0", "sequential2.0"}
+    reason = "no optimizer updates its model"
+    expected = dict.fromkeys(["sequential.0", "sequential.1"], reason)
+    assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected
+
+
+def test_optimizers_of_copies_tell_nothing(tmp_path: Path) -> None:
+    """As with master weights in another precision: all models count as trained."""
+    model = nn.Linear(2, 2)
+    with captured(tmp_path / "t.h5"):
+        masters = [p.detach().clone().double() for p in model.parameters()]
+        optimizer = torch.optim.SGD(masters, 0.1)
+        model(torch.randn(1, 2)).sum().backward()
+        optimizer.step()
+    assert layers(read_records(tmp_path / "t.h5")) == {"linear"}
+
+
+class Maker(nn.Module):
+    """Makes two layers in each pass: gone before the next, the first even before the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(2, 2)
+        self.kept = [nn.Linear(2, 2)]  # no part of the model
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.Linear(2, 2)(self.kept[0](self.stem(x)))
+        return nn.Linear(2, 2)(x)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_layers_made_in_passing_are_named_from_there(alone: bool, tmp_path: Path) -> None:
+    model = nn.Sequential(Maker())
+    path = tmp_path / "t.h5"
+    with hqtool.capture(model, path) if alone else captured(path):
+        fit(model, lambda model: square(model(torch.randn(1, 2))))
+    names = {"0.stem", "0.linear", "0.linear2", "0.linear3"}
+    assert layers(read_records(tmp_path / "t.h5")) == names
+    assert places(read_records(tmp_path / "t.h5"), "0.linear3") == [
+        (step, 0, 0) for step in range(3)
+    ]
 
 
 # --- the context manager --------------------------------------------------------------------------
@@ -450,7 +633,7 @@ def test_the_package_is_the_call(tmp_path: Path) -> None:
             optimizer.step()
     model(torch.randn(1, 2, 3))
     assert places(read_records(tmp_path / "t.h5"), "head") == [(0, 0, 0), (1, 0, 0)]
-    assert layers(read_records(tmp_path / "t.h5")) == {"head"}
+    assert layers(read_records(tmp_path / "t.h5")) == {"lstm", "head"}
     assert session.recorder.steps == 2
     with TraceReader(tmp_path / "t.h5") as trace:
         assert trace.state == "complete"
@@ -556,5 +739,5 @@ def test_compiled_models_run_eagerly(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
         model = torch.compile(Recurrent(), backend="eager")
         square(model(torch.randn(1, 2, 3))).backward()
-    assert layers(read_records(tmp_path / "t.h5")) == {"head"}
+    assert layers(read_records(tmp_path / "t.h5")) == {"lstm", "head"}
     assert read_run(tmp_path / "t.h5")["torch_compile"] == "run eagerly"

@@ -150,7 +150,7 @@ def test_what_a_script_defines_can_be_pickled(tmp_path: Path) -> None:
     write(tmp_path / "script.py", source)
     plain, captured = python(tmp_path, "script.py"), capture(tmp_path, "script.py")
     assert captured.stdout == plain.stdout
-    assert captured.stderr.count("hqtool:") == 2
+    assert captured.stderr.count("hqtool:") == 3
     assert (captured.returncode, state(tmp_path)) == (0, "complete")
 
 

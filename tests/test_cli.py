@@ -197,7 +197,7 @@ def test_quiet_says_nothing_on_stderr(trace, tmp_path):
 
 
 def test_a_closed_pipe_is_no_error(trace):
-    command = f"{sys.executable} -m hqtool.cli compare {trace} --by layer | head -1"
+    command = f"{sys.executable} -m hqtool compare {trace} --by layer | head -1"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
@@ -354,7 +354,7 @@ def test_an_outside_package_adds_an_estimator(trace, tmp_path):
 
     def run(*args):
         return subprocess.run(
-            [sys.executable, "-m", "hqtool.cli", *args],
+            [sys.executable, "-m", "hqtool", *args],
             capture_output=True, text=True, check=True, env={"PYTHONPATH": str(tmp_path)},
         ).stdout  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_ctrl_c_stops_at_once_and_keeps_what_was_written(tmp_path):
     """Sites stream to the file as they end; on Ctrl-C it is kept and no process is left."""
     path = write(tmp_path / "long.h5", steps=60, layers=6, size=60_000, growth=0)
     out = tmp_path / "steps.jsonl"
-    command = [sys.executable, "-m", "hqtool.cli", "compare", path, "--jobs", "2",
+    command = [sys.executable, "-m", "hqtool", "compare", path, "--jobs", "2",
                "--bits", "12,16", "--jsonl", str(out)]  # fmt: skip
     child = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path

@@ -23,6 +23,7 @@ FLOORS = [
     {"comparison"},
     {"report"},
     {"cli"},
+    {"__main__"},
 ]
 
 #: Outside package → the only rooms that may import it.

@@ -188,7 +188,7 @@ def test_a_moment_that_does_not_open_is_waited_out(
 
 
 def test_follow_ends_with_the_writer(child: Child) -> None:
-    command = [sys.executable, "-m", "hqtool.cli", "info", str(child.path), "--follow"]
+    command = [sys.executable, "-m", "hqtool", "info", str(child.path), "--follow"]
     command += ["--interval", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         first = follower.stdout.readline()

@@ -44,7 +44,7 @@ def run(command: str, folder: Path) -> str:
     name, *args = shlex.split(command)
     assert name == "hqtool", f"README runs {name}, which this test does not know"
     done = subprocess.run(
-        [sys.executable, "-m", "hqtool.cli", *args],
+        [sys.executable, "-m", "hqtool", *args],
         cwd=folder, capture_output=True, text=True, check=False,
         env=os.environ | {"COLUMNS": "80"},
     )  # fmt: skip

@@ -6,30 +6,39 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from hqtool.capture.attention import Attention, LinearSwitch
 from hqtool.capture.clock import Clock
-from hqtool.capture.layers import UNRECORDED_TYPES, geometry_of, is_layer, linear_geometry
-from hqtool.capture.names import Names
+from hqtool.capture.layers import LAYER_TYPES, LayerTypes, geometry_of, linear_geometry
+from hqtool.capture.names import Names, Pass
+from hqtool.capture.patch import replaced
 from hqtool.capture.recorder import Recorder
+from hqtool.capture.steps import Steps
 from hqtool.capture.tap import Tap
+from hqtool.capture.unrecorded import Unrecorded
 from hqtool.vocab import Site
+
+#: Classes whose forward method is watched, too: scripts call it directly.
+FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
 
 
 class _Running(threading.local):
     """What runs in this thread.
 
-    `modules` are those whose forward passes are running, outermost first, `attentions` those that
+    `passes` are the forward passes that are running, outermost first, `attentions` those that
     are recorded of the attentions among them; `forward` numbers the outermost module's pass.
     """
 
     def __init__(self) -> None:
-        self.modules: list[nn.Module] = []
+        self.passes: list[Pass] = []
         self.attentions: list[Attention] = []
         self.forward = 0
 
@@ -44,56 +53,62 @@ class ModuleCalls:
     last to the first, and calls of a layer that several of them share are numbered in that order.
 
     Args:
-        on_forward: called at the first recorded layer of each forward pass, before it.
+        is_trained: whether a forward pass is part of training; the running passes, outermost
+            first, and the module.
+        steps: is told where forward passes begin and backward passes come.
     """
 
     def __init__(
-        self, names: Names, clock: Clock, recorder: Recorder, on_forward: Callable[[], None]
+        self,
+        names: Names,
+        types: LayerTypes,
+        clock: Clock,
+        recorder: Recorder,
+        steps: Steps,
+        unrecorded: Unrecorded,
+        is_trained: Callable[[nn.Module, Sequence[Pass]], bool],
     ) -> None:
         self._names = names
+        self._types = types
         self._clock = clock
         self._recorder = recorder
-        self._on_forward = on_forward
+        self._steps = steps
+        self._unrecorded = unrecorded
+        self._is_trained = is_trained
         self._running = _Running()
         self._forwards = itertools.count()
         self._last_forward = -1
         self._ran: dict[str, int] = {}  # layer: the step of its last forward pass
         self._weights: dict[str, weakref.ref[Tensor]] = {}
-        self._unrecorded: dict[str, str] = {}
         self._linear_switch = LinearSwitch(self._wrap_linear)
 
-    def unrecorded(self) -> dict[str, str]:
-        """Layers that trained but were not recorded, with the reason."""
-        return dict(sorted(self._unrecorded.items()))
+    def attach(self, stack: ExitStack) -> None:
+        """Watch until the stack is closed."""
+        stack.enter_context(replaced(nn.Module, "__call__", self._wrap_call))
+        for kind in FORWARD_TYPES:
+            if "forward" in vars(kind):
+                stack.enter_context(replaced(kind, "forward", self._wrap_forward))
 
-    def note_bypassed(self) -> None:
-        """Note the layers that have a gradient, but were never seen to run.
-
-        Their `forward` was called directly, or their weight was given to a function.
-        """
-        seen = {id(reference()) for reference in self._weights.values()}
-        for name, module in self._names.layers():
-            weight = module._parameters.get("weight") if module.training else None
-            if weight is not None and weight.grad is not None and id(weight) not in seen:
-                self._unrecorded.setdefault(name, "not called as a module")
-
-    def record_weights(self, parameters: set[int], loss_scale: float) -> None:
+    def record_weights(self, parameters: Iterable[int], loss_scale: float) -> None:
         """Record the weights, and their gradients, that are among these parameters.
 
         Args:
             parameters: their `id`s.
             loss_scale: factor that the gradients carry.
         """
+        wanted = set(parameters)
         for layer, reference in self._weights.items():
             weight = reference()
-            if weight is not None and id(weight) in parameters:
+            if weight is not None and id(weight) in wanted:
                 here = self._clock.place((layer, "weight"), next(self._forwards))
                 self._recorder.record(Site(layer, "weight"), here, weight)
                 if weight.grad is not None:
                     site = Site(layer, "grad_weight")
                     self._recorder.record(site, here, weight.grad, loss_scale)
 
-    def wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    # Every call
+
+    def _wrap_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Make the replacement of `nn.Module.__call__`.
 
         It is no hook, for torch's global ones see no keyword arguments, and miss the end of a
@@ -102,21 +117,53 @@ class ModuleCalls:
 
         @functools.wraps(original)
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-            if not self._recorder.active or _is_traced():
-                return original(module, *args, **kwargs)
-            self._enter(module)
-            try:
-                return self._run(functools.partial(original, module), module, args, kwargs)
-            finally:
-                self._running.modules.pop()
+            return self._watch(original, module, args, kwargs)
 
         return call
 
-    def _enter(self, module: nn.Module) -> None:
-        if not self._running.modules:
+    def _wrap_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Make the replacement of a class's forward method, for who calls it past `__call__`.
+
+        torch.jit compiles the original's source, and looks its names up in the globals of what
+        it is given: they must be the original's.
+        """
+        watch, own = self._watch, self._is_own
+
+        def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if own(self):
+                return original(self, *args, **kwargs)
+            return watch(original, self, args, kwargs)
+
+        twin = FunctionType(
+            forward.__code__, original.__globals__, "forward", None, forward.__closure__
+        )
+        return functools.wraps(original)(twin)
+
+    def _is_own(self, module: nn.Module) -> bool:
+        """Whether the innermost pass that runs is the module's own."""
+        passes = self._running.passes
+        return bool(passes) and passes[-1].module is module
+
+    def _watch(
+        self,
+        original: Callable[..., Any],
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if not self._recorder.active or _is_traced():
+            return original(module, *args, **kwargs)
+        self._enter(module, args, kwargs)
+        try:
+            return self._run(functools.partial(original, module), module, args, kwargs)
+        finally:
+            self._running.passes.pop()
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._running.passes:
             task = _backward_pass()
             self._running.forward = next(self._forwards) if task is None else -2 - task
-        self._running.modules.append(module)
+        self._running.passes.append(Pass(module, args, kwargs))
 
     def _run(
         self,
@@ -125,13 +172,17 @@ class ModuleCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if is_layer(module) and (name := self._name(module)):
-            return self._run_layer(compute, module, name, args, kwargs)
-        if isinstance(module, nn.MultiheadAttention) and (name := self._name(module)):
-            return self._run_attention(compute, Attention(module, name), args, kwargs)
-        if isinstance(module, UNRECORDED_TYPES) and (name := self._name(module)):
-            self._unrecorded[name] = f"{type(module).__name__} is not recorded"
+        if self._types.is_layer(module):
+            if name := self._name(module):
+                return self._run_layer(compute, module, name, args, kwargs)
+        elif self._types.is_attention(module):
+            if name := self._name(module):
+                return self._run_attention(compute, Attention(module, name), args, kwargs)
+        elif isinstance(module, torch.jit.ScriptModule) and self._name(module):
+            self._unrecorded.compiled(module)
         return compute(*args, **kwargs)
+
+    # Layers
 
     def _run_layer(
         self,
@@ -141,10 +192,10 @@ class ModuleCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        weight = module._parameters.get("weight")
         x, with_input = _input_of(compute, args, kwargs)
         geometry = functools.partial(geometry_of, name, module)
-        return self._through(name, x, with_input, geometry, weight)
+        weight = module._parameters.get("weight")
+        return self._through(module, name, x, with_input, geometry, weight)
 
     def _run_attention(
         self,
@@ -171,19 +222,20 @@ class ModuleCalls:
             layer = attention.next_layer(weight.shape[0])
             geometry = functools.partial(linear_geometry, layer, weight.shape[1], weight.shape[0])
             project = functools.partial(original, weight=weight, bias=bias)
-            return self._through(layer, input, project, geometry, weight)
+            return self._through(attention.module, layer, input, project, geometry, weight)
 
         return linear
 
     def _innermost_attention(self) -> Attention | None:
         """The recorded attention whose own code is running, not that of a module within."""
         for attention in self._running.attentions[-1:]:
-            if self._running.modules[-1] is attention.module:
+            if self._is_own(attention.module):
                 return attention
         return None
 
     def _through(
         self,
+        module: nn.Module,
         layer: str,
         x: Any,
         compute: Callable[[Any], Any],
@@ -198,16 +250,27 @@ class ModuleCalls:
         y = _first_tensor(result)
         if y is not None:
             tap.wrote(y)
+            self._await_backward(y)
         self._recorder.describe(layer, functools.partial(geometry, x))
+        self._unrecorded.recorded(module, layer)
         if isinstance(weight, nn.Parameter):
             self._weights[layer] = weakref.ref(weight)
         return result
+
+    def _await_backward(self, y: Tensor) -> None:
+        if y.requires_grad and self._steps.await_backward():
+            y.register_hook(lambda gradient: self._steps.went_back())  # type: ignore[no-untyped-call]
+
+    # Which calls
 
     def _name(self, module: nn.Module) -> str | None:
         """The name under which a call is recorded; None: it is not recorded."""
         with self._recorder.guard("names"):
             if self._is_training(module):
-                return self._names.of(module, self._running.modules[0])
+                passes = self._running.passes
+                if self._is_trained(module, passes):
+                    return self._names.of(module, passes)
+                self._unrecorded.untrained(module, passes)
         return None
 
     def _is_training(self, module: nn.Module) -> bool:
@@ -225,11 +288,10 @@ class ModuleCalls:
         """The tap of this call; None: nothing of it is to be recorded."""
         with self._recorder.guard(layer):
             if not self._recorder.settings.wants(layer):
-                self._unrecorded[layer] = "not among the layers asked for"
+                self._unrecorded.unwanted(layer)
             elif not self._is_recomputed(layer):
                 self._begin_forward()
-                place = self._clock.place(layer, self._running.forward)
-                return Tap(self._recorder, layer, place)
+                return Tap(self._recorder, self._clock, layer, self._running.forward)
         return None
 
     def _is_recomputed(self, layer: str) -> bool:
@@ -241,28 +303,37 @@ class ModuleCalls:
         return False
 
     def _begin_forward(self) -> None:
+        """Passes without gradients, as to evaluate, belong to the step at hand."""
         forward = self._running.forward
-        if forward > self._last_forward:
+        if forward > self._last_forward and torch.is_grad_enabled():
             self._last_forward = forward
-            self._on_forward()
+            self._steps.forward_begins()
 
 
 def _input_of(
     compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """A call's first argument, and the call as a function of it."""
+    """A call's first argument, a packed sequence's data, and the call as a function of it."""
+    key = next(iter(kwargs), None)
     if args:
-        return args[0], lambda x: compute(x, *args[1:], **kwargs)
-    if kwargs:
-        key = next(iter(kwargs))
-        return kwargs[key], lambda x: compute(**{**kwargs, key: x})
-    return None, lambda x: compute()
+        x, call = args[0], lambda x: compute(x, *args[1:], **kwargs)
+    elif key is not None:
+        x, call = kwargs[key], lambda x: compute(**{**kwargs, key: x})
+    else:
+        return None, lambda x: compute()
+    if isinstance(x, PackedSequence):
+        return x.data, lambda data: call(x._replace(data=data))  # type: ignore[no-untyped-call]
+    return x, call
 
 
 def _first_tensor(result: Any) -> Tensor | None:
-    """A layer's output, also where it comes in a tuple or list."""
-    parts = result if isinstance(result, (tuple, list)) else (result,)
-    return next((part for part in parts if isinstance(part, Tensor)), None)
+    """A layer's output, also where it comes in a tuple, list or dictionary."""
+    if isinstance(result, Tensor):
+        return result
+    parts = result.values() if isinstance(result, Mapping) else result
+    if isinstance(result, (tuple, list, Mapping)):
+        return next((found for found in map(_first_tensor, parts) if found is not None), None)
+    return None
 
 
 def _backward_pass() -> int | None:

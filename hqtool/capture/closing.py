@@ -5,8 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from hqtool.capture.cost import StepCost, about
+from hqtool.capture.settings import Settings
 from hqtool.sizes import binary_bytes
 
 if TYPE_CHECKING:
@@ -16,49 +19,136 @@ if TYPE_CHECKING:
 #: the second figure.
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 
+#: Columns that a list of names may take, and reasons for which layers are listed.
+_WIDTH, _REASONS = 80, 5
+
+#: Steps: a budget that is used up before is worth a word, wherever stderr goes.
+_SOON = 10_000
+
+#: Seconds of waiting for the disk that are worth a word, and their share of all time.
+_LONG_WAIT, _LARGE_SHARE = 0.1, 0.02
+
+
+def say(*messages: str) -> None:
+    """Whole lines on stderr, in one piece: other processes may write there, too."""
+    if messages:
+        lines = "".join(f"hqtool: {message}\n" for message in messages)
+        print(lines, end="", file=sys.stderr, flush=True)
+
 
 class Progress:
-    """Now and then a whole line, where stderr is a terminal.
+    """Now and then a whole line, where stderr is a terminal; and what the first steps foretell.
 
     Not one line rewritten: the script prints to the same terminal, and would print over it.
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr.isatty()
+        self._quiet = quiet
+        self._at_terminal = sys.stderr.isatty()
+        self._foretold = False
         self._pause = _FIRST_PAUSE
         self._next = time.monotonic() + self._pause
 
     def update(self, recorder: Recorder) -> None:
         """Say how far the recorder is, if it is time to."""
+        if self._quiet:
+            return
+        if recorder.steps_with_values and not self._foretold:
+            self._foretold = True
+            self._foretell(recorder)
         now = time.monotonic()
-        if self._shown and now >= self._next:
+        if self._at_terminal and now >= self._next:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._next = now + self._pause
             size = binary_bytes(recorder.writer.bytes_written)
-            line = f"hqtool: {recorder.steps} steps, {len(recorder.sites)} sites, {size}"
-            print(line, file=sys.stderr, flush=True)
+            say(f"{recorder.steps} steps, {len(recorder.sites)} sites, {size}")
+
+    def _foretell(self, recorder: Recorder) -> None:
+        """How large the trace gets: away from a terminal only if its budget is used up soon."""
+        cost = StepCost(recorder.records / recorder.steps, recorder.value_bytes)
+        steps = cost.steps_to_thinning(recorder.settings)
+        if self._at_terminal or (steps is not None and steps < _SOON):
+            say(*projection(cost, recorder.settings))
+
+
+def projection(cost: StepCost, settings: Settings) -> list[str]:
+    """What a step takes, and how long the budget lasts."""
+    with_values = binary_bytes(cost.statistics + cost.values)
+    lines = [f"a step takes {with_values} with values, {binary_bytes(cost.statistics)} without"]
+    steps = cost.steps_to_thinning(settings)
+    if steps is not None:
+        budget = binary_bytes(settings.budget_bytes or 0)
+        lines.append(f"--budget {budget}: values get rarer after about {about(steps)} steps")
+    return lines
 
 
 def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list[str]:
-    """Where the trace is, what is in it and what to do with it.
+    """What was missed, where the trace is, what is in it and what to do with it.
 
     Args:
         path: the trace, as it was named.
         size_bytes: its size.
         recorder: what recorded it; None where the program never imported torch.
     """
-    lines = [f"hqtool: {path} ({binary_bytes(size_bytes)})"]
+    lines = [f"{path} ({binary_bytes(size_bytes)})"]
     if recorder is None:
-        return [*lines, "hqtool: nothing recorded: the program did not import torch"]
+        return [*lines, "nothing recorded: the program did not import torch"]
+    lines = [*_missed(recorder), *lines]
     if not recorder.sites:
-        return [*lines, "hqtool: nothing recorded: no layer ran a forward pass in training mode"]
+        return [*lines, "nothing recorded: no layer ran a forward pass in training mode"]
     lines.append(
-        f"hqtool: {recorder.steps} steps ({recorder.steps_with_values} with values), "
+        f"{recorder.steps} steps ({recorder.steps_with_values} with values), "
         f"{len(recorder.sites)} sites"
     )
     if not recorder.steps:
-        return [*lines, "hqtool: no optimizer made a step: consider --step-on forward"]
+        return [*lines, "no optimizer made a step: consider --step-on forward"]
     if recorder.failed:
         remedy = f"hqtool info {shlex.quote(path)} tells why"
-        lines.append(f"hqtool: {len(recorder.failed)} sites could not be recorded: {remedy}")
-    return [*lines, f"hqtool: next: hqtool compare {shlex.quote(path)}"]
+        lines.append(f"{len(recorder.failed)} sites could not be recorded: {remedy}")
+    return [*lines, f"next: hqtool compare {shlex.quote(path)}"]
+
+
+def _missed(recorder: Recorder) -> list[str]:
+    """What limits the trace, and what it cost."""
+    lines = unrecorded_lines(recorder.unrecorded)
+    if recorder.steps_by_forward:
+        lines.append("no optimizer was made: a step ends where the next forward pass begins")
+    if recorder.waited_seconds >= _LONG_WAIT and recorder.waited_share >= _LARGE_SHARE:
+        share = f"{recorder.waited_share:.0%}"
+        lines.append(f"training waited {recorder.waited_seconds:.1f} s ({share}) for the disk")
+    return lines
+
+
+def unrecorded_lines(reasons: Mapping[str, str]) -> list[str]:
+    """A line for each reason why layers were not recorded.
+
+    Args:
+        reasons: layer → reason.
+    """
+    layers: dict[str, list[str]] = {}
+    for layer, reason in sorted(reasons.items()):
+        layers.setdefault(reason, []).append(layer)
+    by_number = sorted(layers.items(), key=lambda item: -len(item[1]))
+    lines = [_unrecorded_line(reason, each) for reason, each in by_number]
+    if len(lines) > _REASONS:
+        more = len(lines) - _REASONS + 1
+        lines[-more:] = [f"not recorded: layers for {more} more reasons (hqtool info lists them)"]
+    return lines
+
+
+def _unrecorded_line(reason: str, layers: list[str]) -> str:
+    if len(layers) == 1:
+        return f"not recorded: {layers[0]} ({reason})"
+    begin = f"not recorded: {len(layers)} layers ({reason}): "
+    return begin + _listed(layers, _WIDTH - len("hqtool: ") - len(begin))
+
+
+def _listed(names: Iterable[str], width: int) -> str:
+    """As many names as fit, at least one."""
+    first, *others = names
+    listed = first
+    for name in others:
+        if len(f"{listed}, {name}, …") > width:
+            return f"{listed}, …"
+        listed = f"{listed}, {name}"
+    return listed

@@ -23,19 +23,26 @@ def after_import(name: str, act: Callable[[], None]) -> None:
 
 
 class _Watch(MetaPathFinder):
-    """Lets the others find the module, and acts when it has been executed."""
+    """Lets the others find the module, and acts when it has been executed.
+
+    It stays until then: a script may well ask whether there is a torch before it imports it.
+    """
 
     def __init__(self, name: str, act: Callable[[], None]) -> None:
         self._name = name
         self._act = act
+        self._asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._name:
+        if fullname != self._name or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
             self._act_after(spec.loader)
         return spec
@@ -45,6 +52,8 @@ class _Watch(MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             original(module)
-            self._act()
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
+                self._act()
 
         loader.exec_module = exec_module  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
@@ -22,23 +22,67 @@ OPS: dict[type[nn.Module], str] = {
 
 LAYER_TYPES = tuple(OPS)
 
-#: Modules that multiply, too, but are not recorded: a note names them.
-UNRECORDED_TYPES = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+#: Modules that multiply, too; the bill does not know them.
+UNBILLED_TYPES = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+
+#: Modules whose parameters go into no product.
+LOOKUP_TYPES = (
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._NormBase,
+    nn.PReLU,
+)
 
 
-def is_layer(module: nn.Module) -> bool:
-    """Whether a module is recorded as one layer."""
-    return isinstance(module, LAYER_TYPES)
+class LayerTypes:
+    """Which modules are layers: by default those that multiply.
+
+    Args:
+        names: of classes to record in their place, with all classes derived from them.
+
+    Attributes:
+        are_chosen: such names were given.
+    """
+
+    def __init__(self, names: tuple[str, ...] = ()) -> None:
+        self.are_chosen = bool(names)
+        self._names = frozenset(names)
+        self._known: dict[type, bool] = {}
+
+    def is_layer(self, module: nn.Module) -> bool:
+        """Whether a module is recorded as one layer."""
+        kind = type(module)
+        if kind not in self._known:
+            if self._names:
+                self._known[kind] = not self._names.isdisjoint(
+                    each.__name__ for each in kind.__mro__
+                )
+            else:
+                self._known[kind] = issubclass(kind, (*LAYER_TYPES, *UNBILLED_TYPES))
+        return self._known[kind] and not self.is_attention(module)
+
+    def is_attention(self, module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
+        """Whether the products within a module are recorded, each as a layer."""
+        wanted = not self._names or "MultiheadAttention" in self._names
+        return wanted and isinstance(module, nn.MultiheadAttention)
+
+    def is_named(self, module: nn.Module) -> bool:
+        """Whether a module's name appears in a trace."""
+        return self.is_layer(module) or self.is_attention(module)
 
 
 def geometry_of(name: str, module: nn.Module, x: Tensor) -> dict[str, Any]:
-    """The layer-spec keys of a layer module that has read `x`.
+    """The layer-spec keys of a layer module that has read `x`; its class where the bill knows none.
 
     It never reads `module.weight`: a parametrized one would be computed anew, with side effects.
     """
     if isinstance(module, nn.Linear):
         return linear_geometry(name, module.in_features, module.out_features, x)
-    return _conv_geometry(name, module, x)
+    if isinstance(module, LAYER_TYPES):
+        return _conv_geometry(name, module, x)
+    return {"name": name, "op": type(module).__name__}
 
 
 def linear_geometry(name: str, in_channels: int, out_channels: int, x: Tensor) -> dict[str, Any]:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from hqtool.capture.layers import is_layer
-
 #: Names that wrappers insert: torch.compile, FSDP and its checkpointing.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+@dataclass(slots=True)
+class Pass:
+    """A running forward pass of a module.
+
+    Args:
+        args, kwargs: what it was called with.
+        made: the names given to what was made in this pass.
+    """
+
+    module: nn.Module
+    args: Sequence[object] = ()
+    kwargs: dict[str, object] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
 
 
 class Names:
@@ -21,48 +35,71 @@ class Names:
     script may well call `model.encoder(x)`. A second root with a layer of the same name gets its
     class name and a number, from 2, before its names, in the order in which roots first train.
 
+    A module that is called within another's forward pass, but is no part of it, is named from
+    there, by its class: `encoder.linear`, then `encoder.linear2` and so on. If it is gone by the
+    next pass, the one that is made then gets its name.
+
     Args:
-        model: name only its modules; None: every module that is asked for.
+        is_named: whether a module's name appears in a trace.
+        model: name only its modules, and what is called within; None: every module asked for.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, is_named: Callable[[nn.Module], bool], model: nn.Module | None = None
+    ) -> None:
+        self._is_named = is_named
         self._names: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._parents: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]]
         self._parents = weakref.WeakKeyDictionary()
         self._prefixes: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-        self._taken: set[str] = set()
+        self._taken: dict[str, weakref.ref[nn.Module] | None] = {}  # by whom; None: for ever
         self._model = model
+
+    def meet(self, modules: Iterable[nn.Module]) -> None:
+        """Learn what modules in use are parts of which."""
+        for parent in modules:
+            for child in vars(parent).get("_modules", {}).values():
+                if child is not None:
+                    self.note_parent(parent, child)
 
     def note_parent(self, parent: nn.Module, child: nn.Module) -> None:
         """A module became part of another; of several, the first living parent counts."""
         if self._parent(child) is None:
             self._parents[child] = weakref.ref(parent)
 
-    def of(self, module: nn.Module, outermost: nn.Module) -> str | None:
+    def of(self, module: nn.Module, running: Sequence[Pass]) -> str | None:
         """The module's name; None where it is no part of the model.
 
         Args:
-            outermost: the module whose forward pass this is part of; the module itself where it
-                was called on its own.
+            running: the forward passes this call is within, outermost first; its own is the last.
         """
-        for root in self._roots_of(module, outermost):
-            if module not in self._names:
-                self._adopt(root)
+        if module not in self._names:
+            self._find(module, running)
         return self._names.get(module)
 
-    def layers(self) -> list[tuple[str, nn.Module]]:
-        """The layers that have a name, called or not."""
-        return [(name, module) for module, name in self._names.items() if is_layer(module)]
+    def outside(self, module: nn.Module, running: Sequence[Pass]) -> str:
+        """What to call a module that is given no name, for its model is not recorded."""
+        for root in self.roots(module, running):
+            for name, each in root.named_modules():
+                if each is module:
+                    return _full_name(root, _class_name(root), _clean(name, False))
+        return _class_name(module)
 
-    def _roots_of(self, module: nn.Module, outermost: nn.Module) -> Iterator[nn.Module]:
-        """Where to look for the module, best first; itself, where no model holds it."""
-        if self._model is not None:
-            yield self._model
-        else:
-            yield self._top(outermost)
-            yield self._top(module)
+    def path(self, module: nn.Module) -> str:
+        """What begins the names of a named module's parts; for a root mostly nothing."""
+        return self._prefixes.get(module, self._names.get(module, ""))
 
-    def _top(self, module: nn.Module) -> nn.Module:
+    def roots(self, module: nn.Module, running: Sequence[Pass]) -> Iterator[nn.Module]:
+        """What the module belongs to: the model that runs, and what holds the module itself."""
+        yield self.top(running[0].module)
+        yield self.top(module)
+
+    def named(self) -> list[tuple[str, nn.Module]]:
+        """All modules that have a name, called or not."""
+        return [(name, module) for module, name in self._names.items()]
+
+    def top(self, module: nn.Module) -> nn.Module:
+        """The outermost module that holds this one."""
         passed = {module}
         while (parent := self._parent(module)) is not None and parent not in passed:
             module = parent
@@ -73,30 +110,54 @@ class Names:
         link = self._parents.get(module)
         return None if link is None else link()
 
-    def _adopt(self, root: nn.Module) -> None:
-        """Name what `root` holds and has no name yet."""
-        lone = list(root._modules) == ["module"]  # DataParallel and its like
+    def _find(self, module: nn.Module, running: Sequence[Pass]) -> None:
+        """Name it, and all that its root holds, unless it is no part of the model."""
+        self._adopt(self._model if self._model is not None else self.top(running[0].module))
+        if module in self._names:
+            return
+        root = self.top(module)
+        caller = next(
+            (each for each in reversed(running) if self.top(each.module) is not root), None
+        )
+        if self._model is None or (caller is not None and caller.module in self._names):
+            self._adopt(root, caller)
+
+    def _adopt(self, root: nn.Module, caller: Pass | None = None) -> None:
+        """Name what `root` holds and has no name yet; `caller` ran when it was first called."""
+        lone = list(root._modules.keys()) == ["module"]  # DataParallel and its like
         found = {
             module: _clean(name, lone)
             for name, module in root.named_modules()
             if module not in self._names
         }
-        layers = [name for module, name in found.items() if is_named(module)]
-        prefix = self._prefix(root, layers)
-        self._taken.update(_full_name(root, prefix, name) for name in layers)
+        layers = {name: module for module, name in found.items() if self._is_named(module)}
+        prefix = self._prefix(root, layers, caller)
+        for name, module in layers.items():
+            owner = None if caller is None else weakref.ref(module)
+            self._taken[_full_name(root, prefix, name)] = owner
         for module, name in found.items():
             self._names[module] = _full_name(root, prefix, name)
 
-    def _prefix(self, root: nn.Module, layers: list[str]) -> str:
+    def _prefix(self, root: nn.Module, layers: dict[str, nn.Module], caller: Pass | None) -> str:
         """What tells a root's names from those taken before; mostly nothing."""
         if root not in self._prefixes:
-            numbered = (f"{_class_name(root)}{number}" for number in itertools.count(2))
+            place = "" if caller is None else self.path(caller.module)
+            made = set[str]() if caller is None else caller.made
+            by_class = ".".join(filter(None, (place, _class_name(root))))
+            numbered = (f"{by_class}{number}" for number in itertools.count(2))
+            prefixes = itertools.chain(["" if caller is None else by_class], numbered)
             self._prefixes[root] = next(
                 prefix
-                for prefix in itertools.chain([""], numbered)
-                if self._taken.isdisjoint(_full_name(root, prefix, name) for name in layers)
+                for prefix in prefixes
+                if prefix not in made
+                and all(self._is_free(_full_name(root, prefix, name)) for name in layers)
             )
+            made.add(self._prefixes[root])
         return self._prefixes[root]
+
+    def _is_free(self, name: str) -> bool:
+        owner = self._taken.get(name, lambda: None)
+        return owner is not None and owner() is None
 
 
 def _full_name(root: nn.Module, prefix: str, name: str) -> str:
@@ -106,11 +167,6 @@ def _full_name(root: nn.Module, prefix: str, name: str) -> str:
 
 def _class_name(module: nn.Module) -> str:
     return type(module).__name__.lower()
-
-
-def is_named(module: nn.Module) -> bool:
-    """Whether a module's name appears in a trace."""
-    return is_layer(module) or isinstance(module, nn.MultiheadAttention)
 
 
 def _clean(name: str, lone: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -15,9 +16,24 @@ def rank_of_process() -> dict[str, int]:
     return {"rank": rank, "world_size": world_size} if world_size > 1 else {}
 
 
+def rank_of_group() -> dict[str, int]:
+    """`rank` and `world_size` in torch.distributed's default group; empty where there is none."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return {}
+    return {"rank": distributed.get_rank(), "world_size": distributed.get_world_size()}
+
+
 def path_of_rank(path: str | os.PathLike[str], rank: dict[str, int]) -> str:
     """T.rank0.h5 for T.h5: each process writes a trace of its own."""
-    if not rank:
-        return os.fspath(path)
+    return _with(path, f".rank{rank['rank']}") if rank else os.fspath(path)
+
+
+def path_of_process(path: str | os.PathLike[str], pid: int) -> str:
+    """T.pid1234.h5 for T.h5: the trace of a process that the recorded one started."""
+    return _with(path, f".pid{pid}")
+
+
+def _with(path: str | os.PathLike[str], mark: str) -> str:
     whole = Path(path)
-    return str(whole.with_name(f"{whole.stem}.rank{rank['rank']}{whole.suffix}"))
+    return str(whole.with_name(f"{whole.stem}{mark}{whole.suffix}"))

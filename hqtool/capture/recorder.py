@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from hqtool.capture.background import Background
 from hqtool.capture.budget import Budget
 from hqtool.capture.clock import Position
 from hqtool.capture.settings import Settings
-from hqtool.capture.tensors import Values, all_values, sampled_values, stats_of_tensor
+from hqtool.capture.tensors import (
+    Values,
+    all_values,
+    deferred_stats,
+    sampled_values,
+    stats_of_tensor,
+    stats_of_vector,
+)
 from hqtool.sizes import binary_bytes
 from hqtool.trace.writer import TraceFull, TraceWriter
-from hqtool.vocab import Site
+from hqtool.vocab import Site, Stats
+
+#: Values that may wait to be written; beyond it, training waits.
+QUEUE_BYTES = 256 << 20
+
+NO_VALUES = Values(None, None, False)
+
+
+class _Row(NamedTuple):
+    """A record on its way, without its statistics."""
+
+    site: Site
+    position: Position
+    shape: tuple[int, ...]
+    values: Values
+    loss_scale: float
 
 
 class Recorder:
     """Writes tensors to a trace. Whatever fails here, training goes on.
+
+    What a record keeps is read in the call, and written by a thread of its own. `commit` waits
+    for that thread: a step that training has seen end is in the trace, whatever comes. Values
+    that wait are bounded by QUEUE_BYTES; beyond it the caller waits.
+
+    On an accelerator statistics stay there until `commit`, which fetches a step's at once.
 
     Args:
         writer: an open trace.
@@ -35,7 +67,11 @@ class Recorder:
         loss_scale: factor that gradients carry at present.
         sites, devices: what was recorded so far, and where its tensors were.
         failed: what could not be recorded, and why.
+        unrecorded: layers that ran without being recorded though they were asked for, and why.
         steps, steps_with_values: how many steps were committed, and kept values.
+        records, value_bytes: how many records were made, and the size of their values.
+        steps_by_forward: steps were found from forward passes, for want of an optimizer.
+        busy_seconds: what training threads spent here.
     """
 
     def __init__(
@@ -51,15 +87,35 @@ class Recorder:
         self.loss_scale = 1.0
         self.sites: set[Site] = set()
         self.devices: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.unrecorded: dict[str, str] = {}
         self.steps = 0
         self.steps_with_values = 0
+        self.records = 0
+        self.value_bytes = 0
+        self.steps_by_forward = False
+        self.busy_seconds = 0.0
         self._on_commit = on_commit
-        self._next_step = 0
         self._pid = os.getpid()
         self._lock = threading.RLock()
+        self._background = Background(QUEUE_BYTES)
+        self._began = time.perf_counter()
+        self._deferred: list[tuple[_Row, Tensor]] = []
+        self._full: TraceFull | None = None
+        self._last_step = -1  # committed
+        self._kept_values = False  # in the current step
         self._described: set[str] = set()
-        self.failed: dict[str, str] = {}
         self._counts: collections.Counter[str] = collections.Counter()
+
+    @property
+    def waited_seconds(self) -> float:
+        """For how long training waited until the trace was written; part of `busy_seconds`."""
+        return self._background.waited_seconds
+
+    @property
+    def waited_share(self) -> float:
+        """That time as a share of all time so far."""
+        return self.waited_seconds / (time.perf_counter() - self._began)
 
     def wants(self, site: Site) -> bool:
         """Whether a site is to be recorded, here and now; never in a forked child."""
@@ -70,14 +126,10 @@ class Recorder:
     def record(
         self, site: Site, position: Position, tensor: Tensor, loss_scale: float = 1.0
     ) -> None:
-        """Write a tensor's statistics, and its values where they are due, if wanted."""
-        if not self.wants(site) or not tensor.is_floating_point() or not tensor.numel():
-            return
-        if position.step < self._next_step:  # its step is closed
-            self.count("late_tensors")
-            return
-        with self.guard(str(site)):
-            self._write(site, position, tensor, loss_scale)
+        """Record a tensor's statistics, and its values where they are due, if wanted."""
+        if self.wants(site) and tensor.is_floating_point() and tensor.numel():
+            with self.guard(str(site)), self._busy():
+                self._read(site, position, tensor, loss_scale)
 
     def describe(self, layer: str, geometry: Callable[[], dict[str, Any]]) -> None:
         """Write a layer's geometry, once."""
@@ -93,18 +145,24 @@ class Recorder:
                 if value:
                     self.writer.note(key, value)
 
+    def name_optimizers(self, step: int, names: tuple[str, ...]) -> None:
+        """Tell which optimizers ended a step, and end those after it until told otherwise."""
+        with self.guard("optimizers"):
+            self.writer.name_optimizers(step, names)
+
     def commit(self, step: int) -> None:
-        """Close a step: its records are safe from now on, and nothing is added to it."""
+        """Make all of a step's records safe; it may be committed again, with more of them."""
         if not self.active or os.getpid() != self._pid:
             return
-        self._next_step = step + 1
         self.loss_scale = 1.0
         with self.guard("commit"):
-            self.writer.commit(step)
-            self.steps += 1
-            self.steps_with_values += self._keeps_values(step)
-            self._spend(step)
-            self._on_commit(self)
+            with self._busy():
+                self._fetch()
+                self._send("commit", functools.partial(self.writer.commit, step))
+                self._background.drain()
+            if self._full:
+                raise self._full
+            self._committed(step)
 
     def count(self, event: str) -> None:
         """Count something that a note of the trace will tell."""
@@ -116,9 +174,15 @@ class Recorder:
         Args:
             state: as `TraceWriter.close` takes it.
         """
-        self.note(dict(sorted(self._counts.items())) | {"failed": self.failed})
-        with self.guard("close"):
-            self.writer.close(state if self.active else "truncated")
+        if os.getpid() == self._pid:
+            with self.guard("close"):
+                self._fetch()
+                self._background.stop()
+                if self._full:
+                    raise self._full
+            self.note(dict(sorted(self._counts.items())) | {"failed": self.failed})
+            with self.guard("close"):
+                self.writer.close(state if self.active else "truncated")
         self.active = False
 
     @contextmanager
@@ -136,22 +200,25 @@ class Recorder:
             except Exception as error:
                 self.failed[what] = f"{type(error).__name__}: {error}"[:200]
 
-    def _write(self, site: Site, position: Position, tensor: Tensor, loss_scale: float) -> None:
-        stats = stats_of_tensor(tensor)
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.busy_seconds += time.perf_counter() - began
+
+    # Reading
+
+    def _read(self, site: Site, position: Position, tensor: Tensor, loss_scale: float) -> None:
+        if self._full:
+            raise self._full
         values = self._values(site, position, tensor)
-        self.writer.write(
-            site.layer,
-            site.tensor,
-            position.step,
-            values.array,
-            position.micro,
-            position.call,
-            stats=stats,
-            shape=tuple(tensor.shape),
-            sampled=values.sampled,
-            dtype=values.dtype,
-            loss_scale=loss_scale,
-        )
+        row = _Row(site, position, tuple(tensor.shape), values, loss_scale)
+        if _is_at_hand(tensor):
+            self._put(row, stats_of_tensor(tensor))
+        else:
+            self._deferred.append((row, deferred_stats(tensor)))
         self.sites.add(site)
         self.devices.add(tensor.device.type)
 
@@ -163,14 +230,75 @@ class Recorder:
             kept * tensor.element_size()
         )
         if not fits:
-            return Values(None, None, False)
+            return NO_VALUES
+        self._kept_values = True
         if kept == tensor.numel():
             return all_values(tensor)
         key = "/".join(map(str, (site, *position)))
         return sampled_values(tensor, settings.max_elements, settings.seed, key)
 
     def _keeps_values(self, step: int) -> bool:
-        return self.settings.keeps_values(step) and step % self.budget.every == 0
+        settings = self.settings
+        return settings.keeps_values(step) and step % self.budget.every < settings.burst
+
+    # Writing
+
+    def _fetch(self) -> None:
+        """Send what waits for its statistics: one transfer from each device."""
+        deferred, self._deferred = self._deferred, []
+        by_device: dict[torch.device, list[tuple[_Row, Tensor]]] = {}
+        for row, vector in deferred:
+            by_device.setdefault(vector.device, []).append((row, vector))
+        for waiting in by_device.values():
+            fetched = torch.stack([vector for _, vector in waiting]).tolist()
+            for (row, _), vector in zip(waiting, fetched, strict=True):
+                self._put(row, stats_of_vector(vector))
+
+    def _put(self, row: _Row, stats: Stats) -> None:
+        site, position, shape, values, loss_scale = row
+        write = functools.partial(
+            self.writer.write,
+            site.layer,
+            site.tensor,
+            position.step,
+            values.array,
+            position.micro,
+            position.call,
+            stats=stats,
+            shape=shape,
+            sampled=values.sampled,
+            dtype=values.dtype,
+            loss_scale=loss_scale,
+        )
+        nbytes = 0 if values.array is None else values.array.nbytes
+        self.records += 1
+        self.value_bytes += nbytes
+        self._send(str(site), write, nbytes)
+
+    def _send(self, what: str, call: Callable[[], None], nbytes: int = 0) -> None:
+        self._background.put(functools.partial(self._attempt, what, call), nbytes)
+
+    def _attempt(self, what: str, call: Callable[[], None]) -> None:
+        """Make a call in the background; training hears of a failure later."""
+        try:
+            if not self._full:
+                call()
+        except TraceFull as full:
+            self._full = full
+        except Exception as error:
+            self.failed[what] = f"{type(error).__name__}: {error}"[:200]
+
+    # After a step
+
+    def _committed(self, step: int) -> None:
+        if step == self._last_step:
+            return
+        self._last_step = step
+        self.steps += 1
+        self.steps_with_values += self._kept_values
+        self._kept_values = False
+        self._spend(step)
+        self._on_commit(self)
 
     def _spend(self, step: int) -> None:
         """Thin out values, and at last end recording, as the budget tells."""
@@ -191,3 +319,8 @@ class Recorder:
         if self.active:
             print(f"hqtool: recording stopped, training goes on: {cause}", file=sys.stderr)
         self.active = False
+
+
+def _is_at_hand(tensor: Tensor) -> bool:
+    """Whether reading a tensor makes nothing wait."""
+    return tensor.device.type == "cpu"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -19,22 +19,26 @@ from torch.optim.optimizer import (
 )
 
 from hqtool.capture.calls import ModuleCalls
-from hqtool.capture.clock import Clock, OptimizerRounds
+from hqtool.capture.clock import Clock
 from hqtool.capture.eager import EagerMode
-from hqtool.capture.names import Names
-from hqtool.capture.patch import replaced
+from hqtool.capture.layers import LayerTypes
+from hqtool.capture.names import Names, Pass
+from hqtool.capture.optimizers import Optimizers, ids_of, objects_of
 from hqtool.capture.provenance import provenance
+from hqtool.capture.ranks import path_of_rank, rank_of_process
 from hqtool.capture.recorder import Recorder
 from hqtool.capture.scaling import ScalerWatch, scale_left
 from hqtool.capture.settings import Settings
+from hqtool.capture.steps import Steps
+from hqtool.capture.unrecorded import Unrecorded
 from hqtool.trace.writer import TraceWriter
 
 
 class Session:
     """Records training in this process into a trace, from `attach` to `close`.
 
-    A step lasts from the end of one optimizer step to the end of the next; step 0 begins at the
-    start. For several optimizers see `OptimizerRounds`. A step that a GradScaler skips ends, too.
+    Steps are numbered from 0; see `Steps` for where they end. A step that a GradScaler skips ends,
+    too.
 
     Args:
         writer: an open trace.
@@ -51,16 +55,29 @@ class Session:
         on_commit: Callable[[Recorder], None] = lambda recorder: None,
     ) -> None:
         self.recorder = Recorder(writer, settings, on_commit)
+        types = LayerTypes(settings.module_types)
         self._model = model
         self._clock = Clock()
-        self._rounds = OptimizerRounds(self._concerns)
-        self._names = Names(model)
-        self._calls = ModuleCalls(self._names, self._clock, self.recorder, self._forward_begins)
+        self._optimizers = Optimizers(self._concerns)
+        self._steps = Steps(settings.step_on, self._clock, self._optimizers.exist, self._step_ends)
+        self._names = Names(types.is_named, model)
+        self._unrecorded = Unrecorded(self._names, types, settings.wants)
+        self._calls = ModuleCalls(
+            self._names,
+            types,
+            self._clock,
+            self.recorder,
+            self._steps,
+            self._unrecorded,
+            self._is_trained,
+        )
         self._scalers = ScalerWatch(self._loss_scaled, self._update_skipped)
         self._eager = EagerMode()
         self._skipped_steps: list[int] = []
-        self._begun = False
+        self._ended: tuple[int, tuple[str, ...]] = (0, ())  # the last step, by which optimizers
+        self._named: tuple[str, ...] = ()
         self._attached = ExitStack()
+        self.recorder.unrecorded = self._unrecorded.reasons
 
     def attach(self) -> None:
         """Begin to watch."""
@@ -71,7 +88,10 @@ class Session:
             register_optimizer_step_post_hook(self._after_update),
         ):
             stack.callback(handle.remove)
-        stack.enter_context(replaced(nn.Module, "__call__", self._calls.wrap))
+        if self._model is None:
+            self._names.meet(objects_of(nn.Module))
+        self._optimizers.attach(stack)
+        self._calls.attach(stack)
         self._scalers.attach(stack)
         self._eager.attach(stack)
 
@@ -85,11 +105,14 @@ class Session:
         Args:
             state: "complete" or "truncated".
         """
-        if self.recorder.settings.step_on == "forward" and self._begun:
-            self._end_step()
+        with self.recorder.guard("steps"):
+            self._steps.finish()
+            self._name_optimizers()
+        unrecorded = self._unrecorded.reasons | self._unrecorded.left_out
         notes = {
-            "unrecorded_layers": self._calls.unrecorded(),
+            "unrecorded_layers": dict(sorted(unrecorded.items())),
             "skipped_steps": self._skipped_steps,
+            "steps_by_forward": self.recorder.steps_by_forward,
             "torch_compile": "run eagerly" if self._eager.used else None,
         }
         self.recorder.note(notes)
@@ -100,48 +123,59 @@ class Session:
             if child is not None:
                 self._names.note_parent(parent, child)
 
+    def _is_trained(self, module: nn.Module, running: Sequence[Pass]) -> bool:
+        """Whether an optimizer updates what runs, or gradients pass on through it."""
+        if self._model is not None:
+            return True
+        roots = self._names.roots(module, running)
+        return any(map(self._optimizers.update, roots)) or _carries_gradient(running[0])
+
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with self.recorder.guard("unrecorded layers"):
             if self.recorder.settings.keeps_values(self._clock.step):
-                self._calls.note_bypassed()
+                self._unrecorded.updated(optimizer)
         with self.recorder.guard("weights"):
             if {"weight", "grad_weight"} & set(self.recorder.settings.tensors):
-                self._calls.record_weights(_parameters_of(optimizer), scale_left(optimizer))
+                self._calls.record_weights(ids_of(optimizer), scale_left(optimizer))
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._scalers.updated()
-        self._round(optimizer)
+        self._updated(optimizer)
 
     def _update_skipped(self, optimizer: Optimizer) -> None:
         self._skipped_steps.append(self._clock.step)
-        self._round(optimizer)
+        self._updated(optimizer)
 
     def _loss_scaled(self, factor: float) -> None:
         self.recorder.loss_scale = factor
 
-    def _round(self, optimizer: Optimizer) -> None:
+    def _updated(self, optimizer: Optimizer) -> None:
         """An optimizer has stepped, or would have."""
         with self.recorder.guard("steps"):
-            ended = self._rounds.ends(optimizer)
-            if ended and self.recorder.settings.step_on == "optimizer":
-                self._end_step()
+            if (name := self._optimizers.name(optimizer)) is not None:
+                self._steps.stepped(name)
 
     def _concerns(self, optimizer: Optimizer) -> bool:
         """Whether an optimizer updates what is recorded."""
         if self._model is None:
             return True
-        return not _parameters_of(optimizer).isdisjoint(map(id, self._model.parameters()))
+        return not set(ids_of(optimizer)).isdisjoint(map(id, self._model.parameters()))
 
-    def _forward_begins(self) -> None:
-        if self.recorder.settings.step_on == "forward" and self._begun:
-            self._end_step()
-        self._begun = True
-
-    def _end_step(self) -> None:
+    def _step_ends(self, by: tuple[str, ...]) -> None:
         if self._clock.step == 0:
             self.recorder.note({"torch": _torch_state(self.recorder.devices)})
+        self.recorder.steps_by_forward = self._steps.by_forward
+        if self._clock.step != self._ended[0]:
+            self._name_optimizers()
+        self._ended = self._clock.step, by
         self.recorder.commit(self._clock.step)
-        self._clock.step += 1
+
+    def _name_optimizers(self) -> None:
+        """Note which optimizers ended the last step, where it differs from those before."""
+        step, by = self._ended
+        if by != self._named:
+            self._named = by
+            self.recorder.name_optimizers(step, by)
 
 
 @contextmanager
@@ -149,8 +183,10 @@ def open_session(
     model: nn.Module, path: str | os.PathLike[str], settings: Settings
 ) -> Iterator[Session]:
     """Record a model's training inside a `with` block; see `hqtool.capture`."""
-    run = provenance([Path(sys.argv[0]).name, *sys.argv[1:]], settings)
-    session = Session(TraceWriter(path, force=settings.force, run=run), settings, model)
+    rank = rank_of_process()
+    run = provenance([Path(sys.argv[0]).name, *sys.argv[1:]], settings) | rank
+    writer = TraceWriter(path_of_rank(path, rank), force=settings.force, run=run)
+    session = Session(writer, settings, model)
     state = "truncated"
     try:
         session.attach()
@@ -161,9 +197,10 @@ def open_session(
         session.close(state)
 
 
-def _parameters_of(optimizer: Optimizer) -> set[int]:
-    """The `id`s of the parameters an optimizer updates."""
-    return {id(each) for group in optimizer.param_groups for each in group["params"]}
+def _carries_gradient(running: Pass) -> bool:
+    """Whether what a module was called with has a gradient to come."""
+    inputs = (*running.args, *running.kwargs.values())
+    return any(isinstance(each, Tensor) and each.requires_grad for each in inputs)
 
 
 def _torch_state(devices: set[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hqtool.capture.budget import DEFAULT_BUDGET_BYTES
 from hqtool.errors import UsageError
 from hqtool.vocab import TENSOR_KINDS
 
-STEP_ENDS = ("optimizer", "forward")
+STEP_ENDS = ("auto", "optimizer", "forward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,23 @@ class Settings:
         layers: globs of layer names; empty: all layers.
         exclude: globs of layer names to leave out.
         tensors: tensor kinds, keys of TENSOR_KINDS.
-        every: values are kept at every so many steps, from step 0.
+        module_types: class names: exactly the modules of these classes, and of those derived from
+            them, are recorded; empty: those whose products the bill counts.
+        every: the period, in steps, at which values are kept, from step 0.
+        burst: values are kept at so many consecutive steps at the start of each period, so that
+            an estimator that lags behind can be scored as it would run.
         steps: values are kept only at these steps: half-open and non-negative, like a slice.
         max_elements: of a larger tensor, a uniform random sample of so many values is kept.
         full: keep all values, however large the tensor.
         step_on: what ends a step: "optimizer", the end of an optimizer's step; "forward", the
-            start of the next training forward pass (for updates made by hand).
+            start of the next training forward pass (for updates made by hand); "auto": the
+            former or, where the script never makes an optimizer, the latter.
         force: replace an existing trace.
         eval: record modules in eval mode too.
         seed: of the sampling; training's own random numbers are never touched.
         budget_bytes: the trace's largest size, see `hqtool.capture.budget`; None: no limit.
+        follow_fork: record what child processes train, too, each in a trace of its own; only
+            `hqtool capture` can.
 
     Raises:
         UsageError: a value out of bounds.
@@ -40,26 +47,33 @@ class Settings:
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ("output", "grad_input")
+    module_types: tuple[str, ...] = ()
     every: int = 10
+    burst: int = 1
     steps: tuple[int | None, int | None] | None = None
     max_elements: int = 1 << 18
     full: bool = False
-    step_on: str = "optimizer"
+    step_on: str = "auto"
     force: bool = False
     eval: bool = False
     seed: int = 0
     budget_bytes: int | None = DEFAULT_BUDGET_BYTES
+    follow_fork: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("layers", "exclude", "tensors"):
+        for name in ("layers", "exclude", "tensors", "module_types"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for kind in self.tensors:
             _require(kind in TENSOR_KINDS, f"unknown tensor kind: {kind}", ", ".join(TENSOR_KINDS))
+        for name in self.module_types:
+            _require(name.isidentifier(), f"no class name: {name}", "such as Conv2d, Linear, LSTM")
         _require(
-            self.step_on in STEP_ENDS, f"unknown step_on: {self.step_on}", "optimizer, forward"
+            self.step_on in STEP_ENDS, f"unknown step_on: {self.step_on}", ", ".join(STEP_ENDS)
         )
-        for name in ("every", "max_elements"):
+        for name in ("every", "burst", "max_elements"):
             _require(getattr(self, name) >= 1, f"{name} is below 1", f"give {name} a number from 1")
+        overlong = f"burst {self.burst} is longer than every {self.every}"
+        _require(self.burst <= self.every, overlong, "keep values at most at every step")
         budget = self.budget_bytes
         _require(budget is None or budget >= 1, "budget_bytes is below 1", "None: no limit")
         bounds = [bound for bound in self.steps or () if bound is not None]
@@ -74,7 +88,7 @@ class Settings:
         """Whether values are kept at a step, not only statistics."""
         first, end = self.steps or (None, None)
         inside = (first or 0) <= step and (end is None or step < end)
-        return inside and step % self.every == 0
+        return inside and step % self.every < self.burst
 
     def to_json(self) -> dict[str, Any]:
         """All options by name, JSON-safe."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hqtool.capture.clock import Position
+from hqtool.capture.clock import Clock, Position
 from hqtool.capture.recorder import Recorder
 from hqtool.vocab import Site
 
@@ -13,15 +13,20 @@ from hqtool.vocab import Site
 class Tap:
     """Records one call of a layer.
 
+    A gradient that comes when the step of its forward pass is over belongs to the step in which
+    it comes, as of one more forward pass.
+
     Args:
         layer: its name.
-        position: which call it is.
+        forward: the number of the forward pass.
     """
 
-    def __init__(self, recorder: Recorder, layer: str, position: Position) -> None:
+    def __init__(self, recorder: Recorder, clock: Clock, layer: str, forward: int) -> None:
         self._recorder = recorder
+        self._clock = clock
         self._layer = layer
-        self._position = position
+        self._forward = forward
+        self._position = clock.place(layer, forward)
 
     def read(self, x: Tensor) -> Tensor:
         """Record the input.
@@ -58,12 +63,17 @@ class Tap:
     def _record(self, kind: str, tensor: Tensor) -> None:
         self._recorder.record(Site(self._layer, kind), self._position, tensor)
 
+    def _here(self) -> Position:
+        if self._position.step != self._clock.step:
+            self._position = self._clock.place(self._layer, self._forward)
+        return self._position
+
     def _hook(self, tensor: Tensor, kind: str) -> None:
         """Let the first gradient of a tensor be recorded, and any further one be counted.
 
         Further ones come with double backward and with several backward passes over one graph.
         """
-        recorder, site, position = self._recorder, Site(self._layer, kind), self._position
+        recorder, site = self._recorder, Site(self._layer, kind)
         came = False
 
         def hook(gradient: Tensor) -> None:
@@ -71,7 +81,7 @@ class Tap:
             if came:
                 recorder.count("repeated_gradients")
             else:
-                recorder.record(site, position, gradient, recorder.loss_scale)
+                recorder.record(site, self._here(), gradient, recorder.loss_scale)
             came = True
 
         tensor.register_hook(hook)  # type: ignore[no-untyped-call]

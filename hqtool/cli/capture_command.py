@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hqtool.capture.budget import budget_of
 from hqtool.capture.settings import STEP_ENDS, Settings
+from hqtool.cli.defaults import config_option, defaults_used
+from hqtool.cli.output import say
 from hqtool.cli.words import split_words
-from hqtool.errors import UsageError
+from hqtool.errors import DataError, UsageError
 from hqtool.vocab import TENSOR_KINDS
 
 DEFAULT = Settings()
+
+#: Options that no file gives: what overwrites, and what is asked for once.
+ONLY_TYPED = ("force", "list-sites", "dry-run", "expect-steps", "verify")
 
 
 @click.command(
@@ -21,10 +27,17 @@ DEFAULT = Settings()
     options_metavar="[OPTIONS] [--]",
 )
 @click.argument("program", metavar="SCRIPT.py|-m MODULE [ARGS]...", nargs=-1, required=True)
+@config_option(ONLY_TYPED)
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
 @click.option("-o", "out", metavar="TRACE.h5", help="The trace to write; default: SCRIPT.h5.")
 @click.option("--layers", metavar="GLOB", multiple=True, help="Only layers whose name matches.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Not the layers that match.")
+@click.option(
+    "--module-types",
+    metavar="TYPE,…",
+    multiple=True,
+    help="Record the modules of these classes, such as Conv2d,LSTM or your own, not the usual.",
+)
 @click.option(
     "--tensors",
     metavar="KIND,…",
@@ -39,6 +52,14 @@ DEFAULT = Settings()
     default=DEFAULT.every,
     show_default=True,
     help="Keep values at every N-th step; statistics are kept at all.",
+)
+@click.option(
+    "--burst",
+    metavar="K",
+    type=int,
+    default=DEFAULT.burst,
+    show_default=True,
+    help="Keep values at the first K of every N steps, one after the other.",
 )
 @click.option("--steps", metavar="A:B", help="Keep values only at steps A ≤ step < B.")
 @click.option(
@@ -62,54 +83,134 @@ DEFAULT = Settings()
     type=click.Choice(STEP_ENDS),
     default=DEFAULT.step_on,
     show_default=True,
-    help="What ends a step; forward: for updates made without an optimizer.",
+    help="What ends a step; forward: for updates made by hand; auto: that, without optimizers.",
 )
 @click.option("--eval", "eval_mode", is_flag=True, help="Record modules in eval mode, too.")
 @click.option("--seed", metavar="N", type=int, default=DEFAULT.seed, help="Of the sampling.")
+@click.option(
+    "--follow-fork",
+    is_flag=True,
+    help="Record children of multiprocessing and fork that train, too: TRACE.pid1234.h5.",
+)
+@click.option("--list-sites", is_flag=True, help="Only list what would be recorded; one step.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would take; three steps.")
+@click.option(
+    "--expect-steps",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="With --dry-run: how many steps the run is to have.",
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Train without capture, then with it: are the parameters the same, bit for bit?",
+)
 @click.option("-f", "--force", is_flag=True, help="Overwrite an existing trace.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress or closing lines.")
 def command(
     program: tuple[str, ...],
     module: bool,
     out: str | None,
-    layers: tuple[str, ...],
-    exclude: tuple[str, ...],
-    tensors: tuple[str, ...],
-    every: int,
-    steps: str | None,
-    max_elements: int,
-    full: bool,
-    budget: str,
-    step_on: str,
-    eval_mode: bool,
-    seed: int,
-    force: bool,
+    list_sites: bool,
+    dry_run: bool,
+    expect_steps: int,
+    verify: bool,
     quiet: bool,
+    **recorded: Any,
 ) -> int:
     """Run a training script, unmodified, and record its tensors.
 
     Options come before the script; all that follows it is the script's own. Training is
     bit-identical to training without capture, and the exit status is the script's.
+
+    A file hqtool.toml in the current folder, table [capture], or else pyproject.toml there, table
+    [tool.hqtool.capture], gives defaults for the options by their long names.
     """
-    settings = Settings(
-        layers=layers,
-        exclude=exclude,
-        tensors=split_words(tensors),
-        every=every,
-        steps=_steps(steps),
-        max_elements=max_elements,
-        full=full,
-        budget_bytes=budget_of(budget),
-        step_on=step_on,
-        force=force,
-        eval=eval_mode,
-        seed=seed,
-    )
+    if list_sites + dry_run + verify > 1:
+        raise UsageError("--list-sites, --dry-run and --verify exclude each other", "give one")
+    if used := defaults_used():
+        say(f"hqtool: {used}", quiet)
+    settings = _settings(**recorded)
+    target, *argv = program
+    how: dict[str, Any] = {"settings": settings, "module": module, "quiet": quiet}
+    if list_sites:
+        return _list_sites(target, argv, **how)
+    if dry_run:
+        return _estimate(target, argv, expect_steps, **how)
+    trace = out if out is not None else _trace_of(target, module)
+    if verify:
+        return _verify(target, argv, out=trace, **how)
     from hqtool.capture.run import run_script
 
-    target, *argv = program
-    trace = out if out is not None else _trace_of(target, module)
-    return run_script(target, argv, out=trace, settings=settings, module=module, quiet=quiet)
+    return run_script(target, argv, out=trace, **how)
+
+
+def _settings(
+    tensors: tuple[str, ...],
+    module_types: tuple[str, ...],
+    steps: str | None,
+    budget: str,
+    eval_mode: bool,
+    **others: Any,
+) -> Settings:
+    """The settings that options ask for."""
+    return Settings(
+        tensors=split_words(tensors),
+        module_types=split_words(module_types),
+        steps=_steps(steps),
+        budget_bytes=budget_of(budget),
+        eval=eval_mode,
+        **others,
+    )
+
+
+def _list_sites(target: str, argv: list[str], *, quiet: bool, **how: Any) -> int:
+    from hqtool.capture.dry_run import LISTING_STEPS, try_script
+    from hqtool.capture.trial_lines import listing
+
+    trial = try_script(target, argv, steps=LISTING_STEPS, quiet=quiet, **how)
+    if trial.interrupted:
+        return trial.status
+    if not trial.sites:
+        raise DataError(
+            f"no layer ran a forward pass in training mode (exit status {trial.status})",
+            "does the script train? are --layers and --module-types right?",
+        )
+    if not trial.steps:
+        early = f"the script ended, with status {trial.status}, before its first step did"
+        say(f"hqtool: {early}: these ran", quiet)
+    print(*listing(trial), sep="\n")
+    return 0
+
+
+def _estimate(
+    target: str, argv: list[str], expected: int, *, settings: Settings, quiet: bool, module: bool
+) -> int:
+    from hqtool.capture.dry_run import MEASURING_STEPS, try_script
+    from hqtool.capture.trial_lines import estimate
+
+    trial = try_script(
+        target, argv, settings=settings, module=module, steps=MEASURING_STEPS, quiet=quiet
+    )
+    if trial.interrupted:
+        return trial.status
+    if not trial.steps:
+        raise DataError(
+            f"the script ended, with status {trial.status}, before its first step did",
+            "nothing can be said of its size: see hqtool capture --list-sites",
+        )
+    print(*estimate(trial, settings, expected), sep="\n")
+    return 0
+
+
+def _verify(target: str, argv: list[str], **how: Any) -> int:
+    from hqtool.capture.verify import verify
+
+    verdict = verify(target, argv, **how)
+    print(*verdict.lines, sep="\n")
+    return verdict.status
 
 
 def _trace_of(target: str, module: bool) -> str:

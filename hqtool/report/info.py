@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ def info_report(reader: TraceReader) -> Report:
         "file_bytes": size,
         "steps": step_facts(reader.steps),
         "run": reader.run,
+        "optimizers": optimizer_steps(reader),
         "layers": {row["layer"]: reader.geometry(row["layer"]) for row in rows},
         "sites": rows,
     }
@@ -90,7 +92,15 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
 def _run_facts(reader: TraceReader) -> dict[str, str]:
     """State, steps, and the recorder's own words."""
     told = {str(name): flat(value) for name, value in reader.run.items()}
-    return {"state": STATES[reader.state], "steps": step_words(reader.steps), **told}
+    facts = {"state": STATES[reader.state], "steps": step_words(reader.steps), **told}
+    by = [f"{name} ({count} steps)" for name, count in optimizer_steps(reader).items()]
+    return facts | ({"optimizers": ", ".join(by)} if by else {})
+
+
+def optimizer_steps(reader: TraceReader) -> dict[str, int]:
+    """By optimizer, how many steps its updates ended."""
+    ended = (name for step in reader.steps for name in reader.optimizers(step))
+    return dict(Counter(ended))
 
 
 def flat(value: Any) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import json
 import math
+import operator
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -111,6 +113,11 @@ class TraceReader:
     def prefix(self) -> Prefix:
         """The trace up to the last commit that this reader takes."""
         return Prefix(self.path, self._covered)
+
+    def optimizers(self, step: int) -> tuple[str, ...]:
+        """The names of the optimizers whose updates ended a step; empty where none is known."""
+        known = bisect.bisect_right(self._step_ends, step, key=operator.itemgetter(0))
+        return self._step_ends[known - 1][1] if known else ()
 
     def geometry(self, layer: str) -> dict[str, Any] | None:
         """A layer's geometry as described by the recorder; None where it was not."""
@@ -238,6 +245,8 @@ class TraceReader:
         self._shapes = {line[1]: tuple(line[2]) for line in lines if line[0] == "shape"}
         self._geometry = {line[1]: line[2] for line in lines if line[0] == "geometry"}
         self.run: dict[str, Any] = {line[1]: line[2] for line in lines if line[0] == "note"}
+        ends = {line[1]: tuple(line[2]) for line in lines if line[0] == "optimizers"}
+        self._step_ends = sorted(ends.items())
 
     def _check_rows(self) -> None:
         """Check the rows' checksum, and meet their steps and sites in passing."""

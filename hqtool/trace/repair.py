@@ -164,9 +164,11 @@ class _Remains(TraceReader):
         return bits is not None or not row.element
 
     def describe(self, writer: TraceWriter) -> None:
-        """Write the geometry of every layer."""
+        """Write the geometry of every layer, and which optimizers ended the steps."""
         for layer, geometry in self._geometry.items():
             writer.describe(layer, geometry)
+        for step, names in self._step_ends:
+            writer.name_optimizers(step, names)
 
     def _load(self) -> None:
         super()._load()

@@ -12,8 +12,10 @@ datasets. All exist before SWMR starts; all but `/state` only ever grow.
 | `/state`   | `STATE`  | one item: open (also when the writer was killed), complete, truncated |
 
 A journal line is one of `["site", number, layer, tensor]`, `["shape", number, [size, …]]`,
-`["geometry", layer, {…}]` and `["note", key, value]`. Rows refer to sites and shapes by number,
-given in order of appearance; of lines that say the same thing the last one counts.
+`["geometry", layer, {…}]`, `["note", key, value]` and `["optimizers", step, [name, …]]`: whose
+updates ended that step, and those after it until another line tells. Rows refer to sites and
+shapes by number, given in order of appearance; of lines that say the same thing the last one
+counts.
 
 Trust. A reader believes what the last intact commit covers and nothing beyond. A commit carries
 running checksums of all rows and journal bytes it covers, a row the checksum of its values, and

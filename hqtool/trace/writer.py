@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
@@ -180,6 +180,11 @@ class TraceWriter:
     def note(self, key: str, value: Any) -> None:
         """Add an entry, JSON-safe, to the run's provenance; a later one of that key replaces it."""
         self._journal.enter("note", key, value)
+
+    @_guarded
+    def name_optimizers(self, step: int, names: Sequence[str]) -> None:
+        """Tell which optimizers ended a step, and those after it until told otherwise."""
+        self._journal.enter("optimizers", _index(step), list(names))
 
     @_guarded
     def commit(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""`python -m hqtool.cli`, the same as `hqtool`."""
+"""`python -m hqtool`, the same as `hqtool`."""
 
 from hqtool.cli.main import main
 

@@ -1,0 +1,132 @@
+"""The Python processes that a program starts otherwise than by forking: they inherit no hooks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hqtool.capture.importing import after_import
+from hqtool.capture.recording import Plan, Recording
+
+#: How multiprocessing begins the program of a child, and that of the server that forks children.
+_STARTS = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
+
+#: The module whose function a data loader's worker runs.
+_LOADING = "torch.utils.data._utils.worker"
+
+
+class Started:
+    """Counts the Python processes started, in order to say what was not recorded.
+
+    Workers of data loaders do not count, nor does what multiprocessing starts for itself.
+    """
+
+    def __init__(self) -> None:
+        self._by_method: Counter[str] = Counter()
+        self._programs = 0
+
+    def watch(self, *, followed: bool) -> None:
+        """Begin to count.
+
+        Args:
+            followed: multiprocessing's children are recorded, and not counted therefore.
+        """
+        _replace(subprocess.Popen, "__init__", self._wrap_popen)
+        if not followed:
+            after_import("multiprocessing.process", self._watch_multiprocessing)
+
+    def lines(self) -> list[str]:
+        """What to say of them."""
+        lines = [
+            f"not recorded: {_many(count, 'process', 'es')} started by {method}, "
+            f"if {_training(count)} (--follow-fork)"
+            for method, count in sorted(self._by_method.items())
+        ]
+        if self._programs:
+            programs = f"{_many(self._programs, 'Python program')} started"
+            lines.append(f"not recorded: {programs}, if {_training(self._programs)}")
+        return lines
+
+    def _watch_multiprocessing(self) -> None:
+        from multiprocessing.process import BaseProcess
+
+        _replace(BaseProcess, "start", self._wrap_start)
+
+    def _wrap_start(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def start(process: Any) -> None:
+            loading = getattr(process._target, "__module__", "") == _LOADING
+            original(process)  # forgets what it is to run
+            method = process._popen.method
+            if method != "fork" and not loading:
+                self._by_method[method] += 1
+
+        return start
+
+    def _wrap_popen(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def popen(process: Any, args: Any, *rest: Any, **kwargs: Any) -> None:
+            original(process, args, *rest, **kwargs)
+            self._programs += _is_python(kwargs.get("executable") or args)
+
+        return popen
+
+
+def follow(plan: Plan) -> None:
+    """Let the children that multiprocessing starts from now on record themselves."""
+
+    def wrap(original: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(original)
+        def spawnv_passfds(path: Any, args: Sequence[Any], passfds: Any) -> int:
+            return original(path, [_entered(word, plan) for word in args], passfds)
+
+        return spawnv_passfds
+
+    def patch() -> None:
+        from multiprocessing import util
+
+        _replace(util, "spawnv_passfds", wrap)
+
+    after_import("multiprocessing.util", patch)
+
+
+def enter(plan: str) -> None:
+    """What a child calls before anything else."""
+    followed = Plan.from_json(plan)
+    follow(followed)
+    Recording.of_child(followed).begin()
+
+
+def _entered(word: Any, plan: Plan) -> Any:
+    """A word of a child's command line; if it is its program, with a call of `enter` before it."""
+    if not isinstance(word, str) or not word.startswith(_STARTS):
+        return word
+    return f"from {__name__} import enter; enter({plan.to_json()!r}); {word}"
+
+
+def _is_python(args: Any) -> bool:
+    """Whether a command line is one of a Python interpreter."""
+    words = args.split() if isinstance(args, str) else [args] if _is_path(args) else list(args)
+    name = os.path.basename(os.fsdecode(words[0])) if words else ""
+    return re.fullmatch(r"python[\d.]*", name) is not None
+
+
+def _is_path(args: Any) -> bool:
+    return isinstance(args, bytes | os.PathLike)
+
+
+def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    setattr(owner, name, wrap(getattr(owner, name)))
+
+
+def _many(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count} {noun}{plural if count > 1 else ''}"
+
+
+def _training(count: int) -> str:
+    return "they train" if count > 1 else "it trains"

@@ -1,0 +1,211 @@
+"""A script's first steps, recorded into a trace that is thrown away: what would a capture hold?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from hqtool.capture import require_torch
+from hqtool.capture.cost import StepCost
+from hqtool.capture.program import INTERRUPTED, exit_status, find_program
+from hqtool.capture.recording import Recording, plan_of
+from hqtool.capture.settings import Settings
+
+if TYPE_CHECKING:
+    from hqtool.capture.recorder import Recorder
+    from hqtool.trace.overview import SiteSummary
+
+#: Steps of a trial that only lists sites, and of one that measures: the first of these serves to
+#: warm up, the second keeps values, the third does not.
+LISTING_STEPS, MEASURING_STEPS = 1, 3
+
+
+class Mark(NamedTuple):
+    """Where a step ended.
+
+    Args:
+        seconds: on the clock.
+        busy_seconds: of all those before, how many hqtool took.
+    """
+
+    seconds: float
+    busy_seconds: float
+
+
+class Timing(NamedTuple):
+    """Seconds of a step.
+
+    Args:
+        training: without capture.
+        values, statistics: what capture adds where values are kept, and where they are not.
+    """
+
+    training: float
+    values: float
+    statistics: float
+
+    def capture(self, settings: Settings) -> float:
+        """What capture adds to a step on average."""
+        return self.statistics + (self.values - self.statistics) * settings.burst / settings.every
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a script's first steps showed.
+
+    Args:
+        sites: in the order in which they were first recorded.
+        ops: layer → its op in a layer spec, where it has one.
+        steps: how many ended.
+        status: the script's; 0 where it was stopped.
+        steps_with_values: how many of them kept values.
+        timing: None where the script ended too early for it.
+    """
+
+    sites: tuple[SiteSummary, ...]
+    ops: Mapping[str, str]
+    steps: int
+    status: int
+    steps_with_values: int
+    timing: Timing | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the script."""
+        return self.status == INTERRUPTED
+
+    @property
+    def cost(self) -> StepCost:
+        """Of a step, on average."""
+        records = sum(each.records for each in self.sites) / max(1, self.steps)
+        return StepCost(records, sum(map(self.values_bytes, self.sites)))
+
+    def values_bytes(self, site: SiteSummary) -> float:
+        """Of one site, in a step that keeps values."""
+        return site.payload_bytes / max(1, self.steps_with_values)
+
+
+def try_script(
+    target: str, argv: Sequence[str], *, settings: Settings, module: bool, steps: int, quiet: bool
+) -> Trial:
+    """Run a script as `run_script` does, but stop it after its first steps, and keep no trace.
+
+    It is stopped as by `sys.exit()`, and if it goes on nonetheless, again at its next step. What
+    it prints goes to stderr. Its child processes are not followed.
+
+    Args:
+        steps: LISTING_STEPS or MEASURING_STEPS.
+
+    Raises:
+        HqtoolError: PyTorch is missing, or the disk is nearly full.
+        DataError: the script or module is missing.
+    """
+    require_torch()
+    program = find_program(target, argv, module=module)
+    tried = _tried_settings(settings, steps)
+    stop, trace = _Stop(steps), _Trace()
+    plan = plan_of(target, argv, module=module, out=trace.path, settings=tried, quiet=quiet)
+    recording = Recording(plan, stop.update, trace.finish)
+    try:
+        recording.open()
+        recording.begin()
+        with _printing_to_stderr():
+            status = exit_status(program)
+        if recording.is_of_child():  # the script has forked, and this is the child's end
+            sys.exit(status)
+    finally:
+        recording.close()
+    timing = _timing(stop.marks, tried)
+    return Trial(trace.sites, trace.ops, trace.steps, status, trace.steps_with_values, timing)
+
+
+def _tried_settings(settings: Settings, steps: int) -> Settings:
+    """With values at the first two steps of three; with none where sites are only listed."""
+    always = settings.burst == settings.every
+    every, burst = (1, 1) if always else (MEASURING_STEPS, MEASURING_STEPS - 1)
+    window = (0, 0) if steps == LISTING_STEPS else None
+    return replace(
+        settings, every=every, burst=burst, steps=window, budget_bytes=None, follow_fork=False
+    )
+
+
+class _Stop:
+    """Notes where steps end, and ends the script at the last of them."""
+
+    def __init__(self, steps: int) -> None:
+        self.marks: list[Mark] = []
+        self._steps = steps
+
+    def update(self, recorder: Recorder) -> None:
+        """To be called at the end of each step."""
+        self.marks.append(Mark(time.perf_counter(), recorder.busy_seconds))
+        if recorder.steps >= self._steps:
+            sys.exit()
+
+
+class _Trace:
+    """A trace in a folder of its own: read when it is closed, and then gone."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="hqtool-")
+        self.path = os.path.join(self._folder, "trial.h5")
+        self.sites: tuple[SiteSummary, ...] = ()
+        self.ops: dict[str, str] = {}
+        self.steps = self.steps_with_values = 0
+
+    def finish(self, recording: Recording) -> None:
+        """Take from it what is of interest."""
+        try:
+            if recording.writer is not None:
+                self._read(recording.writer.path)
+            if recording.recorder is not None:
+                self.steps = recording.recorder.steps
+                self.steps_with_values = recording.recorder.steps_with_values
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _read(self, path: str) -> None:
+        from hqtool.trace.reader import TraceReader
+
+        with TraceReader(path) as trace:
+            self.sites = tuple(trace.overview())
+            for site in trace.sites:
+                geometry = trace.geometry(site.layer)
+                if geometry is not None:
+                    self.ops[site.layer] = geometry["op"]
+
+
+def _timing(marks: Sequence[Mark], tried: Settings) -> Timing | None:
+    """Of the second and third step, which differ in what is recorded."""
+    if len(marks) < MEASURING_STEPS:
+        return None
+    first, second, third = marks[:MEASURING_STEPS]
+    busy = third.busy_seconds - first.busy_seconds
+    training = (third.seconds - first.seconds - busy) / 2
+    if tried.burst == tried.every:
+        return Timing(training, busy / 2, busy / 2)
+    values = second.busy_seconds - first.busy_seconds
+    return Timing(training, values, busy - values)
+
+
+@contextmanager
+def _printing_to_stderr() -> Iterator[None]:
+    """Also what child processes print: stdout is for the result."""
+    stream = sys.stdout
+    stream.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout = stream  # a script may put another in its place
+        stream.flush()
+        os.dup2(stdout, 1)
+        os.close(stdout)

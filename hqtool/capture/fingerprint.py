@@ -1,0 +1,150 @@
+"""What a training ended with: a checksum of every tensor of the models that were trained.
+
+A script runs here in a process of its own, plainly or under capture, and a file tells at its end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import hashlib
+import json
+import os
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hqtool.capture.importing import after_import
+from hqtool.capture.program import exit_status, find_program
+from hqtool.capture.run import run_script
+from hqtool.capture.settings import Settings
+from hqtool.errors import HqtoolError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+def main() -> None:
+    """Run the script that the command line's one word tells of, a JSON object.
+
+    Its keys: `target`, `argv` and `module`; `report`, the file to write; `out`, the trace, or null
+    for a plain run; `settings`.
+    """
+    job = json.loads(sys.argv[1])
+    Fingerprint(job["report"]).begin()
+    sys.exit(_run(job))
+
+
+def _run(job: dict[str, Any]) -> int:
+    target, argv, module = job["target"], job["argv"], job["module"]
+    if job["out"] is None:
+        return exit_status(find_program(target, argv, module=module))
+    try:
+        settings = Settings(**job["settings"])
+        return run_script(target, argv, out=job["out"], settings=settings, module=module)
+    except HqtoolError as error:
+        print(f"hqtool: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_status)  # without a report: nothing has run
+
+
+class Fingerprint:
+    """Notes what optimizers update, and writes at exit what became of it.
+
+    It keeps tensors and modules alive, but no optimizer: capture asks which of them are in use.
+
+    Args:
+        report: the file to write, JSON: `updates`, how many steps optimizers made; `seconds`, the
+            mean time between them, null below two; `tensors`, a list of [name, number of values,
+            sha256], in the order of the optimizers' first steps.
+    """
+
+    def __init__(self, report: str) -> None:
+        self._report = report
+        self._pid = os.getpid()
+        self._updates = 0
+        self._first = self._last = 0.0
+        self._parameters: list[Tensor] = []
+        self._models: list[nn.Module] = []
+        self._sizes: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+
+    def begin(self) -> None:
+        """Watch from the import of torch on, to the end of the process."""
+        atexit.register(self._write)
+        after_import("torch", self._watch)
+
+    def _watch(self) -> None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        register_optimizer_step_post_hook(self._updated)
+
+    def _updated(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        self._updates += 1
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        if self._sizes.get(optimizer) != len(parameters):
+            self._sizes[optimizer] = len(parameters)
+            self._meet(parameters)
+
+    def _meet(self, parameters: list[Tensor]) -> None:
+        """Parameters that an optimizer updates, at its first step and whenever it has got more."""
+        self._parameters += _new(parameters, self._parameters)
+        self._models += _new(_models_of(parameters), self._models)
+
+    def _write(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        between = self._updates - 1
+        report = {
+            "updates": self._updates,
+            "seconds": (self._last - self._first) / between if between > 0 else None,
+            "tensors": [[name, each.numel(), _sha256(each)] for name, each in self._named()],
+        }
+        with open(self._report, "w", encoding="utf-8") as out:
+            json.dump(report, out)
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        """Each tensor once: what was updated, then what else the models hold."""
+        held = [
+            (name, tensor)
+            for model in self._models
+            for pairs in (model.named_parameters(), model.named_buffers())
+            for name, tensor in pairs
+        ]
+        names = {id(tensor): name for name, tensor in reversed(held)}
+        tensors = self._parameters + [tensor for _, tensor in held]
+        for number, tensor in enumerate(_new(tensors, [])):
+            yield names.get(id(tensor), f"parameter {number}"), tensor
+
+
+def _models_of(parameters: list[Tensor]) -> list[nn.Module]:
+    """The outermost modules that hold any of these: in the parameters' order, the larger first."""
+    from torch import nn
+
+    gc.collect()  # those in use only
+    found = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
+    modules = [each for each in found if "_modules" in vars(each)]  # else it is being made
+    inner = {id(child) for module in modules for child in module.children()}
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    ranked: list[tuple[int, int, int, nn.Module]] = []
+    for module in modules:
+        held = [places[id(each)] for each in module.parameters() if id(each) in places]
+        if held and id(module) not in inner:
+            ranked.append((min(held), -len(held), len(ranked), module))
+    return [module for *_, module in sorted(ranked)]
+
+
+def _new(things: list[Any], known: list[Any]) -> list[Any]:
+    """Those not known, by identity, each once."""
+    seen = set(map(id, known))
+    return [each for each in things if not (id(each) in seen or seen.add(id(each)))]  # type: ignore[func-returns-value]
+
+
+def _sha256(tensor: Tensor) -> str:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -1,0 +1,126 @@
+"""Which optimizers there are, what they are called, and which models they update."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hqtool.capture.patch import replaced
+
+
+class Optimizers:
+    """Meets every optimizer as it is made.
+
+    An optimizer is named after its class; a second one of that class gets a number, from 2.
+
+    Args:
+        concern: whether an optimizer updates what is recorded; others are ignored.
+    """
+
+    def __init__(self, concern: Callable[[Optimizer], bool]) -> None:
+        self._concern = concern
+        self._names: weakref.WeakKeyDictionary[Optimizer, str] = weakref.WeakKeyDictionary()
+        self._groups = 0  # how many parameter groups were added: what is cached is valid for
+        self._trained: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]]
+        self._trained = weakref.WeakKeyDictionary()
+        self._updated = (-1, frozenset[int]())
+        self._hold_models = (-1, False)
+
+    def attach(self, stack: ExitStack) -> None:
+        """Meet those in use, and until the stack is closed those to come."""
+        for optimizer in objects_of(Optimizer):
+            self._meet(optimizer)
+        stack.enter_context(replaced(Optimizer, "add_param_group", self._wrap_add))
+
+    def name(self, optimizer: Optimizer) -> str | None:
+        """Its name; None where it is ignored."""
+        self._meet(optimizer)
+        return self._names.get(optimizer)
+
+    def exist(self) -> bool:
+        """Whether any was ever made, or is in use."""
+        return self._groups > 0
+
+    def update(self, model: nn.Module) -> bool:
+        """Whether any of them updates a model, as far as can be told.
+
+        Where none holds a parameter of any model (it may hold copies in another precision, or
+        an image), nothing can be told, and every model counts.
+        """
+        counted, updated = self._trained.get(model, (-1, True))
+        if counted != self._groups:
+            updated = not self._parameters().isdisjoint(map(id, model.parameters()))
+            updated = updated or not self._know_models()
+            self._trained[model] = self._groups, updated
+        return updated
+
+    def _know_models(self) -> bool:
+        """Whether they hold parameters of modules, whichever."""
+        counted, known = self._hold_models
+        if not known and counted != self._groups:
+            owned = (
+                id(parameter)
+                for module in objects_of(nn.Module)
+                for parameter in vars(module).get("_parameters", {}).values()
+            )
+            known = not self._parameters().isdisjoint(owned)
+            self._hold_models = self._groups, known
+        return known
+
+    def _parameters(self) -> frozenset[int]:
+        """The `id`s of all parameters they update."""
+        counted, parameters = self._updated
+        if counted != self._groups:
+            parameters = frozenset(itertools.chain.from_iterable(map(ids_of, self._names)))
+            self._updated = self._groups, parameters
+        return parameters
+
+    def _wrap_add(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def add_param_group(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            result = original(optimizer, *args, **kwargs)
+            self._groups += self._meet(optimizer)
+            return result
+
+        return add_param_group
+
+    def _meet(self, optimizer: Optimizer) -> bool:
+        """Name an optimizer, unless it is to be ignored."""
+        if optimizer in self._names:
+            return True
+        if not self._concern(optimizer):
+            return False
+        name = type(optimizer).__name__.lower()
+        taken = set(self._names.values())
+        numbered = (f"{name}{number}" for number in itertools.count(2))
+        names = itertools.chain([name], numbered)
+        self._names[optimizer] = next(name for name in names if name not in taken)
+        self._groups += 1
+        return True
+
+
+def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
+    """What an optimizer updates."""
+    return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+
+
+def ids_of(optimizer: Optimizer) -> Iterable[int]:
+    """The `id`s of what an optimizer updates."""
+    return map(id, parameters_of(optimizer))
+
+
+def objects_of(kind: type[Any]) -> list[Any]:
+    """All objects of a class in use.
+
+    By their type alone: `isinstance` would ask foreign objects for attributes.
+    """
+    gc.collect()  # those in use only: models and optimizers lie in reference cycles
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]

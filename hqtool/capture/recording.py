@@ -1,0 +1,280 @@
+"""The trace of one process, from before it imports torch until it ends."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
+
+from hqtool.capture.closing import closing_lines, say
+from hqtool.capture.importing import after_import
+from hqtool.capture.provenance import provenance
+from hqtool.capture.ranks import path_of_process, path_of_rank, rank_of_group, rank_of_process
+from hqtool.capture.settings import Settings
+from hqtool.errors import HqtoolError
+
+if TYPE_CHECKING:
+    from hqtool.capture.recorder import Recorder
+    from hqtool.capture.session import Session
+    from hqtool.trace.writer import TraceWriter
+
+#: Among the things that multiprocessing does when a child ends, closing its trace comes last.
+_LAST = -1000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a program's processes are to record, and where.
+
+    Args:
+        path: the trace of the first process, as its user named it.
+        folder: the folder that a relative path starts from.
+        command: the program's name, without folders, and its arguments.
+        settings: what to record.
+        quiet: print neither progress nor closing lines.
+    """
+
+    path: str
+    folder: str
+    command: tuple[str, ...]
+    settings: Settings
+    quiet: bool
+
+    def to_json(self) -> str:
+        """As text, for a process to come."""
+        return json.dumps(asdict(self) | {"settings": self.settings.to_json()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The plan that was written as text."""
+        fields = json.loads(text)
+        fields |= {"settings": Settings(**fields["settings"]), "command": tuple(fields["command"])}
+        return cls(**fields)
+
+
+def plan_of(
+    target: str,
+    argv: Sequence[str],
+    *,
+    module: bool,
+    out: str | os.PathLike[str],
+    settings: Settings,
+    quiet: bool,
+) -> Plan:
+    """The plan for a script or module and its arguments; each rank makes a trace of its own."""
+    path = path_of_rank(out, rank_of_process())
+    command = (target if module else os.path.basename(target), *argv)
+    return Plan(path, os.getcwd(), command, settings, quiet)
+
+
+class Recording:
+    """Records this process from `begin` to its end, and then closes the trace.
+
+    A forked child inherits it. There it lets go of what is its parent's and waits for training:
+    under `Settings.follow_fork` it then opens a trace for the child, else it says that none is.
+
+    Args:
+        plan: what to record, and where.
+        on_commit: called with the recorder after each step; never in a child.
+        on_close: called when the trace has been closed; never in a child.
+
+    Attributes:
+        path: the trace, as it is to be named to its user.
+        writer: the trace; None where there is none (yet).
+        recorder: what records it; None where nothing does (yet).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        on_commit: Callable[[Recorder], None],
+        on_close: Callable[[Recording], None],
+    ) -> None:
+        self.plan = plan
+        self.path = plan.path
+        self.writer: TraceWriter | None = None
+        self.recorder: Recorder | None = None
+        self._session: Session | None = None
+        self._on_commit = on_commit
+        self._on_close = on_close
+        self._torch_is_here = False
+        self._awaiting = ExitStack()
+        self._state = "truncated"
+        self._closing = self._terminated = False
+        self._pid = os.getpid()
+
+    @classmethod
+    def of_child(cls, plan: Plan) -> Self:
+        """The recording of a process that was started by a recorded one."""
+        recording = cls(plan, _note_rank, _close_child)
+        recording._become_child()
+        return recording
+
+    def open(self, **run: Any) -> None:
+        """Create the trace.
+
+        Args:
+            run: what its provenance tells besides the plan.
+
+        Raises:
+            UsageError: it exists (without `force`) or cannot be created.
+            TraceFull: the disk is nearly full.
+        """
+        from hqtool.trace.writer import TraceWriter
+
+        plan = self.plan
+        run |= provenance(plan.command, plan.settings) | rank_of_process()
+        path = os.path.join(plan.folder, self.path)
+        self.writer = TraceWriter(path, force=plan.settings.force, run=run)
+
+    def begin(self) -> None:
+        """Watch for torch, for forks and for the end of the process."""
+        atexit.register(self.close)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._on_terminate)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+        after_import("torch", self._torch_came)
+
+    def ended(self, status: int) -> None:
+        """The program's main thread has ended; others may go on training."""
+        self._state = "truncated" if status else "complete"
+
+    def close(self) -> None:
+        """Close the trace, once, and only in the process that it belongs to."""
+        if os.getpid() != self._pid:
+            return
+        self._pid, self._closing = -1, True
+        self._awaiting.close()
+        open_one = self._session or self.writer
+        if open_one is not None:
+            open_one.close(self._state)
+        self._on_close(self)
+        self._closing = False
+        if self._terminated:
+            _die()
+
+    def is_of_child(self) -> bool:
+        """Whether this process was started by the one that was to be recorded."""
+        return self.path != self.plan.path
+
+    # This process
+
+    def _torch_came(self) -> None:
+        from hqtool.capture.waiting import at_first_training, at_first_update
+
+        self._torch_is_here = True
+        if self.writer is not None:
+            self._attach()
+        elif self.plan.settings.follow_fork:
+            self._awaiting = at_first_training(self._child_trains)
+        else:
+            self._awaiting = at_first_update(self._say_not_recorded)
+
+    def _attach(self) -> None:
+        from hqtool.capture.session import Session
+
+        assert self.writer is not None
+        self._session = Session(self.writer, self.plan.settings, on_commit=self._committed)
+        self.recorder = self._session.recorder
+        self._session.attach()
+
+    def _committed(self, recorder: Recorder) -> None:
+        """Closing may end a last step; nobody waits for it then."""
+        if not self._closing:
+            self._on_commit(recorder)
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        """A signal that comes while the trace is being closed waits for that; a second does not."""
+        repeated, self._terminated = self._terminated, True
+        self.close()
+        if repeated or not self._closing:
+            _die()
+
+    # Children
+
+    def _forked(self) -> None:
+        """Begin anew, in the child."""
+        if self._pid == -1:
+            return
+        self._awaiting.close()
+        if self._session is not None:
+            self._session.detach()
+        self._become_child()
+        if self._torch_is_here:
+            self._torch_came()
+
+    def _become_child(self) -> None:
+        self._pid = os.getpid()
+        self.path = path_of_process(self.plan.path, self._pid)
+        self.writer = self.recorder = self._session = None
+        self._on_commit, self._on_close = _note_rank, _close_child
+
+    def _child_trains(self) -> None:
+        """Record it from now on, if that is possible."""
+        try:
+            self.open(parent=os.getppid())
+        except HqtoolError as error:
+            say(f"process {self._pid} is not recorded: {error.cause}")
+            return
+        self._attach()
+        self._await_end()
+
+    def _await_end(self) -> None:
+        """Close the trace before its writer closes itself.
+
+        multiprocessing ends its children without calling atexit's functions.
+        """
+        from multiprocessing import parent_process, util
+
+        atexit.register(self.close)
+        if parent_process() is not None:
+            util.Finalize(None, self._child_ended, exitpriority=_LAST)
+
+    def _child_ended(self) -> None:
+        """Called while what ended it, if anything did, is being handled."""
+        error = sys.exception()
+        exits_well = isinstance(error, SystemExit) and not error.code
+        self.ended(0 if error is None or exits_well else 1)
+        self.close()
+
+    def _say_not_recorded(self) -> None:
+        if not self.plan.quiet:
+            say(
+                f"process {self._pid} trains, but is a child of the one recorded: "
+                "not recorded (--follow-fork records it)"
+            )
+
+
+def _die() -> None:
+    """End as SIGTERM ends a process that does not handle it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _note_rank(recorder: Recorder) -> None:
+    """A process that a script starts itself gets its rank after its start, not from outside."""
+    if recorder.steps == 1:
+        for key, value in rank_of_group().items():
+            recorder.writer.note(key, value)
+
+
+def _close_child(recording: Recording) -> None:
+    """Keep the trace of a child that trained, and tell of it."""
+    if recording.writer is None:
+        return
+    if recording.recorder is None or not recording.recorder.steps:
+        with suppress(OSError):
+            os.unlink(recording.writer.path)
+    elif not recording.plan.quiet:
+        size = recording.writer.bytes_written
+        say(*closing_lines(recording.path, size, recording.recorder))

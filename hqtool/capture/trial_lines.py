@@ -1,0 +1,89 @@
+"""What a trial says, as lines of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hqtool.capture.cost import about
+from hqtool.capture.dry_run import Timing, Trial
+from hqtool.capture.settings import Settings
+from hqtool.sizes import binary_bytes
+from hqtool.vocab import Site
+
+
+def listing(trial: Trial) -> list[str]:
+    """A line for each site, below one that names the columns."""
+    rows = [("layer", "tensor", "shape", "elements", "op")]
+    for each in trial.sites:
+        shape = each.shapes[0]
+        op = trial.ops.get(each.site.layer, "")
+        rows.append((*_named(each.site), _shape(shape), f"{math.prod(shape):,}", op))
+    return _aligned(rows, right=(3,))
+
+
+def estimate(trial: Trial, settings: Settings, expected_steps: int) -> list[str]:
+    """What each site, a step, and the whole trace take, and how much slower training gets.
+
+    Args:
+        settings: those of the capture to come.
+        expected_steps: how long it is to be.
+    """
+    rows = [("layer", "tensor", "shape", "values")]
+    for each in trial.sites:
+        size = binary_bytes(trial.values_bytes(each))
+        rows.append((*_named(each.site), _shape(each.shapes[0]), size))
+    return [*_aligned(rows, right=(3,)), "", *_aligned(_sums(trial, settings, expected_steps))]
+
+
+def _sums(trial: Trial, settings: Settings, expected_steps: int) -> list[tuple[str, str]]:
+    cost, often = trial.cost, f"--every {settings.every}"
+    if settings.burst > 1:
+        often += f" --burst {settings.burst}"
+    sums = [
+        ("a step with values", binary_bytes(cost.statistics + cost.values)),
+        ("a step with statistics only", binary_bytes(cost.statistics)),
+        (f"mean at {often}", binary_bytes(cost.mean(settings))),
+        (f"{expected_steps:,} steps", binary_bytes(cost.total(settings, expected_steps))),
+    ]
+    lasts = cost.steps_to_thinning(settings)
+    if lasts is not None:
+        budget = binary_bytes(settings.budget_bytes or 0)
+        sums.append((f"--budget {budget}", f"values get rarer after about {about(lasts)} steps"))
+    if trial.timing is not None:
+        sums.append(("slowdown", _slowdown(trial.timing, settings)))
+    return sums
+
+
+def _slowdown(timing: Timing, settings: Settings) -> str:
+    added = timing.capture(settings)
+    factor = f"about {1 + added / timing.training:.2f}×"
+    return f"{factor} (two steps: {_duration(timing.training)} each, {_duration(added)} more)"
+
+
+def _duration(seconds: float) -> str:
+    return f"{1000 * seconds:.2g} ms" if seconds < 0.1 else f"{seconds:.2g} s"
+
+
+def _named(site: Site) -> tuple[str, str]:
+    return site.layer, site.tensor
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Columns two blanks apart, each row on one line however long.
+
+    Args:
+        right: the columns that are set flush right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.rjust(width) if place in right else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,214 @@
+"""Training twice, plainly and under capture: does it end with the same bits, and how much later?"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hqtool.capture import require_torch
+from hqtool.capture.closing import say
+from hqtool.capture.program import find_program
+from hqtool.capture.ranks import path_of_rank, rank_of_process
+from hqtool.capture.settings import Settings
+
+#: What a child runs.
+_CHILD = "from hqtool.capture.fingerprint import main; main()"
+
+_OURS = b"hqtool: "
+
+_CHANGED = "capture changed this training: two runs without capture end with the same bits"
+_IRREPRODUCIBLE = [
+    "nothing can be told of capture: two runs without it differ from each other, too",
+    "  seed the script's random numbers, and let it not resume from what an earlier run left",
+]
+
+#: Exit statuses: training is the same; it is not; nothing can be told.
+SAME, CHANGED, UNTOLD = 0, 1, 3
+
+
+class Ended(NamedTuple):
+    """A run of the script.
+
+    Args:
+        status: its exit status.
+        seconds: how long it took, the start of Python included.
+        out, err: what it printed, less what hqtool said.
+        told: what hqtool said.
+        report: as `Fingerprint` writes it; empty where the process was cut short.
+    """
+
+    status: int
+    seconds: float
+    out: bytes
+    err: bytes
+    told: list[str]
+    report: dict[str, Any]
+
+
+class Verdict(NamedTuple):
+    """What came of it, and the exit status for that."""
+
+    lines: list[str]
+    status: int
+
+
+def verify(
+    target: str,
+    argv: Sequence[str],
+    *,
+    out: str | os.PathLike[str],
+    settings: Settings,
+    module: bool,
+    quiet: bool,
+) -> Verdict:
+    """Train plainly and then under capture, and compare; the trace is kept.
+
+    Where the two differ a second plain run tells whether the script can be reproduced at all.
+
+    Raises:
+        HqtoolError: PyTorch is missing.
+        DataError: the script or module is missing; nothing was run.
+        UsageError: the trace exists (without `settings.force`) or has no folder.
+    """
+    require_torch()
+    find_program(target, argv, module=module)
+    _require_place(path_of_rank(out, rank_of_process()), settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and the child, too
+    job = {"target": target, "argv": list(argv), "module": module, "out": None}
+    recorded = job | {"out": os.fspath(out), "settings": settings.to_json()}
+    plain = _run(job, "without capture", quiet)
+    captured = _run(recorded, "under capture", quiet)
+    if not quiet:
+        say(*captured.told)
+    for run in (plain, captured):
+        if run.status or not run.report:
+            sys.stderr.write(run.err.decode(errors="replace"))
+    if why := _untold(plain, captured):
+        killed = plain.report and captured.status < 0
+        return Verdict([f"parameters: cannot be compared: {why}"], CHANGED if killed else UNTOLD)
+    aside, difference = _aside(plain, captured), _difference(plain, captured)
+    if difference is None:
+        return Verdict([f"parameters: bit-identical {_extent(plain)}", *aside], SAME)
+    again = _run(job, "without capture, once more", quiet)
+    if not again.report or _difference(plain, again):
+        return Verdict([f"parameters: {difference}", *_IRREPRODUCIBLE], UNTOLD)
+    return Verdict([f"parameters: {difference}", _CHANGED, *aside], CHANGED)
+
+
+def _require_place(path: str, settings: Settings) -> None:
+    """Refuse before anything runs what would be refused after the plain run."""
+    from hqtool.trace import files
+
+    files.require_folder(os.path.realpath(path))
+    if os.path.exists(path) and not settings.force:
+        raise files.exists_already(path)
+
+
+def _run(job: dict[str, Any], how: str, quiet: bool) -> Ended:
+    """Run the script in a process of its own, to its end."""
+    if not quiet:
+        say(f"running {job['target']} {how}")
+    with tempfile.TemporaryDirectory(prefix="hqtool-") as folder:
+        out, err, report = (Path(folder, name) for name in ("out", "err", "report"))
+        command = [sys.executable, "-c", _CHILD, json.dumps(job | {"report": str(report)})]
+        began = time.perf_counter()
+        status = _wait_for(command, out, err)
+        seconds = time.perf_counter() - began
+        own, told = _separated(err.read_bytes())
+        found = json.loads(report.read_text()) if report.exists() else {}
+        return Ended(status, seconds, out.read_bytes(), own, told, found)
+
+
+def _wait_for(command: list[str], out: Path, err: Path) -> int:
+    """Run a command; it is not left behind, whatever ends this process."""
+    with out.open("wb") as to_out, err.open("wb") as to_err:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=to_out, stderr=to_err)
+        try:
+            return child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+
+
+def _separated(err: bytes) -> tuple[bytes, list[str]]:
+    """What the script printed to stderr, and what hqtool said there."""
+    lines = err.splitlines(keepends=True)
+    own = [line for line in lines if not line.startswith(_OURS)]
+    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
+    return b"".join(own), [line.decode(errors="replace").rstrip() for line in ours]
+
+
+def _untold(plain: Ended, captured: Ended) -> str | None:
+    """Why there is nothing to compare; None if there is."""
+    if plain.report and captured.report:
+        none = "no optimizer made a step in the script's own process"
+        return None if plain.report["updates"] else none
+    cut, how = (captured, "under") if plain.report else (plain, "without")
+    return f"the run {how} capture was cut short (exit status {cut.status})"
+
+
+def _difference(plain: Ended, other: Ended) -> str | None:
+    """How a run ended otherwise than the plain one, in a few words; None: with the same bits."""
+    if plain.status != other.status:
+        return f"exit status {other.status} instead of {plain.status}"
+    updates, others = plain.report["updates"], other.report["updates"]
+    if updates != others:
+        return f"{others} steps instead of {updates}"
+    tensors, others = plain.report["tensors"], other.report["tensors"]
+    if len(tensors) != len(others):
+        return f"{len(others)} tensors instead of {len(tensors)}"
+    differing = [each[0] for each, its in zip(tensors, others, strict=True) if each != its]
+    if differing:
+        return f"{len(differing)} of {len(tensors)} tensors differ, the first is {differing[0]}"
+    return None
+
+
+def _extent(run: Ended) -> str:
+    """How much was compared."""
+    tensors = run.report["tensors"]
+    values = sum(count for _, count, _ in tensors)
+    return f"({len(tensors)} tensors, {values:,} values, after {run.report['updates']:,} steps)"
+
+
+def _aside(plain: Ended, captured: Ended) -> list[str]:
+    """What else is worth knowing."""
+    lines = [_printed(plain, captured), _overhead(plain, captured)]
+    if plain.status:
+        lines.insert(0, f"exit status: {plain.status} without capture, {captured.status} with it")
+    return lines
+
+
+def _printed(plain: Ended, captured: Ended) -> str:
+    differences = [
+        f"{name} differs from line {_first_difference(one, other)} on"
+        for name, one, other in (
+            ("stdout", plain.out, captured.out),
+            ("stderr", plain.err, captured.err),
+        )
+        if one != other
+    ]
+    return "printed: " + (", ".join(differences) or "the same")
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    """The number of the first line in which two texts differ."""
+    pairs = itertools.zip_longest(one.splitlines(), other.splitlines())
+    return next((number for number, (a, b) in enumerate(pairs, 1) if a != b), 1)
+
+
+def _overhead(plain: Ended, captured: Ended) -> str:
+    """Also of a step alone: it excludes the start, and what is done before and after training."""
+    line = f"time: {plain.seconds:.1f} s without capture, {captured.seconds:.1f} s with it"
+    line += f": {captured.seconds / plain.seconds:.2f}×"
+    a, b = plain.report["seconds"], captured.report["seconds"]
+    return f"{line}; a step {b / a:.2f}×" if a and b else line

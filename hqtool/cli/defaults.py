@@ -1,0 +1,139 @@
+"""Defaults for a command's options from a TOML file in the current folder."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Collection
+from typing import Any
+
+import click
+
+from hqtool.errors import UsageError
+
+#: File → the tables around the options of a command. Of several files the first one counts.
+PLACES = {"hqtool.toml": ("{}",), "pyproject.toml": ("tool", "hqtool", "{}")}
+
+#: The kind of an option → what a value of it is, and how it is written.
+_KINDS = {
+    bool: ("neither true nor false", "true"),
+    int: ("no whole number", "100"),
+    list: ("no list of texts", '["…"]'),
+    str: ("no text", '"…"'),
+}
+
+_FILE = "hqtool.defaults"
+
+Command = Callable[..., Any]
+
+
+def config_option(only_typed: Collection[str]) -> Callable[[Command], Command]:
+    """The option that turns the file off; it goes before all others.
+
+    Args:
+        only_typed: long names of options that a file cannot give.
+    """
+
+    def take(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            _take_defaults(ctx, {"config", "help", *only_typed})
+
+    return click.option(
+        "--config/--no-config",
+        default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=take,
+        help="Take defaults from the current folder's hqtool.toml or pyproject.toml.",
+    )
+
+
+def defaults_used() -> str | None:
+    """Which defaults of a file this command goes by; None where there are none."""
+    ctx = click.get_current_context()
+    source = click.core.ParameterSource.DEFAULT_MAP
+    used = [
+        name
+        for name, option in _options(ctx.command).items()
+        if ctx.get_parameter_source(str(option.name)) is source
+    ]
+    return f"defaults from {ctx.meta[_FILE]}: {', '.join(used)}" if used else None
+
+
+def _take_defaults(ctx: click.Context, only_typed: Collection[str]) -> None:
+    """Hand the file's options to click, which lets the command line win."""
+    file = next(filter(os.path.isfile, PLACES), None)
+    if file is None:
+        return
+    known = {n: option for n, option in _options(ctx.command).items() if n not in only_typed}
+    found = _read(file, [name.format(ctx.command.name) for name in PLACES[file]])
+    for name in found:
+        if name not in known:
+            raise UsageError(f"{file}: no such option: {name}", f"use: {', '.join(known)}")
+    ctx.meta[_FILE] = file
+    ctx.default_map = {
+        str(known[name].name): _checked(file, name, known[name], value)
+        for name, value in found.items()
+    }
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
+    """A command's options by their long names, less their dashes."""
+    return {
+        text.removeprefix("--"): option
+        for option in command.params
+        if isinstance(option, click.Option)
+        for text in option.opts
+        if text.startswith("--")
+    }
+
+
+def _read(file: str, tables: list[str]) -> dict[str, Any]:
+    """The innermost of these tables. The one around it is hqtool's, too, and holds only tables."""
+    table = _parsed(file)
+    for name in tables[:-1]:
+        table = _inner(file, table, name)
+    for name, value in table.items():
+        if not isinstance(value, dict):
+            raise UsageError(f"{file}: {name} stands outside", f"put it under [{'.'.join(tables)}]")
+    return _inner(file, table, tables[-1])
+
+
+def _inner(file: str, table: dict[str, Any], name: str) -> dict[str, Any]:
+    inner = table.get(name, {})
+    if not isinstance(inner, dict):
+        raise UsageError(f"{file}: {name} is no table", f"begin it with a line [{name}]")
+    return inner
+
+
+def _parsed(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as source:
+            return tomllib.load(source)
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise UsageError(f"{file} is no TOML: {error}", "mend it, or give --no-config") from None
+    except OSError as error:
+        cause = f"{file} cannot be read: {error.strerror}"
+        raise UsageError(cause, "mend it, or give --no-config") from None
+
+
+def _checked(file: str, name: str, option: click.Option, value: Any) -> Any:
+    """A value, where it is of the option's kind: TOML knows numbers from texts."""
+    kind, given = _kind_of(option), f"{file}: {name} = {value!r}"
+    if kind is list and isinstance(value, str):
+        value = [value]
+    texts = value if kind is list and isinstance(value, list) else []
+    if type(value) is not kind or not all(isinstance(each, str) for each in texts):
+        fault, example = _KINDS[kind]
+        raise UsageError(f"{given} is {fault}", f"write it like {name} = {example}")
+    if isinstance(option.type, click.Choice) and value not in option.type.choices:
+        raise UsageError(given, f"one of {', '.join(option.type.choices)}")
+    return value
+
+
+def _kind_of(option: click.Option) -> type:
+    if option.is_flag:
+        return bool
+    if option.multiple:
+        return list
+    return int if option.type is click.INT else str
