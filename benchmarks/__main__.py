@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -46,10 +45,10 @@ def replay() -> str:
 
 
 def capture() -> str:
-    """The overhead of capture, as its own script prints it."""
-    command = [sys.executable, str(HERE / "capture_overhead.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return f"```text\n{done.stdout.strip()}\n```"
+    """The overhead of capture."""
+    from benchmarks import capture_overhead as measured
+
+    return measured.run()
 
 
 SECTIONS = {"replay": replay, "capture": capture}

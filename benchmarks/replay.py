@@ -109,7 +109,7 @@ def peak_mib(path: str) -> float:
 
 def command_seconds(*args: str) -> float:
     """Median wall time of a whole command, process start included."""
-    start = [sys.executable, "-m", "hqtool.cli", *args]
+    start = [sys.executable, "-m", "hqtool", *args]
     runs = {"it": lambda: subprocess.run(start, capture_output=True, check=True)}
     return seconds(runs, 5)["it"]
 

@@ -553,7 +553,7 @@ class Bare(nn.Module):
 def test_products_without_a_layer_are_listed(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
         fit(Bare(), lambda model: square(model(torch.tensor([1, 2]))))
-    expected = {"bare.weight": "a parameter that no recorded layer used"}
+    expected = {"bare.weight": "no recorded layer used it; see --module-types Bare"}
     assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected
 
 
@@ -741,3 +741,56 @@ def test_compiled_models_run_eagerly(tmp_path: Path) -> None:
         square(model(torch.randn(1, 2, 3))).backward()
     assert layers(read_records(tmp_path / "t.h5")) == {"lstm", "head"}
     assert read_run(tmp_path / "t.h5")["torch_compile"] == "run eagerly"
+
+
+# --- scripts of unusual kinds ---------------------------------------------------------------------
+
+
+class Nested(nn.Module):
+    """A layer, and within it the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, depth: int) -> Tensor:
+        return self(self.linear(x), depth - 1) if depth else x
+
+
+def test_modules_may_nest_as_deep_as_without(tmp_path: Path) -> None:
+    model = Nested()
+    with captured(tmp_path / "t.h5"):
+        model(torch.randn(1, 2), 200)
+    assert len(read_records(tmp_path / "t.h5")) == 200
+    assert read_run(tmp_path / "t.h5").get("failed") is None
+
+
+class Odd(nn.Linear):
+    """Its input is not its first argument, and its output may be no tensor."""
+
+    def forward(self, count: int, *, x: Tensor) -> Any:
+        y = super().forward(x)
+        return y if count else iter([y])
+
+
+def test_the_first_tensor_among_arguments_is_the_input(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"odd": Odd(2, 3), "iterator": Odd(2, 3)})
+    x = torch.randn(4, 2, requires_grad=True)
+    with captured(tmp_path / "t.h5", tensors=["input", "grad_input"]):
+        square(model["odd"](1, x=x)).backward()
+        next(model["iterator"](0, x=x))
+    records = read_records(tmp_path / "t.h5")
+    assert np.array_equal(records["odd", "input", 0, 0, 0].values, x.detach().numpy())
+    assert records["odd", "grad_input", 0, 0, 0].shape == (4, 2)
+    listed = read_run(tmp_path / "t.h5")["unrecorded_layers"]
+    assert listed == {"iterator": "its output is no tensor"}
+
+
+def test_gradients_that_are_differentiated_are_counted(tmp_path: Path) -> None:
+    """The alias that a layer reads may change the order of their sums."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    with captured(tmp_path / "t.h5"):
+        loss = square(model(torch.randn(3, 2)))
+        gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+        sum(each.square().sum() for each in gradients).backward()
+    assert read_run(tmp_path / "t.h5")["gradients_to_differentiate"] > 0

@@ -284,6 +284,64 @@ def test_a_refused_write_ends_recording_not_the_process(
         assert (reader.state, reader.steps) == ("truncated", steps)
 
 
+#: Another limit comes in mid run: a file may not grow beyond a part of what the trace has already.
+LIMITED = """
+import os, resource, sys
+import numpy as np
+from hqtool.trace import writer as module
+{buffers}
+writer = module.TraceWriter(sys.argv[1])
+for step in range(20):
+    if step == 10:
+        limit = int(os.path.getsize(sys.argv[1]) * float(sys.argv[2]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, {hard}))
+    try:
+        for layer in range(40):
+            values = np.full(1000, step, np.float32)
+            writer.write(f"layer{{layer + step}}", "output", step, values)
+        writer.commit(step)
+        print(step)
+    except module.TraceFull as full:
+        print(full.cause, file=sys.stderr)
+{ending}
+"""
+
+#: Large buffers keep back a whole step; small ones write all along.
+BUFFERS = {"large": "", "small": "module.BUFFER_ITEMS.update(payload=1 << 12, rows=7, journal=50)"}
+
+
+@pytest.mark.parametrize("ending", ["writer.close()", ""])
+@pytest.mark.parametrize("hard", ["resource.RLIM_INFINITY", "limit"])
+@pytest.mark.parametrize("part", [0.9, 0.01, 0])
+@pytest.mark.parametrize("buffers", BUFFERS)
+def test_a_limit_below_the_present_size_ends_recording_not_the_process(
+    tmp_path: Path, buffers: str, part: float, hard: str, ending: str
+) -> None:
+    path = tmp_path / "trace.h5"
+    script = LIMITED.format(hard=hard, buffers=BUFFERS[buffers], ending=ending)
+    command = [sys.executable, "-c", script, str(path), str(part)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "writing failed" in done.stderr
+    assert [int(step) for step in done.stdout.split()] == list(range(10))
+    with TraceReader(path) as reader:
+        assert reader.state in ("open", "truncated")
+        assert reader.steps == list(range(10))
+        for site in reader.sites:
+            for record in reader.records(site):
+                np.testing.assert_array_equal(record.values, np.full(1000, record.step))
+
+
+@pytest.mark.parametrize("pending", ["", 'writer.note("late", 1)'])
+def test_nothing_can_be_written_when_the_trace_is_closed(tmp_path: Path, pending: str) -> None:
+    path = tmp_path / "trace.h5"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    script = FORGETFUL.format(ending=f"writer.commit(3); {pending}\n{limit}")
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    assert values_of(path) == [[3]]
+    with TraceReader(path) as reader:
+        assert reader.state == "open"
+
+
 def test_a_trace_that_cannot_be_begun_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

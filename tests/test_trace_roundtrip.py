@@ -19,6 +19,7 @@ from hqtool.errors import DataError, UsageError
 from hqtool.trace import reader as reader_module
 from hqtool.trace import writer as writer_module
 from hqtool.trace.reader import TraceReader
+from hqtool.trace.schema import COMMIT, COMMIT_LAYOUT, ROW, ROW_LAYOUT, Commit, Row
 from hqtool.trace.writer import TraceWriter
 from hqtool.vocab import TENSOR_KINDS, Record, Site, Stats
 
@@ -130,6 +131,15 @@ def test_caller_may_reuse_its_array(path: Path) -> None:
     ]
 
 
+def test_a_row_and_a_commit_are_laid_out_as_their_dtypes_say() -> None:
+    stats = Stats(*[0.5 + n for n in range(6)], 7, 8, 9, 10.5)
+    row = Row(-1, 1 << 40, 3, -4, 5, 0xFFFFFFFE, 1, 3, 0.25, 1 << 50, 12, 0xDEADBEEF, stats)
+    packed = ROW_LAYOUT.pack(*row[:-1], *row.stats)
+    assert np.frombuffer(packed, ROW).tolist() == [(*row[:-1], tuple(stats))]
+    commit = Commit(-1, 1 << 40, 2, 3, 4, 5, 0xFFFFFFFE)
+    assert np.frombuffer(COMMIT_LAYOUT.pack(*commit), COMMIT).tolist() == [tuple(commit)]
+
+
 def test_statistics_only(path: Path) -> None:
     stats = Stats(-1.0, 2.0, 2.0, 0.25, math.nan, math.inf, 3, 4, 5, 5e-324)
     record = write_one(path, None, stats=stats, shape=(64, 0, 7), loss_scale=65536.0)
@@ -238,6 +248,8 @@ def test_other_types_are_refused_by_name(path: Path, values: Any) -> None:
         (UsageError, ("layer", "output", 0, np.ones(1)), {"sampled": True, "shape": (3,)}),
         (UsageError, ("layer", "output", 0, np.ones(1)), {"shape": (-1,)}),
         (UsageError, ("layer", "output", 0, np.ones(1)), {"shape": 1}),
+        (UsageError, ("layer", "output", 0, None), {"shape": (3,), "stats": (1.0, 2.0)}),
+        (UsageError, ("layer", "output", 0, None), {"shape": (3,), "stats": ("1",) * 10}),
         (UsageError, ("layer", "output", 0, np.ones(1)), {"flags": -1}),
         (UsageError, ("layer", "output", 0, np.ones(1)), {"flags": 1 << 32}),
         (DataError, ("layer", "output", 0, np.ones(3)), {"shape": (2,)}),

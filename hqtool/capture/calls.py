@@ -29,6 +29,9 @@ from hqtool.vocab import Site
 #: Classes whose forward method is watched, too: scripts call it directly.
 FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
 
+#: What a layer may read.
+_READABLE = (Tensor, PackedSequence)
+
 
 class _Running(threading.local):
     """What runs in this thread.
@@ -117,9 +120,20 @@ class ModuleCalls:
 
         @functools.wraps(original)
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-            return self._watch(original, module, args, kwargs)
+            if not self._is_watching():  # as few frames as possible: models nest deep
+                return original(module, *args, **kwargs)
+            if self._types.is_named(module) or isinstance(module, torch.jit.ScriptModule):
+                return self._watch(original, module, args, kwargs)
+            self._enter(module, args, kwargs)
+            try:
+                return original(module, *args, **kwargs)
+            finally:
+                self._running.passes.pop()
 
         return call
+
+    def _is_watching(self) -> bool:
+        return self._recorder.active and not _is_traced()
 
     def _wrap_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Make the replacement of a class's forward method, for who calls it past `__call__`.
@@ -151,7 +165,7 @@ class ModuleCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if not self._recorder.active or _is_traced():
+        if not self._is_watching():
             return original(module, *args, **kwargs)
         self._enter(module, args, kwargs)
         try:
@@ -243,16 +257,21 @@ class ModuleCalls:
         weight: Tensor | None,
     ) -> Any:
         """Run a layer on `x` and record what there is to record of this call."""
-        tap = self._tap(layer) if isinstance(x, Tensor) else None
+        if not isinstance(x, Tensor):
+            self._unrecorded.unreadable(layer, "no tensor among its arguments")
+            return compute(x)
+        tap = self._tap(layer)
         if tap is None:
             return compute(x)
         result = compute(tap.read(x))
         y = _first_tensor(result)
-        if y is not None:
+        if y is None:
+            self._unrecorded.unreadable(layer, "its output is no tensor")
+        else:
             tap.wrote(y)
             self._await_backward(y)
+            self._unrecorded.recorded(module, layer)
         self._recorder.describe(layer, functools.partial(geometry, x))
-        self._unrecorded.recorded(module, layer)
         if isinstance(weight, nn.Parameter):
             self._weights[layer] = weakref.ref(weight)
         return result
@@ -313,16 +332,20 @@ class ModuleCalls:
 def _input_of(
     compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """A call's first argument, a packed sequence's data, and the call as a function of it."""
-    key = next(iter(kwargs), None)
-    if args:
-        x, call = args[0], lambda x: compute(x, *args[1:], **kwargs)
-    elif key is not None:
-        x, call = kwargs[key], lambda x: compute(**{**kwargs, key: x})
-    else:
-        return None, lambda x: compute()
+    """A call's first tensor, or a packed sequence's data, and the call as a function of it."""
+    place = next((i for i, each in enumerate(args) if isinstance(each, _READABLE)), None)
+    if place is not None:
+        before, after = args[:place], args[place + 1 :]
+        return _unpacked(args[place], lambda x: compute(*before, x, *after, **kwargs))
+    key = next((key for key, each in kwargs.items() if isinstance(each, _READABLE)), None)
+    if key is not None:
+        return _unpacked(kwargs[key], lambda x: compute(*args, **{**kwargs, key: x}))
+    return None, lambda x: compute(*args, **kwargs)
+
+
+def _unpacked(x: Any, call: Callable[[Any], Any]) -> tuple[Any, Callable[[Any], Any]]:
     if isinstance(x, PackedSequence):
-        return x.data, lambda data: call(x._replace(data=data))  # type: ignore[no-untyped-call]
+        return x.data, lambda data: call(x._replace(data=data))
     return x, call
 
 

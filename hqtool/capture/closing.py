@@ -94,6 +94,8 @@ def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list
     if recorder is None:
         return [*lines, "nothing recorded: the program did not import torch"]
     lines = [*_missed(recorder), *lines]
+    if not recorder.sites and recorder.failed:
+        return [*lines, f"nothing recorded: {_failures(path, recorder)}"]
     if not recorder.sites:
         return [*lines, "nothing recorded: no layer ran a forward pass in training mode"]
     lines.append(
@@ -103,14 +105,23 @@ def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list
     if not recorder.steps:
         return [*lines, "no optimizer made a step: consider --step-on forward"]
     if recorder.failed:
-        remedy = f"hqtool info {shlex.quote(path)} tells why"
-        lines.append(f"{len(recorder.failed)} sites could not be recorded: {remedy}")
+        lines.append(_failures(path, recorder))
     return [*lines, f"next: hqtool compare {shlex.quote(path)}"]
+
+
+def _failures(path: str, recorder: Recorder) -> str:
+    remedy = f"hqtool info {shlex.quote(path)} tells why"
+    return f"{len(recorder.failed)} sites could not be recorded: {remedy}"
 
 
 def _missed(recorder: Recorder) -> list[str]:
     """What limits the trace, and what it cost."""
     lines = unrecorded_lines(recorder.unrecorded)
+    if recorder.counted("gradients_to_differentiate"):
+        lines += [
+            "the script differentiates gradients: those of parameters may differ in their last",
+            "bits under capture; with --tensors output they do not, --verify tells",
+        ]
     if recorder.steps_by_forward:
         lines.append("no optimizer was made: a step ends where the next forward pass begins")
     if recorder.waited_seconds >= _LONG_WAIT and recorder.waited_share >= _LARGE_SHARE:

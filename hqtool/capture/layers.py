@@ -55,12 +55,9 @@ class LayerTypes:
         """Whether a module is recorded as one layer."""
         kind = type(module)
         if kind not in self._known:
-            if self._names:
-                self._known[kind] = not self._names.isdisjoint(
-                    each.__name__ for each in kind.__mro__
-                )
-            else:
-                self._known[kind] = issubclass(kind, (*LAYER_TYPES, *UNBILLED_TYPES))
+            classes = {each.__name__ for each in kind.__mro__}
+            by_default = issubclass(kind, (*LAYER_TYPES, *UNBILLED_TYPES)) or _is_gpt_linear(kind)
+            self._known[kind] = bool(self._names & classes) if self.are_chosen else by_default
         return self._known[kind] and not self.is_attention(module)
 
     def is_attention(self, module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
@@ -82,7 +79,15 @@ def geometry_of(name: str, module: nn.Module, x: Tensor) -> dict[str, Any]:
         return linear_geometry(name, module.in_features, module.out_features, x)
     if isinstance(module, LAYER_TYPES):
         return _conv_geometry(name, module, x)
+    if _is_gpt_linear(type(module)):
+        weight: Any = module.weight
+        return linear_geometry(name, weight.shape[0], weight.shape[1], x)
     return {"name": name, "op": type(module).__name__}
+
+
+def _is_gpt_linear(kind: type) -> bool:
+    """Whether it is the linear layer of transformers' GPT models, whose weight is transposed."""
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
 def linear_geometry(name: str, in_channels: int, out_channels: int, x: Tensor) -> dict[str, Any]:

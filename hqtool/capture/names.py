@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-#: Names that wrappers insert: torch.compile, FSDP and its checkpointing.
-_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+#: Names that wrappers insert: torch.compile, FSDP and its checkpointing, Lightning's Fabric.
+_WRAPPERS = {
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+}
 
 
 @dataclass(slots=True)

@@ -168,6 +168,10 @@ class Recorder:
         """Count something that a note of the trace will tell."""
         self._counts[event] += 1
 
+    def counted(self, event: str) -> int:
+        """How often something was counted."""
+        return self._counts[event]
+
     def close(self, state: str) -> None:
         """Write the last notes and close the trace; truncated where it got full.
 

@@ -90,6 +90,7 @@ class Session:
             stack.callback(handle.remove)
         if self._model is None:
             self._names.meet(objects_of(nn.Module))
+        stack.enter_context(_deeper_recursion())
         self._optimizers.attach(stack)
         self._calls.attach(stack)
         self._scalers.attach(stack)
@@ -195,6 +196,18 @@ def open_session(
     finally:
         session.detach()
         session.close(state)
+
+
+@contextmanager
+def _deeper_recursion() -> Iterator[None]:
+    """Room for the frames that watching adds to each of nested modules."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(2 * before)
+    try:
+        yield
+    finally:
+        if sys.getrecursionlimit() == 2 * before:  # else the script has set its own
+            sys.setrecursionlimit(before)
 
 
 def _carries_gradient(running: Pass) -> bool:

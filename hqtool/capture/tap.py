@@ -78,6 +78,8 @@ class Tap:
 
         def hook(gradient: Tensor) -> None:
             nonlocal came
+            if gradient.requires_grad:
+                recorder.count("gradients_to_differentiate")
             if came:
                 recorder.count("repeated_gradients")
             else:

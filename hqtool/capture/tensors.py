@@ -221,7 +221,7 @@ def deferred_stats(tensor: Tensor) -> Tensor:
 
     Returns:
         a vector on that device, in the order of `Stats`, in float64 (float32 where the device
-        lacks it, and as exact). Stack many and fetch them at once for `stats_of_vector`.
+        lacks it). Stack many and fetch them at once for `stats_of_vector`.
 
     Device operations alone, none of which takes a number or a size from another one's result, or
     a scalar that has to be copied to the device first: each of these would wait.
@@ -229,7 +229,8 @@ def deferred_stats(tensor: Tensor) -> Tensor:
     dtype, count = _sum_dtype(tensor.device), tensor.numel()
     if not count:
         return torch.tensor([*_NOTHING, 0, 0, 0, math.nan], dtype=dtype, device=tensor.device)
-    norm = _scaled_norm if tensor.dtype == dtype else _norm
+    fits = torch.finfo(tensor.dtype).max < math.sqrt(torch.finfo(dtype).max)
+    norm = _norm if fits else _scaled_norm
     pieces = torch.split(flat_view(tensor), _DEVICE_ELEMENTS)
     looks = torch.stack([_look(piece, norm, dtype) for piece in pieces])
     lo, below, smallest = looks[:, :3].amin(0).unbind()
@@ -265,13 +266,8 @@ def _look(
     nonzero = magnitudes.masked_fill(zero, inf)
     least = [values.nan_to_num(inf, inf, inf).amin() for values in (x, -x, nonzero)]
     counts = [which.sum() for which in (zero, x != x, magnitudes == inf)]
-    parts = (
-        torch.stack(least),
-        torch.stack(counts),
-        finite.sum(dtype=dtype)[None],
-        norm(finite, dtype)[None],
-    )
-    return torch.cat([part.to(dtype) for part in parts])
+    sums = finite.sum(dtype=dtype), norm(finite, dtype)
+    return torch.cat([torch.stack(part).to(dtype) for part in (least, counts, sums)])
 
 
 def _deviations(piece: Tensor, mean: Tensor) -> Tensor:
@@ -308,18 +304,21 @@ def sampled_values(tensor: Tensor, count: int, seed: int, key: str) -> Values:
     every sample by itself is uniform, at a hundredth of a fresh choice's cost.
     """
     flat = flat_view(tensor)
-    chosen = _choice(flat.numel(), count, seed, flat.device)
+    known, chosen = _choice(flat.numel(), count, seed, flat.device)
     offset = _hash(f"{seed}/{key}") % flat.numel()
-    cut = int(torch.searchsorted(chosen, flat.numel() - offset).item())
+    cut = int(np.searchsorted(known, flat.numel() - offset))
     places = torch.cat((chosen[cut:] + (offset - flat.numel()), chosen[:cut] + offset))
-    return Values(*_to_numpy(flat[places].cpu()), True)
+    return Values(*_to_numpy(flat.index_select(0, places).cpu()), True)
 
 
 @functools.lru_cache(maxsize=32)
-def _choice(size: int, count: int, seed: int, device: torch.device) -> Tensor:
-    """`count` places out of `size`, rising."""
-    places = np.random.default_rng((seed, size)).choice(size, count, replace=False, shuffle=False)
-    return torch.from_numpy(np.sort(places)).to(device)
+def _choice(
+    size: int, count: int, seed: int, device: torch.device
+) -> tuple[NDArray[np.int64], Tensor]:
+    """`count` places out of `size`, rising: at hand, and on the device."""
+    rng = np.random.default_rng((seed, size))
+    places = np.sort(rng.choice(size, count, replace=False, shuffle=False))
+    return places, torch.from_numpy(places).to(device)
 
 
 def _hash(text: str) -> int:

@@ -46,6 +46,10 @@ class Unrecorded:
         """A layer ran that was not asked for."""
         self.left_out[layer] = "not among the layers asked for"
 
+    def unreadable(self, layer: str, reason: str) -> None:
+        """A layer ran of which there was nothing to record."""
+        self._add(layer, reason)
+
     def untrained(self, module: nn.Module, running: Sequence[Pass]) -> None:
         """A layer ran in training mode, but no optimizer updates its model."""
         if module not in self._untrained:
@@ -86,7 +90,10 @@ class Unrecorded:
         if isinstance(module, (*LAYER_TYPES, *UNBILLED_TYPES)):
             self._add(name, "not called as a module")
         else:
-            self._add(f"{name}.{parameter}", "a parameter that no recorded layer used")
+            kind = type(module).__name__
+            self._add(
+                f"{name}.{parameter}", f"no recorded layer used it; see --module-types {kind}"
+            )
 
     def _add(self, name: str, reason: str) -> None:
         if self._wants(name) and not self._types.are_chosen:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 class _Mark(NamedTuple):
     """Where an appender stands; replaced as a whole, so an interrupt leaves it consistent."""
 
-    written: int = 0  # items handed to HDF5; those in the buffer follow
-    end: int = 0  # items appended
-    crc: int = 0  # CRC-32 of the items appended
+    written: int = 0  # bytes handed to HDF5; those in the buffer follow
+    end: int = 0  # bytes appended
+    crc: int = 0  # CRC-32 of the bytes appended
 
 
 class Appender:
@@ -39,7 +39,8 @@ class Appender:
         checksum: bool = True,
     ) -> None:
         self._dataset = dataset
-        self._buffer = np.empty(capacity, dataset.dtype)
+        self._dtype: np.dtype[Any] = dataset.dtype
+        self._buffer = np.empty(capacity * self._dtype.itemsize, np.uint8)
         self._before_spill = before_spill
         self._checksum = checksum
         self._mark = _Mark()
@@ -47,7 +48,7 @@ class Appender:
     @property
     def end(self) -> int:
         """Items appended so far."""
-        return self._mark.end
+        return self._mark.end // self._dtype.itemsize
 
     @property
     def crc(self) -> int:
@@ -57,22 +58,22 @@ class Appender:
     @property
     def pending_bytes(self) -> int:
         """Bytes in the buffer."""
-        return (self._mark.end - self._mark.written) * self._buffer.itemsize
+        return self._mark.end - self._mark.written
 
-    def append(self, items: NDArray[Any]) -> None:
-        """Take over a copy of the items, a contiguous 1-D array of the dataset's dtype."""
-        if items.nbytes + self.pending_bytes > self._buffer.nbytes:
-            self._before_spill(self.pending_bytes + items.nbytes)
+    def append(self, items: bytes | NDArray[Any]) -> None:
+        """Take over a copy of the bytes of whole items; an array must be contiguous."""
+        coming = np.frombuffer(items, np.uint8)
+        if coming.size + self.pending_bytes > self._buffer.size:
+            self._before_spill(self.pending_bytes + coming.size)
             self.flush()
         written, end, crc = self._mark
-        if items.size > self._buffer.size:
-            self._store(end, items)
-            written = end + items.size
+        if coming.size > self._buffer.size:
+            self._store(end, coming)
+            written = end + coming.size
         else:
-            self._buffer[end - written : end - written + items.size] = items
-        self._mark = _Mark(
-            written, end + items.size, zlib.crc32(items.data, crc) if self._checksum else 0
-        )
+            self._buffer[end - written : end - written + coming.size] = coming
+        crc = zlib.crc32(coming.data, crc) if self._checksum else 0
+        self._mark = _Mark(written, end + coming.size, crc)
 
     def flush(self) -> None:
         """Hand the buffer to HDF5."""
@@ -86,11 +87,12 @@ class Appender:
         self.flush()
         return np.asarray(self._dataset[: self.end])
 
-    def _store(self, start: int, items: NDArray[Any]) -> None:
-        """Write items from index `start` on; h5py's low level, for its speed."""
-        stop = start + items.size
+    def _store(self, start: int, data: NDArray[np.uint8]) -> None:
+        """Write bytes from byte `start` on; h5py's low level, for its speed."""
+        items, first = data.view(self._dtype), start // self._dtype.itemsize
+        stop = first + items.size
         self._dataset.id.set_extent((stop,))
         memory = h5py.h5s.create_simple((items.size,))
         place = h5py.h5s.create_simple((stop,))
-        place.select_hyperslab((start,), (items.size,))
+        place.select_hyperslab((first,), (items.size,))
         self._dataset.id.write(memory, place, items)

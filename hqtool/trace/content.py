@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,13 @@ from hqtool.vocab import Stats
 
 _T = TypeVar("_T")
 
+#: The element types by numpy's own; others are looked up by name.
+_NAMES = {np.dtype(name): name for name in ELEMENTS if name != "bfloat16"}
 
-@dataclass(frozen=True, slots=True)
-class Content:
+_NO_VALUES = np.empty(0, np.uint8)
+
+
+class Content(NamedTuple):
     """A tensor as a trace keeps it.
 
     Args:
@@ -53,7 +56,7 @@ def content_of(
     """
     if values is None:
         full = _shape(_given("shape", shape))
-        return Content("none", np.empty(0, np.uint8), full, _given("stats", stats))
+        return Content("none", _NO_VALUES, full, _given("stats", stats))
     array = _array(values)
     element = element_of(array, dtype)
     full = array.shape if shape is None and not sampled else _shape(_given("shape", shape))
@@ -74,7 +77,7 @@ def element_of(values: NDArray[Any], dtype: str | None = None) -> str:
     Raises:
         DataError: a trace cannot hold values of this type.
     """
-    own = values.dtype.name
+    own = _NAMES.get(values.dtype) or values.dtype.name
     name = own if dtype is None else dtype
     if name in ELEMENTS and own in (name, "uint16" if name == "bfloat16" else name):
         return name
@@ -104,10 +107,10 @@ def _given(name: str, value: _T | None) -> _T:
 
 def _shape(sizes: Iterable[int]) -> tuple[int, ...]:
     try:
-        shape = tuple(operator.index(size) for size in sizes)
+        shape = tuple(map(operator.index, sizes))
     except TypeError:
         shape = (-1,)
-    if any(size < 0 for size in shape):
+    if min(shape, default=0) < 0:
         raise UsageError(f"{sizes} is no shape", "give sizes from 0 up")
     return shape
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-
 from hqtool.errors import UsageError
 from hqtool.trace.appender import Appender
-from hqtool.vocab import Site
 
 
 class Journal:
@@ -21,13 +18,14 @@ class Journal:
 
     def __init__(self, lines: Appender) -> None:
         self._lines = lines
-        self._sites: dict[Site, int] = {}
+        self._sites: dict[tuple[str, str], int] = {}
         self._shapes: dict[tuple[int, ...], int] = {}
 
-    def site_number(self, site: Site) -> int:
+    def site_number(self, layer: str, tensor: str) -> int:
         """A site's number; met for the first time, it is entered."""
+        site = layer, tensor
         if site not in self._sites:
-            self.enter("site", len(self._sites), site.layer, site.tensor)
+            self.enter("site", len(self._sites), *site)
             self._sites[site] = len(self._sites)
         return self._sites[site]
 
@@ -48,4 +46,4 @@ class Journal:
             line = json.dumps([kind, *parts]) + "\n"
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"{kind} {parts[0]}: {error}", "give what JSON can hold") from error
-        self._lines.append(np.frombuffer(line.encode("ascii"), np.uint8))
+        self._lines.append(line.encode("ascii"))

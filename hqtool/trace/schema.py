@@ -32,6 +32,7 @@ variable-length strings live in a heap that HDF5 does not check.
 
 from __future__ import annotations
 
+import struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,6 +119,10 @@ ROW = _packed(
     Row._fields,
     ["<i8"] * 3 + ["<i4"] * 2 + ["<u4", "u1", "u1", "<f8"] + ["<i8"] * 2 + ["<u4", STATS],
 )
+
+#: The same items for one at a time, at a fraction of numpy's cost; a row's statistics come last.
+COMMIT_LAYOUT = struct.Struct("<4q 3I")
+ROW_LAYOUT = struct.Struct("<3q 2i I 2B d 2q I 6d 3q d")
 
 #: A commit's own checksum comes last.
 CRC_BYTES = 4

@@ -8,14 +8,14 @@ import functools
 import operator
 import os
 import shutil
+import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hqtool import __version__
 from hqtool.errors import DataError, HqtoolError, UsageError
@@ -25,13 +25,13 @@ from hqtool.trace.content import Content, content_of
 from hqtool.trace.journal import Journal
 from hqtool.trace.keys import Key, Keys
 from hqtool.trace.schema import (
-    COMMIT,
+    COMMIT_LAYOUT,
     CRC_BYTES,
     DATASETS,
     ELEMENT_NAMES,
     FORMAT,
     NO_STEP,
-    ROW,
+    ROW_LAYOUT,
     STATE,
     Commit,
     Row,
@@ -63,11 +63,27 @@ def _guarded(
     @functools.wraps(method)
     def guarded(self: TraceWriter, /, *args: _Params.args, **kwargs: _Params.kwargs) -> None:
         if self._is_ours():
-            with self._lock, self._stopping_when_full():
+            with self._lock, self._stopping_when_full:
                 self._require_usable()
                 method(self, *args, **kwargs)
 
     return guarded
+
+
+class _StoppingWhenFull:
+    """Remembers for a writer that the disk is full; a failed write counts as that, too."""
+
+    def __init__(self, writer: TraceWriter) -> None:
+        self._writer = writer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, TraceFull):
+            self._writer._full = error
+        elif isinstance(error, OSError | RuntimeError):
+            self._writer._failed_to_write(error)
 
 
 class TraceWriter:
@@ -104,6 +120,7 @@ class TraceWriter:
         self._lock = threading.RLock()
         self._full: TraceFull | None = None
         self._failed = False  # HDF5 could not write
+        self._stopping_when_full = _StoppingWhenFull(self)
         self._closed = False
         self._keys = Keys(self._past_keys)
         self._last = Commit(NO_STEP, 0, 0, 0, 0, 0)
@@ -162,13 +179,20 @@ class TraceWriter:
             DataError: values of another type or number, or a record written before.
             TraceFull: the disk is nearly full, or writing failed.
         """
-        site, key = _site(layer, tensor), (_index(step), _index(micro), _index(call))
-        with _naming(self._path, site, step):
+        _check_site(layer, tensor)
+        key = _index(step), _index(micro), _index(call)
+        try:
             content = content_of(values, dtype, stats, shape, sampled)
-            item = self._item(site, key, content, float(loss_scale), _flags(flags))
+            loss_scale, flags = float(loss_scale), _flags(flags)
+            site = self._journal.site_number(layer, tensor)
+            row = self._row(site, key, content, loss_scale, flags)
             self._take_key(site, *key)
-        self._payload.append(content.stored.view(np.uint8))
-        self._rows.append(item)
+        except (DataError, UsageError) as error:
+            where = f"{self._path}: {Site(layer, tensor)} at step {step}"
+            raise type(error)(f"{where}: {error.cause}", error.remedy) from None
+        if content.stored.size:
+            self._payload.append(content.stored)
+        self._rows.append(row)
         self._open_step = max(self._open_step, key[0])
 
     @_guarded
@@ -234,7 +258,7 @@ class TraceWriter:
         self._file: Any = files.create(birthplace, replace=force)
         self._descriptor = self._file.id.get_vfd_handle()
         try:
-            with self._stopping_when_full():
+            with self._stopping_when_full:
                 self._begin(run)
                 if force:
                     files.rename(birthplace, self._path)
@@ -247,6 +271,7 @@ class TraceWriter:
     def _begin(self, run: dict[str, Any]) -> None:
         """Lay the file out and make the provenance readable."""
         _lay_out(self._file)
+        self._state_offset: int = self._file["state"].id.get_offset()
         self._payload = self._appender("payload", checksum=False)
         self._rows = self._appender("rows")
         self._lines = self._appender("journal")
@@ -267,21 +292,21 @@ class TraceWriter:
 
     # Recording
 
-    def _item(
+    def _row(
         self,
-        site: Site,
+        site: int,
         key: tuple[int, int, int],
         content: Content,
         loss_scale: float,
         flags: int,
-    ) -> NDArray[Any]:
-        """The row of a record, as an array of one; its values are to be appended next."""
+    ) -> bytes:
+        """The row of a record, as it is stored; its values are to be appended next."""
         row = Row(
             *key,
-            site=self._journal.site_number(site),
+            site=site,
             shape=self._journal.shape_number(content.shape),
             flags=flags,
-            sampled=content.sampled,
+            sampled=int(content.sampled),
             element=ELEMENT_NAMES.index(content.element),
             loss_scale=loss_scale,
             offset=self._payload.end,
@@ -289,10 +314,14 @@ class TraceWriter:
             crc=zlib.crc32(content.stored.data),
             stats=content.stats,
         )
-        return np.array([row], ROW)
+        try:
+            return ROW_LAYOUT.pack(*row[:-1], *row.stats)
+        except (struct.error, TypeError) as error:
+            cause = f"{row.stats} are no statistics ({error})"
+            raise UsageError(cause, "give Stats of numbers, its counts as integers") from error
 
-    def _take_key(self, site: Site, step: int, micro: int, call: int) -> None:
-        if not self._keys.take((self._journal.site_number(site), step, micro, call)):
+    def _take_key(self, site: int, step: int, micro: int, call: int) -> None:
+        if not self._keys.take((site, step, micro, call)):
             raise DataError(
                 f"micro-batch {micro}, call {call} was recorded before",
                 "number repeated calls within a step by call=",
@@ -315,7 +344,7 @@ class TraceWriter:
             appender.flush()
         self._file.flush()
         commit = self._covering(step)
-        self._commits.append(np.array([commit], COMMIT))
+        self._commits.append(COMMIT_LAYOUT.pack(*commit))
         self._commits.flush()
         self._file.flush()
         self._last, self._open_step = commit, NO_STEP
@@ -352,7 +381,7 @@ class TraceWriter:
         if self._full or not pending:
             return None
         try:
-            with self._stopping_when_full():
+            with self._stopping_when_full:
                 self._commit(self._open_step)
         except TraceFull as error:
             return error
@@ -362,10 +391,16 @@ class TraceWriter:
         self._closed = True
         atexit.unregister(self.close)
         unshield(self._descriptor)
-        with contextlib.suppress(OSError, RuntimeError):
-            self._file["state"][0] = np.bytes_(state)
-            self._file["state"].flush()
+        self._set_state(state)
         self._close_file()
+
+    def _set_state(self, state: str) -> None:
+        """Past HDF5, which does not survive it where this cannot be written."""
+        item = state.encode().ljust(STATE.itemsize, b"\0")
+        try:
+            os.pwrite(self._descriptor, item, self._state_offset)
+        except OSError:
+            self._failed = True
 
     def _close_file(self) -> None:
         """Close the file; after a failed write, leave it as a killed writer would."""
@@ -385,18 +420,10 @@ class TraceWriter:
         if self._closed:
             raise UsageError(f"{self._path}: the trace is closed", "write before closing it")
 
-    @contextlib.contextmanager
-    def _stopping_when_full(self) -> Iterator[None]:
-        """Remember that the disk is full; a failed write counts as that, too."""
-        try:
-            yield
-        except TraceFull as error:
-            self._full = error
-            raise
-        except (OSError, RuntimeError) as error:
-            self._failed, why = True, files.reason(error)
-            self._full = TraceFull(f"{self._path}: writing failed ({why})", "check disk and quota")
-            raise self._full from error
+    def _failed_to_write(self, error: Exception) -> NoReturn:
+        self._failed, why = True, files.reason(error)
+        self._full = TraceFull(f"{self._path}: writing failed ({why})", "check disk and quota")
+        raise self._full from error
 
 
 def _lay_out(file: Any) -> None:
@@ -414,15 +441,14 @@ def _lay_out(file: Any) -> None:
 
 def _sealed(commit: Commit) -> Commit:
     """The commit with its own checksum."""
-    return commit._replace(crc=zlib.crc32(np.array([commit], COMMIT).tobytes()[:-CRC_BYTES]))
+    return commit._replace(crc=zlib.crc32(COMMIT_LAYOUT.pack(*commit)[:-CRC_BYTES]))
 
 
-def _site(layer: str, tensor: str) -> Site:
+def _check_site(layer: str, tensor: str) -> None:
     if tensor not in TENSOR_KINDS:
         raise UsageError(f"no such tensor kind: {tensor}", f"one of {', '.join(TENSOR_KINDS)}")
     if not isinstance(layer, str):
         raise UsageError(f"{layer!r} is no layer name", "give a string")
-    return Site(layer, tensor)
 
 
 def _index(number: int) -> int:
@@ -440,12 +466,3 @@ def _flags(flags: int) -> int:
     if not 0 <= operator.index(flags) < 1 << 32:
         raise UsageError(f"flags {flags} are not 32 bits", "give a number from 0 to 2**32 - 1")
     return flags
-
-
-@contextlib.contextmanager
-def _naming(path: str, site: Site, step: int) -> Iterator[None]:
-    """Say in an error's cause which record it is about."""
-    try:
-        yield
-    except (DataError, UsageError) as error:
-        raise type(error)(f"{path}: {site} at step {step}: {error.cause}", error.remedy) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -29,10 +30,13 @@ def train(rank: int, folder: str) -> None:
         optimizer.zero_grad()
         model(torch.randn(4, 3)).square().mean().backward()
         optimizer.step()
-    dist.destroy_process_group()
     torch.manual_seed(0)
     with open(os.path.join(folder, f"rank{rank}"), "w") as out:
         out.write(fingerprint(body))
+    del model  # it uses the process group, which must be idle on all ranks when it ends
+    gc.collect()
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def main() -> None:
