@@ -1,10 +1,13 @@
-"""Running the command line in this process, as its user would see it."""
+"""Running the command line, in this process or another, as its user would see it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from hqtool.cli.main import main
@@ -29,3 +32,22 @@ def hqtool(*args: object) -> Done:
     finally:
         sys.argv = old
     return Done(status, out.getvalue(), err.getvalue())
+
+
+def start(folder: Path, *command: str | Path, **environ: str) -> subprocess.Popen[str]:
+    """Start a Python program with one thread, for several run at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for its end."""
+    out, err = process.communicate(timeout=180)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from capture_models import read_records, read_run  # noqa: E402
+from command import finish, start  # noqa: E402
 
 from hqtool.trace.reader import TraceReader  # noqa: E402
 
@@ -55,12 +54,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     found = {}
     for first in range(0, len(wanted), 2):
         started = {
-            f"{script} {how}": _start(base / script / how, *RUNS[how], SCRIPTS / f"{script}.py")
+            f"{script} {how}": start(base / script / how, *RUNS[how], SCRIPTS / f"{script}.py")
             for script, how in wanted[first : first + 2]
         }
         try:
             found |= {
-                name: _finish(base / name.replace(" ", "/"), process)
+                name: _ended(base / name.replace(" ", "/"), process)
                 for name, process in started.items()
             }
         finally:
@@ -69,25 +68,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     return found
 
 
-def _start(folder: Path, *command: str | Path) -> subprocess.Popen[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _finish(folder: Path, process: subprocess.Popen[str]) -> Ran:
-    out, err = process.communicate(timeout=180)
+def _ended(folder: Path, process: subprocess.Popen[str]) -> Ran:
+    done = finish(process)
     traces = []
     for path in sorted(folder.glob("*.h5"), key=_pid_of):
         with TraceReader(path) as trace:
             traces.append((trace.state, len(trace.steps)))
-    return Ran(process.returncode, out, err, folder, traces)
+    return Ran(done.returncode, done.stdout, done.stderr, folder, traces)
 
 
 def _pid_of(path: Path) -> int:
@@ -161,7 +148,7 @@ STARTING = """
 
 def test_what_was_started_and_is_not_recorded_is_told(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(textwrap.dedent(STARTING))
-    found = _finish(tmp_path, _start(tmp_path, *RUNS["unfollowed"], "script.py"))
+    found = _ended(tmp_path, start(tmp_path, *RUNS["unfollowed"], "script.py"))
     assert found.status == 0
     assert found.err.splitlines()[:3] == [
         "hqtool: not recorded: 1 process started by forkserver, if it trains (--follow-fork)",

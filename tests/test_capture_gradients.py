@@ -155,3 +155,56 @@ def test_nothing_is_made_to_require_a_gradient(tmp_path: Path) -> None:
     assert not x.requires_grad
     kinds = {kind for _, kind, *_ in read_records(tmp_path / "t.h5")}
     assert kinds == {"input", "output", "grad_output"}
+
+
+class Twice(nn.Module):
+    """Reads its input in several places, one of which leads nowhere; may change it, too."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.in_place:
+            y = x + 2 * x
+            return y * x.mul_(3), x.sin()
+        return self.linear(x) * x + x * x, x.sin()
+
+
+@pytest.mark.parametrize(
+    ("in_place", "leaf"),
+    [(False, False), (False, True), (True, False)],  # no leaf changes in place
+)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_share_of_a_module_is_what_all_its_parts_add(
+    in_place: bool, leaf: bool, steps: int, tmp_path: Path
+) -> None:
+    """Beside another reader of the same tensor; with no gradient for what leads nowhere."""
+    torch.manual_seed(5)
+    module, start = Twice(in_place=in_place), torch.randn(3, 4, requires_grad=True)
+    path, types = tmp_path / "t.h5", ["Twice"]
+    with captured(path, module_types=types, tensors=["grad_input"], every=1):
+        for _ in range(steps):
+            x = start if leaf else start * 1.5
+            before = x.detach().clone().requires_grad_()
+            other = x.sum()
+            y = module(x)[0]
+            (y.pow(3).sum() + other).backward()
+    (expected,) = torch.autograd.grad(module(before * 1)[0].pow(3).sum(), before)
+    records = read_records(path)
+    assert len(records) == steps
+    for record in records.values():
+        assert record.values is not None
+        assert_close(torch.from_numpy(record.values), expected)
+
+
+def test_a_backward_pass_that_does_not_reach_the_input(tmp_path: Path) -> None:
+    """Nothing is recorded then; a later one over the same graph is."""
+    model, x = nn.Linear(4, 2), torch.randn(3, 4, requires_grad=True)
+    with captured(tmp_path / "t.h5", tensors=["grad_input"]):
+        loss = square(model(x))
+        torch.autograd.grad(loss, model.weight, retain_graph=True)
+        loss.backward()
+    (record,) = read_records(tmp_path / "t.h5").values()
+    assert np.array_equal(record.values, x.grad.numpy())

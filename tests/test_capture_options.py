@@ -19,7 +19,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from capture_models import captured, read_records, read_run  # noqa: E402
-from command import hqtool  # noqa: E402
+from command import finish, hqtool, start  # noqa: E402
 
 from hqtool.capture.closing import projection, unrecorded_lines  # noqa: E402
 from hqtool.capture.cost import StepCost, about  # noqa: E402
@@ -255,21 +255,13 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tried]
 
 
 def _start(folder: Path, command: tuple[str, ...]) -> subprocess.Popen[str]:
-    folder.mkdir()
-    return subprocess.Popen(
-        [sys.executable, "-m", "hqtool", "capture", *command],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start(folder, "-m", "hqtool", "capture", *command, TMPDIR=str(folder))
 
 
 def _finish(folder: Path, process: subprocess.Popen[str]) -> Tried:
-    out, err = process.communicate(timeout=120)
+    done = finish(process)
     left = [name for name in os.listdir(folder) if name != f"torchinductor_{getpass.getuser()}"]
-    return Tried(process.returncode, out, err, left)
+    return Tried(done.returncode, done.stdout, done.stderr, left)
 
 
 def test_sites_are_listed(tried: dict[str, Tried]) -> None:

@@ -784,13 +784,3 @@ def test_the_first_tensor_among_arguments_is_the_input(tmp_path: Path) -> None:
     assert records["odd", "grad_input", 0, 0, 0].shape == (4, 2)
     listed = read_run(tmp_path / "t.h5")["unrecorded_layers"]
     assert listed == {"iterator": "its output is no tensor"}
-
-
-def test_gradients_that_are_differentiated_are_counted(tmp_path: Path) -> None:
-    """The alias that a layer reads may change the order of their sums."""
-    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
-    with captured(tmp_path / "t.h5"):
-        loss = square(model(torch.randn(3, 2)))
-        gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
-        sum(each.square().sum() for each in gradients).backward()
-    assert read_run(tmp_path / "t.h5")["gradients_to_differentiate"] > 0

@@ -6,9 +6,7 @@ They lie in tests/scripts, know nothing of hqtool, and print a sha256 over their
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +16,7 @@ import pytest
 pytest.importorskip("torch")
 
 from capture_models import read_records, read_run
-from command import hqtool
+from command import finish, hqtool, start
 
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import Record
@@ -145,23 +143,6 @@ class Ran(NamedTuple):
     plain: subprocess.CompletedProcess[str]
     captured: subprocess.CompletedProcess[str]
     trace: Path
-
-
-def start(folder: Path, *command: str | Path) -> subprocess.Popen[str]:
-    """Start a Python program with one thread: two run at a time."""
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def capture(options: Sequence[str]) -> tuple[str, ...]:

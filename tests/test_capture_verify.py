@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from capture_models import read_run  # noqa: E402
-from command import hqtool  # noqa: E402
+from command import finish, hqtool, start  # noqa: E402
 
 from hqtool.trace.reader import TraceReader  # noqa: E402
 
@@ -65,26 +64,14 @@ def verified(folder: Path) -> Iterator[dict[str, subprocess.CompletedProcess[str
     """All of them, at the same time."""
     started = {name: _start(folder, f"{name}.py", "a") for name in (*SCRIPTS, "idle")}
     try:
-        yield {name: _finish(process) for name, process in started.items()}
+        yield {name: finish(process) for name, process in started.items()}
     finally:
         for process in started.values():
             process.kill()
 
 
 def _start(folder: Path, *command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "hqtool", "capture", "--every", "1", "--verify", *command],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    out, err = process.communicate(timeout=180)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return start(folder, "-m", "hqtool", "capture", "--every", "1", "--verify", *command)
 
 
 Verified = dict[str, subprocess.CompletedProcess[str]]

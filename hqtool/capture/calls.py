@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import FunctionType
 from typing import Any
@@ -28,9 +28,6 @@ from hqtool.vocab import Site
 
 #: Classes whose forward method is watched, too: scripts call it directly.
 FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
-
-#: What a layer may read.
-_READABLE = (Tensor, PackedSequence)
 
 
 class _Running(threading.local):
@@ -120,13 +117,13 @@ class ModuleCalls:
 
         @functools.wraps(original)
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-            if not self._is_watching():  # as few frames as possible: models nest deep
+            if not self._is_watching():
                 return original(module, *args, **kwargs)
-            if self._types.is_named(module) or isinstance(module, torch.jit.ScriptModule):
-                return self._watch(original, module, args, kwargs)
             self._enter(module, args, kwargs)
             try:
-                return original(module, *args, **kwargs)
+                if not self._types.is_named(module) and not _is_scripted(module):
+                    return original(module, *args, **kwargs)  # models nest deep: no more frames
+                return self._run(functools.partial(original, module), module, args, kwargs)
             finally:
                 self._running.passes.pop()
 
@@ -141,12 +138,10 @@ class ModuleCalls:
         torch.jit compiles the original's source, and looks its names up in the globals of what
         it is given: they must be the original's.
         """
-        watch, own = self._watch, self._is_own
+        watched, is_own = self._wrap_call(original), self._is_own
 
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if own(self):
-                return original(self, *args, **kwargs)
-            return watch(original, self, args, kwargs)
+            return (original if is_own(self) else watched)(self, *args, **kwargs)
 
         twin = FunctionType(
             forward.__code__, original.__globals__, "forward", None, forward.__closure__
@@ -157,21 +152,6 @@ class ModuleCalls:
         """Whether the innermost pass that runs is the module's own."""
         passes = self._running.passes
         return bool(passes) and passes[-1].module is module
-
-    def _watch(
-        self,
-        original: Callable[..., Any],
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        if not self._is_watching():
-            return original(module, *args, **kwargs)
-        self._enter(module, args, kwargs)
-        try:
-            return self._run(functools.partial(original, module), module, args, kwargs)
-        finally:
-            self._running.passes.pop()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._running.passes:
@@ -192,7 +172,7 @@ class ModuleCalls:
         elif self._types.is_attention(module):
             if name := self._name(module):
                 return self._run_attention(compute, Attention(module, name), args, kwargs)
-        elif isinstance(module, torch.jit.ScriptModule) and self._name(module):
+        elif self._name(module):
             self._unrecorded.compiled(module)
         return compute(*args, **kwargs)
 
@@ -206,10 +186,10 @@ class ModuleCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        x, with_input = _input_of(compute, args, kwargs)
-        geometry = functools.partial(geometry_of, name, module)
         weight = module._parameters.get("weight")
-        return self._through(module, name, x, with_input, geometry, weight)
+        geometry = functools.partial(geometry_of, name, module)
+        run = functools.partial(compute, *args, **kwargs)
+        return self._through(module, name, _input_of(args, kwargs), run, geometry, weight)
 
     def _run_attention(
         self,
@@ -235,7 +215,7 @@ class ModuleCalls:
                 return original(input, weight, bias)
             layer = attention.next_layer(weight.shape[0])
             geometry = functools.partial(linear_geometry, layer, weight.shape[1], weight.shape[0])
-            project = functools.partial(original, weight=weight, bias=bias)
+            project = functools.partial(original, input, weight, bias)
             return self._through(attention.module, layer, input, project, geometry, weight)
 
         return linear
@@ -251,26 +231,27 @@ class ModuleCalls:
         self,
         module: nn.Module,
         layer: str,
-        x: Any,
-        compute: Callable[[Any], Any],
+        x: Tensor | None,
+        run: Callable[[], Any],
         geometry: Callable[[Tensor], dict[str, Any]],
         weight: Tensor | None,
     ) -> Any:
-        """Run a layer on `x` and record what there is to record of this call."""
-        if not isinstance(x, Tensor):
+        """Run a layer, which reads `x`, and record what there is to record of this call."""
+        if x is None:
             self._unrecorded.unreadable(layer, "no tensor among its arguments")
-            return compute(x)
+            return run()
         tap = self._tap(layer)
         if tap is None:
-            return compute(x)
-        result = compute(tap.read(x))
-        y = _first_tensor(result)
-        if y is None:
-            self._unrecorded.unreadable(layer, "its output is no tensor")
-        else:
-            tap.wrote(y)
-            self._await_backward(y)
+            return run()
+        tap.reads(x)
+        result = run()
+        outputs = list(_tensors_in(result))
+        if outputs:
+            tap.wrote(outputs)
+            self._await_backward(outputs[0])
             self._unrecorded.recorded(module, layer)
+        else:
+            self._unrecorded.unreadable(layer, "its output is no tensor")
         self._recorder.describe(layer, functools.partial(geometry, x))
         if isinstance(weight, nn.Parameter):
             self._weights[layer] = weakref.ref(weight)
@@ -329,34 +310,26 @@ class ModuleCalls:
             self._steps.forward_begins()
 
 
-def _input_of(
-    compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, Callable[[Any], Any]]:
-    """A call's first tensor, or a packed sequence's data, and the call as a function of it."""
-    place = next((i for i, each in enumerate(args) if isinstance(each, _READABLE)), None)
-    if place is not None:
-        before, after = args[:place], args[place + 1 :]
-        return _unpacked(args[place], lambda x: compute(*before, x, *after, **kwargs))
-    key = next((key for key, each in kwargs.items() if isinstance(each, _READABLE)), None)
-    if key is not None:
-        return _unpacked(kwargs[key], lambda x: compute(*args, **{**kwargs, key: x}))
-    return None, lambda x: compute(*args, **kwargs)
-
-
-def _unpacked(x: Any, call: Callable[[Any], Any]) -> tuple[Any, Callable[[Any], Any]]:
-    if isinstance(x, PackedSequence):
-        return x.data, lambda data: call(x._replace(data=data))
-    return x, call
-
-
-def _first_tensor(result: Any) -> Tensor | None:
-    """A layer's output, also where it comes in a tuple, list or dictionary."""
-    if isinstance(result, Tensor):
-        return result
-    parts = result.values() if isinstance(result, Mapping) else result
-    if isinstance(result, (tuple, list, Mapping)):
-        return next((found for found in map(_first_tensor, parts) if found is not None), None)
+def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """A layer's input: the first tensor among its arguments, or a packed sequence's data."""
+    for each in (*args, *kwargs.values()):
+        if isinstance(each, (Tensor, PackedSequence)):
+            return each.data if isinstance(each, PackedSequence) else each
     return None
+
+
+def _tensors_in(result: Any) -> Iterator[Tensor]:
+    """What a layer wrote, also in a tuple, list or dictionary; its output comes first."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, (tuple, list, Mapping)):
+        parts = result.values() if isinstance(result, Mapping) else result
+        for part in parts:
+            yield from _tensors_in(part)
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _backward_pass() -> int | None:

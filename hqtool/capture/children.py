@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hqtool.capture.importing import after_import
+from hqtool.capture.patch import replace
 from hqtool.capture.recording import Plan, Recording
 
 #: How multiprocessing begins the program of a child, and that of the server that forks children.
@@ -36,7 +37,7 @@ class Started:
         Args:
             followed: multiprocessing's children are recorded, and not counted therefore.
         """
-        _replace(subprocess.Popen, "__init__", self._wrap_popen)
+        replace(subprocess.Popen, "__init__", self._wrap_popen)
         if not followed:
             after_import("multiprocessing.process", self._watch_multiprocessing)
 
@@ -55,7 +56,7 @@ class Started:
     def _watch_multiprocessing(self) -> None:
         from multiprocessing.process import BaseProcess
 
-        _replace(BaseProcess, "start", self._wrap_start)
+        replace(BaseProcess, "start", self._wrap_start)
 
     def _wrap_start(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
@@ -90,7 +91,7 @@ def follow(plan: Plan) -> None:
     def patch() -> None:
         from multiprocessing import util
 
-        _replace(util, "spawnv_passfds", wrap)
+        replace(util, "spawnv_passfds", wrap)
 
     after_import("multiprocessing.util", patch)
 
@@ -118,10 +119,6 @@ def _is_python(args: Any) -> bool:
 
 def _is_path(args: Any) -> bool:
     return isinstance(args, bytes | os.PathLike)
-
-
-def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
-    setattr(owner, name, wrap(getattr(owner, name)))
 
 
 def _many(count: int, noun: str, plural: str = "s") -> str:

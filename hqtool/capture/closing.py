@@ -117,11 +117,6 @@ def _failures(path: str, recorder: Recorder) -> str:
 def _missed(recorder: Recorder) -> list[str]:
     """What limits the trace, and what it cost."""
     lines = unrecorded_lines(recorder.unrecorded)
-    if recorder.counted("gradients_to_differentiate"):
-        lines += [
-            "the script differentiates gradients: those of parameters may differ in their last",
-            "bits under capture; with --tensors output they do not, --verify tells",
-        ]
     if recorder.steps_by_forward:
         lines.append("no optimizer was made: a step ends where the next forward pass begins")
     if recorder.waited_seconds >= _LONG_WAIT and recorder.waited_share >= _LARGE_SHARE:

@@ -6,7 +6,6 @@ A script runs here in a process of its own, plainly or under capture, and a file
 from __future__ import annotations
 
 import atexit
-import gc
 import hashlib
 import json
 import os
@@ -84,7 +83,9 @@ class Fingerprint:
         self._last = time.perf_counter()
         self._first = self._first or self._last
         self._updates += 1
-        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        from hqtool.capture.optimizers import parameters_of
+
+        parameters = list(parameters_of(optimizer))
         if self._sizes.get(optimizer) != len(parameters):
             self._sizes[optimizer] = len(parameters)
             self._meet(parameters)
@@ -124,9 +125,10 @@ def _models_of(parameters: list[Tensor]) -> list[nn.Module]:
     """The outermost modules that hold any of these: in the parameters' order, the larger first."""
     from torch import nn
 
-    gc.collect()  # those in use only
-    found = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
-    modules = [each for each in found if "_modules" in vars(each)]  # else it is being made
+    from hqtool.capture.optimizers import objects_of
+
+    made = (each for each in objects_of(nn.Module) if "_modules" in vars(each))
+    modules = list(made)  # less those that are being made
     inner = {id(child) for module in modules for child in module.children()}
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
     ranked: list[tuple[int, int, int, nn.Module]] = []

@@ -34,9 +34,9 @@ class Optimizers:
         self._updated = (-1, frozenset[int]())
         self._hold_models = (-1, False)
 
-    def attach(self, stack: ExitStack) -> None:
+    def attach(self, stack: ExitStack, in_use: Iterable[Optimizer]) -> None:
         """Meet those in use, and until the stack is closed those to come."""
-        for optimizer in objects_of(Optimizer):
+        for optimizer in in_use:
             self._meet(optimizer)
         stack.enter_context(replaced(Optimizer, "add_param_group", self._wrap_add))
 
@@ -117,10 +117,10 @@ def ids_of(optimizer: Optimizer) -> Iterable[int]:
     return map(id, parameters_of(optimizer))
 
 
-def objects_of(kind: type[Any]) -> list[Any]:
-    """All objects of a class in use.
+def objects_of(*kinds: type[Any]) -> list[Any]:
+    """All objects of some classes in use.
 
     By their type alone: `isinstance` would ask foreign objects for attributes.
     """
     gc.collect()  # those in use only: models and optimizers lie in reference cycles
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]

@@ -168,10 +168,6 @@ class Recorder:
         """Count something that a note of the trace will tell."""
         self._counts[event] += 1
 
-    def counted(self, event: str) -> int:
-        """How often something was counted."""
-        return self._counts[event]
-
     def close(self, state: str) -> None:
         """Write the last notes and close the trace; truncated where it got full.
 
@@ -202,7 +198,7 @@ class Recorder:
             except TraceFull as full:
                 self._stop(full.cause)
             except Exception as error:
-                self.failed[what] = f"{type(error).__name__}: {error}"[:200]
+                self._failed(what, error)
 
     @contextmanager
     def _busy(self) -> Iterator[None]:
@@ -290,7 +286,10 @@ class Recorder:
         except TraceFull as full:
             self._full = full
         except Exception as error:
-            self.failed[what] = f"{type(error).__name__}: {error}"[:200]
+            self._failed(what, error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.failed[what] = f"{type(error).__name__}: {error}"[:200]
 
     # After a step
 

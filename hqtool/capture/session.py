@@ -88,10 +88,12 @@ class Session:
             register_optimizer_step_post_hook(self._after_update),
         ):
             stack.callback(handle.remove)
+        in_use = objects_of(nn.Module, Optimizer)
         if self._model is None:
-            self._names.meet(objects_of(nn.Module))
+            self._names.meet(each for each in in_use if issubclass(type(each), nn.Module))
         stack.enter_context(_deeper_recursion())
-        self._optimizers.attach(stack)
+        optimizers = [each for each in in_use if issubclass(type(each), Optimizer)]
+        self._optimizers.attach(stack, optimizers)
         self._calls.attach(stack)
         self._scalers.attach(stack)
         self._eager.attach(stack)

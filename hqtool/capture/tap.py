@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from hqtool.capture.clock import Clock, Position
+from hqtool.capture.graph import Share
 from hqtool.capture.recorder import Recorder
 from hqtool.vocab import Site
 
@@ -27,33 +30,25 @@ class Tap:
         self._layer = layer
         self._forward = forward
         self._position = clock.place(layer, forward)
+        self._share: Share | None = None
 
-    def read(self, x: Tensor) -> Tensor:
-        """Record the input.
-
-        Returns:
-            what the layer must read in place of `x`: an alias of it, where a gradient is to come.
-            A hook on `x` itself would see the sum over all that read `x`.
-
-        The alias passes its gradient on as it is, and autograd adds up the gradients of `x` in
-        the same order as without. Only a layer class whose own forward method reads `x` several
-        times, while others read `x`, too, has its share added up first.
-        """
+    def reads(self, x: Tensor) -> None:
+        """Record the input; to be called before the layer reads it."""
         self._record("input", x)
-        if not self._awaits(x, "grad_input"):
-            return x
-        alias = x
-        with self._recorder.guard(f"{self._layer}/grad_input"):
-            alias = _alias(x)
-            self._hook(alias, "grad_input")
-        return alias
+        if self._awaits(x, "grad_input"):
+            with self._recorder.guard(f"{self._layer}/grad_input"):
+                self._share = Share(x)
 
-    def wrote(self, y: Tensor) -> None:
-        """Record the output."""
-        self._record("output", y)
-        if self._awaits(y, "grad_output"):
+    def wrote(self, outputs: Sequence[Tensor]) -> None:
+        """Record the output, the first of what the layer wrote."""
+        self._record("output", outputs[0])
+        if self._awaits(outputs[0], "grad_output"):
             with self._recorder.guard(f"{self._layer}/grad_output"):
-                self._hook(y, "grad_output")
+                outputs[0].register_hook(self._recording("grad_output"))  # type: ignore[no-untyped-call]
+        share, self._share = self._share, None
+        if share is not None:
+            with self._recorder.guard(f"{self._layer}/grad_input"):
+                share.call(self._recording("grad_input"), outputs)
 
     def _awaits(self, tensor: Tensor, kind: str) -> bool:
         """Whether a gradient of this tensor can come and is wanted."""
@@ -68,32 +63,20 @@ class Tap:
             self._position = self._clock.place(self._layer, self._forward)
         return self._position
 
-    def _hook(self, tensor: Tensor, kind: str) -> None:
-        """Let the first gradient of a tensor be recorded, and any further one be counted.
+    def _recording(self, kind: str) -> Callable[[Tensor], None]:
+        """What records the first gradient it is called with, and counts any further one.
 
         Further ones come with double backward and with several backward passes over one graph.
         """
         recorder, site = self._recorder, Site(self._layer, kind)
         came = False
 
-        def hook(gradient: Tensor) -> None:
+        def record(gradient: Tensor) -> None:
             nonlocal came
-            if gradient.requires_grad:
-                recorder.count("gradients_to_differentiate")
             if came:
                 recorder.count("repeated_gradients")
             else:
                 recorder.record(site, self._here(), gradient, recorder.loss_scale)
             came = True
 
-        tensor.register_hook(hook)  # type: ignore[no-untyped-call]
-
-
-def _alias(x: Tensor) -> Tensor:
-    """A new tensor over the same memory, with the same strides.
-
-    `view_as` is not enough: it gives a channels-last tensor with one channel other strides, upon
-    which a convolution may choose another kernel.
-    """
-    alias: Tensor = torch.ops.aten.alias.default(x)
-    return alias
+        return record

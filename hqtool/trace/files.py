@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import h5py
 
@@ -22,6 +23,25 @@ _WITH_WRITER = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
 
 #: (intent, locking): at rest; with a writer, alive or killed; where file locks do not work.
 _WAYS = ((_AT_REST, True), (_WITH_WRITER, True), (_WITH_WRITER, False))
+
+
+class ClosedAtEnd:
+    """A context manager that closes itself at the end of a `with` block."""
+
+    def close(self) -> None:
+        """Close it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def open_to_read(path: str) -> Any:

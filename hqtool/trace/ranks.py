@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.errors import DataError
+from hqtool.trace.files import ClosedAtEnd
 from hqtool.trace.overview import SiteSummary, together
 from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.trace.schema import Row
@@ -124,7 +124,7 @@ def _rank_required(trace: TraceReader) -> Rank:
     return rank
 
 
-class RanksReader:
+class RanksReader(ClosedAtEnd):
     """Reads several traces as one: the records that all of them have, each joined over them.
 
     A context manager. Memory stays bounded by one joint record and one site's rows. Whether the
@@ -143,17 +143,6 @@ class RanksReader:
             self.traces = tuple(files.enter_context(_opened(trace)) for trace in traces)
             self._files = files.pop_all()
         self._by_rank = sorted(self.traces, key=lambda trace: rank_of(trace) or Rank(0, 0))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every trace; records can no longer be read."""

@@ -12,8 +12,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.trace.content import from_stored
-from hqtool.trace.files import open_to_read, reason
+from hqtool.trace.files import ClosedAtEnd, open_to_read, reason
 from hqtool.trace.overview import SiteSummary, Tally, summary_of, tallies_of
 from hqtool.trace.schema import (
     COMMIT,
@@ -49,7 +48,7 @@ class Prefix(NamedTuple):
     upto: Commit
 
 
-class TraceReader:
+class TraceReader(ClosedAtEnd):
     """Reads a trace, also while it is being written: then what was committed at opening.
 
     A context manager. Memory stays bounded by the largest tensor and one site's rows.
@@ -83,17 +82,6 @@ class TraceReader:
         except BaseException:
             self._file.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; records can no longer be read."""

@@ -1,0 +1,87 @@
+"""Where a layer reads its input, in the graph that autograd keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch._C._autograd import _get_sequence_nr
+from torch.autograd.graph import Node, get_gradient_edge
+
+#: A node of the graph, and the places among its inputs where it reads a tensor.
+Reader = tuple[Node, list[int]]
+
+
+class Share:
+    """The gradient of a tensor as far as one layer contributes to it.
+
+    A hook on the tensor would see the sum over all that read it, and an alias for the layer to
+    read would change the order in which autograd adds up gradients that are differentiated in
+    turn. So the nodes are asked that the layer made: they are hooked, and left as they are.
+
+    To be made before the layer reads the tensor, which may be changed in place by that.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self._edge = get_gradient_edge(x)
+        self._began = _get_sequence_nr()
+
+    def call(self, act: Callable[[Tensor], None], outputs: Iterable[Tensor]) -> None:
+        """Call `act` with the share each time that a backward pass has it.
+
+        Args:
+            outputs: what the layer has made of the tensor.
+        """
+        readers = self._readers(outputs)
+        gathering = _Gathering(act, len(readers))
+        for node, places in readers:
+            node.register_hook(gathering.hook(places))
+
+    def _readers(self, outputs: Iterable[Tensor]) -> list[Reader]:
+        """The layer's nodes that read it: those made since, on the way back from the outputs."""
+        source, found = self._edge, list[Reader]()
+        waiting, met = [output.grad_fn for output in outputs], set[Node]()
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in met or node._sequence_nr() < self._began:
+                continue
+            met.add(node)
+            inputs = node.next_functions
+            places = [i for i, each in enumerate(inputs) if each == (source.node, source.output_nr)]
+            found += [(node, places)] if places else []
+            waiting += [each for each, _ in inputs]
+        return found
+
+
+class _Gathering:
+    """Adds up what several nodes contribute in one backward pass."""
+
+    def __init__(self, act: Callable[[Tensor], None], nodes: int) -> None:
+        self._act = act
+        self._nodes = nodes
+        self._came = 0
+        self._sum: Tensor | None = None
+
+    def hook(self, places: Sequence[int]) -> Callable[[Sequence[Tensor | None], object], None]:
+        """A node's hook: it is given the gradients of the node's inputs."""
+
+        def hook(gradients: Sequence[Tensor | None], _: object) -> None:
+            for place in places:
+                self._add(gradients[place])
+            self._came += 1
+            if self._came == self._nodes:
+                self._finish()
+            elif self._came == 1:  # the others may not be part of this backward pass
+                torch.autograd.Variable._execution_engine.queue_callback(self._finish)
+
+        return hook
+
+    def _add(self, gradient: Tensor | None) -> None:
+        if gradient is not None:
+            self._sum = gradient if self._sum is None else self._sum + gradient
+
+    def _finish(self) -> None:
+        total, self._sum, self._came = self._sum, None, 0
+        if total is not None:
+            self._act(total)
