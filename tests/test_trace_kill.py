@@ -353,3 +353,40 @@ def test_a_trace_that_cannot_be_begun_leaves_nothing(
         with pytest.raises(TraceFull, match=r"writing failed.*No space left"):
             TraceWriter(tmp_path / "trace.h5", force=force)
     assert list(tmp_path.iterdir()) == []
+
+
+#: A thread writes without pause; the main thread forks, and each child reads another trace and ends.
+FORKING = """
+import os, sys, threading
+import numpy as np
+from hqtool.trace.reader import TraceReader
+from hqtool.trace.writer import TraceWriter
+TraceWriter(sys.argv[2]).close()
+writer, forked = TraceWriter(sys.argv[1]), threading.Event()
+def write():
+    step = 0
+    while not forked.is_set():
+        writer.write("layer", "output", step, np.full(300_000, step, np.float32))
+        writer.commit(step)
+        step += 1
+thread = threading.Thread(target=write)
+thread.start()
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        TraceReader(sys.argv[2]).close()
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+forked.set()
+thread.join()
+writer.close()
+"""
+
+
+def test_forks_while_another_thread_writes(tmp_path: Path) -> None:
+    path = tmp_path / "trace.h5"
+    command = [sys.executable, "-W", "ignore", "-c", FORKING, path, tmp_path / "other.h5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout.split() == ["3"] * 30, done.stderr
+    (values,) = values_of(path)
+    assert values == list(range(len(values)))
