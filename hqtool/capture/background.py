@@ -81,10 +81,17 @@ class Background:
             while self._calls:
                 call, nbytes = self._calls[0]
                 call()
-                with self._changed:
-                    self._calls.popleft()
-                    self._held_bytes -= nbytes
-                    self._changed.notify_all()
+                self._made(nbytes)
+
+    def _made(self, nbytes: int) -> None:
+        """The first call was made. Who waits is told where that may matter."""
+        if not nbytes and len(self._calls) > 1:
+            self._calls.popleft()
+            return
+        with self._changed:
+            self._calls.popleft()
+            self._held_bytes -= nbytes
+            self._changed.notify_all()
 
     def _await_calls(self) -> bool:
         """Whether there is something to do; False: the thread is to end."""

@@ -8,8 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -71,7 +70,7 @@ class Recorder:
         steps, steps_with_values: how many steps were committed, and kept values.
         records, value_bytes: how many records were made, and the size of their values.
         steps_by_forward: steps were found from forward passes, for want of an optimizer.
-        busy_seconds: what training threads spent here.
+        busy_seconds: what training threads spent here, and in guarded blocks.
     """
 
     def __init__(
@@ -106,6 +105,9 @@ class Recorder:
         self._kept_values = False  # in the current step
         self._described: set[str] = set()
         self._counts: collections.Counter[str] = collections.Counter()
+        self._chosen: dict[Site, bool] = {}  # asked for, and not failed
+        self._guards = 0  # that are entered
+        self._guarded_since = 0.0
 
     @property
     def waited_seconds(self) -> float:
@@ -119,16 +121,19 @@ class Recorder:
 
     def wants(self, site: Site) -> bool:
         """Whether a site is to be recorded, here and now; never in a forked child."""
-        chosen = site.tensor in self.settings.tensors and self.settings.wants(site.layer)
-        usable = self.active and str(site) not in self.failed
-        return chosen and usable and os.getpid() == self._pid
+        chosen = self._chosen.get(site)
+        if chosen is None:
+            settings = self.settings
+            chosen = site.tensor in settings.tensors and settings.wants(site.layer)
+            self._chosen[site] = chosen
+        return chosen and self.active and os.getpid() == self._pid
 
     def record(
         self, site: Site, position: Position, tensor: Tensor, loss_scale: float = 1.0
     ) -> None:
         """Record a tensor's statistics, and its values where they are due, if wanted."""
         if self.wants(site) and tensor.is_floating_point() and tensor.numel():
-            with self.guard(str(site)), self._busy():
+            with self.guard(site):
                 self._read(site, position, tensor, loss_scale)
 
     def describe(self, layer: str, geometry: Callable[[], dict[str, Any]]) -> None:
@@ -156,10 +161,9 @@ class Recorder:
             return
         self.loss_scale = 1.0
         with self.guard("commit"):
-            with self._busy():
-                self._fetch()
-                self._send("commit", functools.partial(self.writer.commit, step))
-                self._background.drain()
+            self._fetch()
+            self._send("commit", functools.partial(self.writer.commit, step))
+            self._background.drain()
             if self._full:
                 raise self._full
             self._committed(step)
@@ -185,28 +189,13 @@ class Recorder:
                 self.writer.close(state if self.active else "truncated")
         self.active = False
 
-    @contextmanager
-    def guard(self, what: str) -> Iterator[None]:
-        """Keep failures away from training, and threads from each other.
+    def guard(self, what: Site | str) -> _Guard:
+        """Keep failures of a block away from training, and threads from each other.
 
         Args:
             what: what fails if the block does: the trace names it.
         """
-        with self._lock:
-            try:
-                yield
-            except TraceFull as full:
-                self._stop(full.cause)
-            except Exception as error:
-                self._failed(what, error)
-
-    @contextmanager
-    def _busy(self) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.busy_seconds += time.perf_counter() - began
+        return _Guard(self, what)
 
     # Reading
 
@@ -273,12 +262,12 @@ class Recorder:
         nbytes = 0 if values.array is None else values.array.nbytes
         self.records += 1
         self.value_bytes += nbytes
-        self._send(str(site), write, nbytes)
+        self._send(site, write, nbytes)
 
-    def _send(self, what: str, call: Callable[[], None], nbytes: int = 0) -> None:
+    def _send(self, what: Site | str, call: Callable[[], None], nbytes: int = 0) -> None:
         self._background.put(functools.partial(self._attempt, what, call), nbytes)
 
-    def _attempt(self, what: str, call: Callable[[], None]) -> None:
+    def _attempt(self, what: Site | str, call: Callable[[], None]) -> None:
         """Make a call in the background; training hears of a failure later."""
         try:
             if not self._full:
@@ -288,8 +277,10 @@ class Recorder:
         except Exception as error:
             self._failed(what, error)
 
-    def _failed(self, what: str, error: Exception) -> None:
-        self.failed[what] = f"{type(error).__name__}: {error}"[:200]
+    def _failed(self, what: Site | str, error: Exception) -> None:
+        if isinstance(what, Site):
+            self._chosen[what] = False
+        self.failed[str(what)] = f"{type(error).__name__}: {error}"[:200]
 
     # After a step
 
@@ -322,6 +313,37 @@ class Recorder:
         if self.active:
             print(f"hqtool: recording stopped, training goes on: {cause}", file=sys.stderr)
         self.active = False
+
+
+class _Guard:
+    """See `Recorder.guard`; the outermost one's time counts as busy."""
+
+    __slots__ = ("_recorder", "_what")
+
+    def __init__(self, recorder: Recorder, what: Site | str) -> None:
+        self._recorder = recorder
+        self._what = what
+
+    def __enter__(self) -> None:
+        recorder = self._recorder
+        recorder._lock.acquire()
+        if not recorder._guards:
+            recorder._guarded_since = time.perf_counter()
+        recorder._guards += 1
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        recorder = self._recorder
+        try:
+            if isinstance(error, TraceFull):
+                recorder._stop(error.cause)
+            elif isinstance(error, Exception):
+                recorder._failed(self._what, error)
+            return isinstance(error, Exception)
+        finally:
+            recorder._guards -= 1
+            if not recorder._guards:
+                recorder.busy_seconds += time.perf_counter() - recorder._guarded_since
+            recorder._lock.release()
 
 
 def _is_at_hand(tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,9 @@ from hqtool.capture.clock import Clock, Position
 from hqtool.capture.graph import Share
 from hqtool.capture.recorder import Recorder
 from hqtool.vocab import Site
+
+#: A site; making one costs more than finding it.
+_site = functools.lru_cache(maxsize=1 << 14)(Site)
 
 
 class Tap:
@@ -36,27 +40,27 @@ class Tap:
         """Record the input; to be called before the layer reads it."""
         self._record("input", x)
         if self._awaits(x, "grad_input"):
-            with self._recorder.guard(f"{self._layer}/grad_input"):
+            with self._recorder.guard(_site(self._layer, "grad_input")):
                 self._share = Share(x)
 
     def wrote(self, outputs: Sequence[Tensor]) -> None:
         """Record the output, the first of what the layer wrote."""
         self._record("output", outputs[0])
         if self._awaits(outputs[0], "grad_output"):
-            with self._recorder.guard(f"{self._layer}/grad_output"):
+            with self._recorder.guard(_site(self._layer, "grad_output")):
                 outputs[0].register_hook(self._recording("grad_output"))  # type: ignore[no-untyped-call]
         share, self._share = self._share, None
         if share is not None:
-            with self._recorder.guard(f"{self._layer}/grad_input"):
+            with self._recorder.guard(_site(self._layer, "grad_input")):
                 share.call(self._recording("grad_input"), outputs)
 
     def _awaits(self, tensor: Tensor, kind: str) -> bool:
         """Whether a gradient of this tensor can come and is wanted."""
         flows = tensor.requires_grad and torch.is_grad_enabled()
-        return flows and self._recorder.wants(Site(self._layer, kind))
+        return flows and self._recorder.wants(_site(self._layer, kind))
 
     def _record(self, kind: str, tensor: Tensor) -> None:
-        self._recorder.record(Site(self._layer, kind), self._position, tensor)
+        self._recorder.record(_site(self._layer, kind), self._position, tensor)
 
     def _here(self) -> Position:
         if self._position.step != self._clock.step:
@@ -68,7 +72,7 @@ class Tap:
 
         Further ones come with double backward and with several backward passes over one graph.
         """
-        recorder, site = self._recorder, Site(self._layer, kind)
+        recorder, site = self._recorder, _site(self._layer, kind)
         came = False
 
         def record(gradient: Tensor) -> None:

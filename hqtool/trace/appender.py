@@ -40,7 +40,8 @@ class Appender:
     ) -> None:
         self._dataset = dataset
         self._dtype: np.dtype[Any] = dataset.dtype
-        self._buffer = np.empty(capacity * self._dtype.itemsize, np.uint8)
+        self._stored_type = dataset.id.get_type()  # h5py would make it anew for each write
+        self._buffer = memoryview(bytearray(capacity * self._dtype.itemsize))
         self._before_spill = before_spill
         self._checksum = checksum
         self._mark = _Mark()
@@ -60,20 +61,20 @@ class Appender:
         """Bytes in the buffer."""
         return self._mark.end - self._mark.written
 
-    def append(self, items: bytes | NDArray[Any]) -> None:
-        """Take over a copy of the bytes of whole items; an array must be contiguous."""
-        coming = np.frombuffer(items, np.uint8)
-        if coming.size + self.pending_bytes > self._buffer.size:
-            self._before_spill(self.pending_bytes + coming.size)
+    def append(self, items: bytes | memoryview) -> None:
+        """Take over a copy of the bytes of whole items, which must be contiguous."""
+        coming = memoryview(items).cast("B")
+        if len(coming) + self.pending_bytes > len(self._buffer):
+            self._before_spill(self.pending_bytes + len(coming))
             self.flush()
         written, end, crc = self._mark
-        if coming.size > self._buffer.size:
+        if len(coming) > len(self._buffer):
             self._store(end, coming)
-            written = end + coming.size
+            written = end + len(coming)
         else:
-            self._buffer[end - written : end - written + coming.size] = coming
-        crc = zlib.crc32(coming.data, crc) if self._checksum else 0
-        self._mark = _Mark(written, end + coming.size, crc)
+            self._buffer[end - written : end - written + len(coming)] = coming
+        crc = zlib.crc32(coming, crc) if self._checksum else 0
+        self._mark = _Mark(written, end + len(coming), crc)
 
     def flush(self) -> None:
         """Hand the buffer to HDF5."""
@@ -87,12 +88,12 @@ class Appender:
         self.flush()
         return np.asarray(self._dataset[: self.end])
 
-    def _store(self, start: int, data: NDArray[np.uint8]) -> None:
+    def _store(self, start: int, data: memoryview) -> None:
         """Write bytes from byte `start` on; h5py's low level, for its speed."""
-        items, first = data.view(self._dtype), start // self._dtype.itemsize
+        items, first = np.frombuffer(data, self._dtype), start // self._dtype.itemsize
         stop = first + items.size
         self._dataset.id.set_extent((stop,))
         memory = h5py.h5s.create_simple((items.size,))
         place = h5py.h5s.create_simple((stop,))
         place.select_hyperslab((first,), (items.size,))
-        self._dataset.id.write(memory, place, items)
+        self._dataset.id.write(memory, place, items, self._stored_type)

@@ -191,7 +191,7 @@ class TraceWriter:
             where = f"{self._path}: {Site(layer, tensor)} at step {step}"
             raise type(error)(f"{where}: {error.cause}", error.remedy) from None
         if content.stored.size:
-            self._payload.append(content.stored)
+            self._payload.append(content.stored.data)
         self._rows.append(row)
         self._open_step = max(self._open_step, key[0])
 
