@@ -681,6 +681,8 @@ def test_an_existing_trace_is_not_overwritten(tmp_path: Path) -> None:
         {"tensors": "output"},
         {"step_on": "loss"},
         {"steps": (-1, None)},
+        {"steps": range(3)},
+        {"steps": (1,)},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], tmp_path: Path) -> None:

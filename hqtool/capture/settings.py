@@ -76,6 +76,7 @@ class Settings:
         _require(self.burst <= self.every, overlong, "keep values at most at every step")
         budget = self.budget_bytes
         _require(budget is None or budget >= 1, "budget_bytes is below 1", "None: no limit")
+        _require(_is_pair(self.steps), f"steps is {self.steps!r}", "give a pair: (first, end)")
         bounds = [bound for bound in self.steps or () if bound is not None]
         _require(min(bounds, default=0) >= 0, "steps has a negative bound", "count from step 0")
 
@@ -114,6 +115,14 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     """A sequence of texts; a lone text is a mistake easily made."""
     _require(not isinstance(value, str), f"{name} is one text", f"give a list: {name}=[{value!r}]")
     return tuple(value)
+
+
+def _is_pair(steps: Any) -> bool:
+    """Whether it is None, or two bounds, each a number or None."""
+    if steps is None:
+        return True
+    pair = isinstance(steps, tuple | list) and len(steps) == 2
+    return pair and all(isinstance(bound, int | None) for bound in steps)
 
 
 def _matches(layer: str, globs: tuple[str, ...]) -> bool:
