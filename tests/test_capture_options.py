@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from capture_models import captured, read_records, read_run  # noqa: E402
 from command import finish, hqtool, start  # noqa: E402
 
-from hqtool.capture.closing import projection, unrecorded_lines  # noqa: E402
+from hqtool.capture.closing import closing_lines, projection, unrecorded_lines  # noqa: E402
 from hqtool.capture.cost import StepCost, about  # noqa: E402
 from hqtool.capture.importing import after_import  # noqa: E402
 from hqtool.capture.recording import Plan  # noqa: E402
@@ -243,6 +243,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tried]
         "sites": ("--list-sites", "--tensors", "output,grad_weight", "--exclude", "0", stubborn),
         "dry": ("--dry-run", "--every", "6", "--burst", "2", "--budget", "1MiB", stubborn),
         "full": ("--dry-run", "--every", "1", "--expect-steps", "7", "-q", stubborn),
+        "none": ("--dry-run", "--layers", "stem*", stubborn),
         "ctrl-c": ("--dry-run", str(base / "KeyboardInterrupt.py")),
         "error": ("--list-sites", str(base / "ValueError.py")),
     }
@@ -335,6 +336,14 @@ def test_what_ran_before_an_error_is_listed(tried: dict[str, Tried]) -> None:
     assert found.err.splitlines()[-1] == early
 
 
+def test_a_dry_run_that_records_nothing_fails(tried: dict[str, Tried]) -> None:
+    found = tried["none"]
+    assert (found.status, found.out) == (3, "")
+    cause, remedy = found.err.splitlines()[-2:]
+    assert cause == "hqtool: no layer asked for ran a forward pass in training mode (exit status 0)"
+    assert "--layers" in remedy
+
+
 def test_modes_exclude_each_other() -> None:
     done = hqtool("capture", "--list-sites", "--verify", "script.py")
     assert (done.status, done.out) == (2, "")
@@ -395,6 +404,13 @@ def test_layers_that_were_not_recorded_are_listed_by_reason() -> None:
     first = "not recorded: 30 layers (not called as a module): block0, block1, …"
     assert lines == [first, "not recorded: lstm (LSTM is not recorded)"]
     assert unrecorded_lines({}) == []
+
+
+def test_a_glob_that_takes_no_layer_is_told(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5", layers=["stem*"]) as session:
+        torch.nn.Linear(2, 2)(torch.ones(1, 2)).sum().backward()
+    *_, last = closing_lines("t.h5", 0, session.recorder)
+    assert last == "nothing recorded: --layers and --exclude leave out linear"
 
 
 def test_of_many_reasons_the_commonest_are_told() -> None:

@@ -162,6 +162,16 @@ def test_statistics_of_any_layout(how: Callable[[Tensor], Stats], tensor: Tensor
 
 
 @both_ways
+@pytest.mark.parametrize("repeats", [64, 2048, 16384])
+def test_statistics_of_few_different_values(how: Callable[[Tensor], Stats], repeats: int) -> None:
+    """Rows are rounded alike then, and their errors add up."""
+    generator = torch.Generator().manual_seed(repeats)
+    for _ in range(100):
+        tensor = torch.randn(4, 1, generator=generator).expand(4, repeats).contiguous()
+        assert_agrees(how(tensor), oracle(tensor))
+
+
+@both_ways
 def test_statistics_of_a_large_tensor(how: Callable[[Tensor], Stats]) -> None:
     """Several full chunks and a rest; the figures of repeated values follow from those of one."""
     tensor = torch.from_numpy(NORMAL.astype(np.float32)).repeat(300)

@@ -96,6 +96,11 @@ def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list
     lines = [*_missed(recorder), *lines]
     if not recorder.sites and recorder.failed:
         return [*lines, f"nothing recorded: {_failures(path, recorder)}"]
+    if not recorder.sites and recorder.left_out:
+        return [
+            *lines,
+            _listing("nothing recorded: --layers and --exclude leave out ", recorder.left_out),
+        ]
     if not recorder.sites:
         return [*lines, "nothing recorded: no layer ran a forward pass in training mode"]
     lines.append(
@@ -145,16 +150,15 @@ def unrecorded_lines(reasons: Mapping[str, str]) -> list[str]:
 def _unrecorded_line(reason: str, layers: list[str]) -> str:
     if len(layers) == 1:
         return f"not recorded: {layers[0]} ({reason})"
-    begin = f"not recorded: {len(layers)} layers ({reason}): "
-    return begin + _listed(layers, _WIDTH - len("hqtool: ") - len(begin))
+    return _listing(f"not recorded: {len(layers)} layers ({reason}): ", layers)
 
 
-def _listed(names: Iterable[str], width: int) -> str:
-    """As many names as fit, at least one."""
+def _listing(begin: str, names: Iterable[str]) -> str:
+    """A line with as many names as fit, at least one."""
     first, *others = names
-    listed = first
+    line = begin + first
     for name in others:
-        if len(f"{listed}, {name}, …") > width:
-            return f"{listed}, …"
-        listed = f"{listed}, {name}"
-    return listed
+        if len(f"hqtool: {line}, {name}, …") > _WIDTH:
+            return f"{line}, …"
+        line = f"{line}, {name}"
+    return line

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +67,7 @@ class Recorder:
         sites, devices: what was recorded so far, and where its tensors were.
         failed: what could not be recorded, and why.
         unrecorded: layers that ran without being recorded though they were asked for, and why.
+        left_out: layers that ran and were not asked for.
         steps, steps_with_values: how many steps were committed, and kept values.
         records, value_bytes: how many records were made, and the size of their values.
         steps_by_forward: steps were found from forward passes, for want of an optimizer.
@@ -87,7 +88,8 @@ class Recorder:
         self.sites: set[Site] = set()
         self.devices: set[str] = set()
         self.failed: dict[str, str] = {}
-        self.unrecorded: dict[str, str] = {}
+        self.unrecorded: Mapping[str, str] = {}
+        self.left_out: Iterable[str] = ()
         self.steps = 0
         self.steps_with_values = 0
         self.records = 0

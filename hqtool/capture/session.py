@@ -78,6 +78,7 @@ class Session:
         self._named: tuple[str, ...] = ()
         self._attached = ExitStack()
         self.recorder.unrecorded = self._unrecorded.reasons
+        self.recorder.left_out = self._unrecorded.left_out
 
     def attach(self) -> None:
         """Begin to watch."""

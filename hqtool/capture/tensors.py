@@ -25,20 +25,20 @@ CHUNK_ELEMENTS = 1 << 20
 #: Elements widened to float64 at a time, on a CPU and elsewhere: few enough for their copies.
 _CAREFUL_ELEMENTS, _DEVICE_ELEMENTS = 1 << 15, 1 << 22
 
-#: Values summed up in their own type: at most, to be exact enough, and at least, to be worth it.
-#: The errors of many rows cancel: of so many that each may be longer.
-_LONGEST_ROW, _SHORTEST_ROW, _MANY_ROWS = 256, 32, 128
+#: Values summed up in their own type: at most, to be exact enough, and at least, to be worth it;
+#: and how many there must be, for the errors of their rows to cancel.
+_LONGEST_ROW, _SHORTEST_ROW, _FEWEST_VALUES = 128, 32, 1 << 12
 
 #: Bounds of the magnitudes, and of their mean square, that float32 can square and sum up.
 _LARGE, _TINY_SQUARE = 1e15, 1e-30
 
 #: Below this ratio of variance to squared mean, the difference of moments loses digits.
-_SPREAD = 0.25
+_SPREAD = 1.0
 
 _NOTHING = (math.nan,) * 6
 _F64 = np.dtype(np.float64)
 _WIDE = (torch.float32, torch.float64)
-_ONES = {size: np.ones(4 * _LONGEST_ROW, f"f{size}") for size in (4, 8)}
+_ONES = {size: np.ones(_LONGEST_ROW, f"f{size}") for size in (4, 8)}
 _UNSIGNED = {size: np.dtype(f"u{size}") for size in (4, 8)}
 _SIGNED = {size: np.dtype(f"i{size}") for size in (4, 8)}
 
@@ -163,9 +163,8 @@ def _smallest_beside_zeros(bits: NDArray[Any], dtype: np.dtype[Any]) -> tuple[fl
 
 def _row_sums(values: NDArray[Any]) -> tuple[float, float]:
     """Σx and Σx²: of each row in the values' own type, of all rows in float64."""
-    longest = _LONGEST_ROW if values.size < _MANY_ROWS * _LONGEST_ROW else 4 * _LONGEST_ROW
-    length = min(values.size & -values.size, longest)
-    if length < _SHORTEST_ROW:
+    length = min(values.size & -values.size, _LONGEST_ROW)
+    if length < _SHORTEST_ROW or values.size < _FEWEST_VALUES:
         return _sums_in_float64(values.astype(_F64))
     rows, ones = values.reshape(-1, length), _ONES[values.itemsize][:length]
     try:

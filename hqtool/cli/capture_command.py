@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from hqtool.cli.output import say
 from hqtool.cli.words import split_words
 from hqtool.errors import DataError, UsageError
 from hqtool.vocab import TENSOR_KINDS
+
+if TYPE_CHECKING:
+    from hqtool.capture.dry_run import Trial
 
 DEFAULT = Settings()
 
@@ -173,11 +176,7 @@ def _list_sites(target: str, argv: list[str], *, quiet: bool, **how: Any) -> int
     trial = try_script(target, argv, steps=LISTING_STEPS, quiet=quiet, **how)
     if trial.interrupted:
         return trial.status
-    if not trial.sites:
-        raise DataError(
-            f"no layer ran a forward pass in training mode (exit status {trial.status})",
-            "does the script train? are --layers and --module-types right?",
-        )
+    _require_sites(trial)
     if not trial.steps:
         early = f"the script ended, with status {trial.status}, before its first step did"
         say(f"hqtool: {early}: these ran", quiet)
@@ -201,8 +200,18 @@ def _estimate(
             f"the script ended, with status {trial.status}, before its first step did",
             "nothing can be said of its size: see hqtool capture --list-sites",
         )
+    _require_sites(trial)
     print(*estimate(trial, settings, expected), sep="\n")
     return 0
+
+
+def _require_sites(trial: Trial) -> None:
+    """Raise a DataError where a trial recorded nothing."""
+    if not trial.sites:
+        raise DataError(
+            f"no layer asked for ran a forward pass in training mode (exit status {trial.status})",
+            "does the script train? are --layers and --module-types right?",
+        )
 
 
 def _verify(target: str, argv: list[str], **how: Any) -> int:

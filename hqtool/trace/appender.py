@@ -62,8 +62,8 @@ class Appender:
         return self._mark.end - self._mark.written
 
     def append(self, items: bytes | memoryview) -> None:
-        """Take over a copy of the bytes of whole items, which must be contiguous."""
-        coming = memoryview(items).cast("B")
+        """Take over a copy of the bytes of whole items."""
+        coming = memoryview(items)
         if len(coming) + self.pending_bytes > len(self._buffer):
             self._before_spill(self.pending_bytes + len(coming))
             self.flush()

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hqtool.errors import DataError, UsageError
 from hqtool.trace.content import element_of
-from hqtool.trace.files import exists_already, reason, rename, require_folder
+from hqtool.trace.files import ClosedAtEnd, exists_already, reason, rename, require_folder
 from hqtool.trace.writer import TraceWriter
 from hqtool.vocab import TENSOR_KINDS, Site
 
@@ -172,7 +172,7 @@ def _archive(path: str, file: BinaryIO) -> NpzFile:
     return archive
 
 
-class _Archives:
+class _Archives(ClosedAtEnd):
     """Opens archives when they are needed, and keeps some of them open.
 
     Args:
@@ -183,10 +183,7 @@ class _Archives:
         self._paths = paths
         self._open: dict[int, tuple[NpzFile, contextlib.ExitStack]] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         while self._open:
             self._close_oldest()
 

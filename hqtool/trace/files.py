@@ -41,6 +41,10 @@ class ClosedAtEnd:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._leave(complete=kind is None)
+
+    def _leave(self, *, complete: bool) -> None:
+        """End the block, which an exception has left unless it is complete."""
         self.close()
 
 

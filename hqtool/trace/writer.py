@@ -12,8 +12,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Self
+from typing import Any, Concatenate, NoReturn, ParamSpec
 
 import numpy as np
 
@@ -86,7 +85,7 @@ class _StoppingWhenFull:
             self._writer._failed_to_write(error)
 
 
-class TraceWriter:
+class TraceWriter(files.ClosedAtEnd):
     """Records a training run into one trace file, `hqtrace/1` (see `schema`).
 
     What is written becomes durable at `commit`: from then on it survives the death of the process
@@ -191,7 +190,7 @@ class TraceWriter:
             where = f"{self._path}: {Site(layer, tensor)} at step {step}"
             raise type(error)(f"{where}: {error.cause}", error.remedy) from None
         if content.stored.size:
-            self._payload.append(content.stored.data)
+            self._payload.append(content.stored.view(np.uint8).data)
         self._rows.append(row)
         self._open_step = max(self._open_step, key[0])
 
@@ -237,16 +236,8 @@ class TraceWriter:
             with self._lock:
                 self._close(state)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close("complete" if kind is None else "truncated")
+    def _leave(self, *, complete: bool) -> None:
+        self.close("complete" if complete else "truncated")
 
     # Opening
 
