@@ -18,10 +18,10 @@ import torch
 from benchmarks import peer
 from benchmarks.traces import write_trace
 from hqtool import TraceReader
-from hqtool.comparison import Selection, compare
+from hqtool.compare.comparison import Selection, compare
+from hqtool.compare.execute import default_jobs, processes
+from hqtool.compare.replay import ReplaySettings
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.execute import default_jobs, processes
-from hqtool.replay import Settings
 
 #: Forty parameter settings: with seven bit-widths, 280 grids a tensor.
 FORTY = (
@@ -38,7 +38,7 @@ SWEEP = tuple(range(2, 9))
 def replay(path: str, specs: Iterable[str], bits: tuple[int, ...], jobs: int) -> None:
     """One comparison through the library, as the command runs it."""
     choices = tuple(choice for spec in specs for choice in ESTIMATORS.sweep(spec))
-    compare([path], Settings(choices, bits), Selection(), processes(jobs))
+    compare([path], ReplaySettings(choices, bits), Selection(), processes(jobs))
 
 
 def read(path: str) -> list[np.ndarray]:
@@ -171,7 +171,7 @@ def observers(folder: str, rounds: int) -> list[str]:
     path = f"{folder}/main.h5"
     tensors = read(path)[:20]
     from hqtool.core.grid import Format
-    from hqtool.core.observation import Observation, Values
+    from hqtool.core.observation import Observation, PreparedValues
     from hqtool.core.stats import stats_of
     from hqtool.estimators.protocol import State, decide
 
@@ -180,7 +180,7 @@ def observers(folder: str, rounds: int) -> list[str]:
     def ours(spec: str) -> None:
         estimator, state = ESTIMATORS.parse(spec).value, State()
         for x, stats in zip(tensors, recorded, strict=True):
-            _, state = decide(estimator, state, Observation(stats, Format(8), Values(x)))
+            _, state = decide(estimator, state, Observation(stats, Format(8), PreparedValues(x)))
 
     found = seconds(
         {

@@ -13,7 +13,7 @@ from capture_models import captured, read_records, read_run  # noqa: E402
 from torch import nn  # noqa: E402
 
 from hqtool.capture.budget import Budget, budget_of  # noqa: E402
-from hqtool.capture.settings import Settings  # noqa: E402
+from hqtool.capture.settings import CaptureSettings  # noqa: E402
 from hqtool.errors import UsageError  # noqa: E402
 
 
@@ -41,7 +41,7 @@ def test_no_sizes(text: str) -> None:
 
 def test_a_budget_below_one_byte() -> None:
     with pytest.raises(UsageError):
-        Settings(budget_bytes=0)
+        CaptureSettings(budget_bytes=0)
 
 
 @pytest.mark.parametrize("step_bytes", [1, 7, 100, 499])

@@ -20,7 +20,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from hqtool.capture import recorder as recorder_module  # noqa: E402
 from hqtool.capture.session import Session  # noqa: E402
-from hqtool.capture.settings import Settings  # noqa: E402
+from hqtool.capture.settings import CaptureSettings  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
 from hqtool.trace.writer import TraceWriter  # noqa: E402
 
@@ -75,7 +75,7 @@ def train(path: Path | None, steps: int = 10, **options: Any) -> list[Tensor]:
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
     session = None
     if path is not None:
-        session = Session(TraceWriter(path, **options), Settings(every=1))
+        session = Session(TraceWriter(path, **options), CaptureSettings(every=1))
         session.attach()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     for _ in range(steps):

@@ -21,12 +21,12 @@ torch = pytest.importorskip("torch")
 from capture_models import captured, read_records, read_run  # noqa: E402
 from command import finish, hqtool, start  # noqa: E402
 
-from hqtool.capture.closing import closing_lines, projection, unrecorded_lines  # noqa: E402
 from hqtool.capture.cost import StepCost, about  # noqa: E402
-from hqtool.capture.importing import after_import  # noqa: E402
+from hqtool.capture.messages import closing_lines, projection, unrecorded_lines  # noqa: E402
 from hqtool.capture.recording import Plan  # noqa: E402
-from hqtool.capture.settings import Settings  # noqa: E402
+from hqtool.capture.settings import CaptureSettings  # noqa: E402
 from hqtool.errors import UsageError  # noqa: E402
+from hqtool.launch.importing import after_import  # noqa: E402
 from hqtool.trace.schema import COMMIT, ROW  # noqa: E402
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -34,15 +34,15 @@ SCRIPTS = Path(__file__).parent / "scripts"
 # --- settings -------------------------------------------------------------------------------------
 
 
-def kept(settings: Settings, steps: int) -> list[int]:
+def kept(settings: CaptureSettings, steps: int) -> list[int]:
     return [step for step in range(steps) if settings.keeps_values(step)]
 
 
 def test_a_burst_is_of_consecutive_steps() -> None:
-    assert kept(Settings(every=5, burst=2), 12) == [0, 1, 5, 6, 10, 11]
-    assert kept(Settings(every=5, burst=2, steps=(1, 10)), 12) == [1, 5, 6]
-    assert kept(Settings(every=3, burst=3), 5) == [0, 1, 2, 3, 4]
-    assert kept(Settings(every=4), 9) == [0, 4, 8]
+    assert kept(CaptureSettings(every=5, burst=2), 12) == [0, 1, 5, 6, 10, 11]
+    assert kept(CaptureSettings(every=5, burst=2, steps=(1, 10)), 12) == [1, 5, 6]
+    assert kept(CaptureSettings(every=3, burst=3), 5) == [0, 1, 2, 3, 4]
+    assert kept(CaptureSettings(every=4), 9) == [0, 4, 8]
 
 
 def test_a_burst_is_recorded(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_a_burst_is_recorded(tmp_path: Path) -> None:
 )
 def test_options_out_of_bounds(options: dict[str, object], cause: str) -> None:
     with pytest.raises(UsageError, match=cause):
-        Settings(**options)  # type: ignore[arg-type]
+        CaptureSettings(**options)  # type: ignore[arg-type]
 
 
 def test_a_plan_reaches_another_process_whole() -> None:
-    settings = Settings(module_types=("Own", "LSTM"), every=7, burst=3, follow_fork=True)
+    settings = CaptureSettings(module_types=("Own", "LSTM"), every=7, burst=3, follow_fork=True)
     plan = Plan("a b'\".h5", "/tmp", ("train.py", "--x", "ü"), settings, True)
     assert Plan.from_json(plan.to_json()) == plan
 
@@ -131,7 +131,7 @@ def test_a_file_gives_defaults_and_the_command_line_wins(
     settings = read_run(folder / "script.h5")["settings"]
     assert (
         settings
-        == Settings(
+        == CaptureSettings(
             layers=("head",),
             exclude=("stem",),
             tensors=("output", "weight", "grad_weight"),
@@ -351,22 +351,22 @@ def test_modes_exclude_each_other() -> None:
 
 
 def test_the_cost_of_steps() -> None:
-    cost, settings = StepCost(records=2, values=1000), Settings(every=10, burst=2)
+    cost, settings = StepCost(records=2, values=1000), CaptureSettings(every=10, burst=2)
     statistics = 2 * ROW.itemsize + COMMIT.itemsize
     assert cost.mean(settings) == statistics + 200
     assert cost.total(settings, 11) == 11 * statistics + 3 * 1000
-    assert cost.steps_to_thinning(Settings(every=1, budget_bytes=None)) is None
+    assert cost.steps_to_thinning(CaptureSettings(every=1, budget_bytes=None)) is None
     half = (1000 + statistics) * 50
-    assert cost.steps_to_thinning(Settings(every=1, budget_bytes=2 * half)) == 50
+    assert cost.steps_to_thinning(CaptureSettings(every=1, budget_bytes=2 * half)) == 50
 
 
 def test_a_projection() -> None:
     cost = StepCost(records=0, values=10 << 10)
-    settings = Settings(every=1, budget_bytes=2000 * ((10 << 10) + COMMIT.itemsize))
+    settings = CaptureSettings(every=1, budget_bytes=2000 * ((10 << 10) + COMMIT.itemsize))
     first, second = projection(cost, settings)
     assert first == f"a step takes 10.0 KiB with values, {COMMIT.itemsize} B without"
     assert second == "--budget 19.6 MiB: values get rarer after about 1,000 steps"
-    assert projection(cost, Settings(budget_bytes=None)) == [first]
+    assert projection(cost, CaptureSettings(budget_bytes=None)) == [first]
 
 
 # --- waiting for torch ----------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from torch import Tensor, nn  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.capture import recorder as recorder_module  # noqa: E402
-from hqtool.capture.settings import Settings, settings_of  # noqa: E402
+from hqtool.capture.settings import CaptureSettings, settings_of  # noqa: E402
 from hqtool.capture.tensors import sampled_values, stats_of_tensor  # noqa: E402
 from hqtool.core.stats import stats_of  # noqa: E402
 from hqtool.errors import UsageError  # noqa: E402
@@ -692,7 +692,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], tmp_path: Path) -> N
 
 def test_settings_are_json_safe() -> None:
     settings = settings_of({"layers": ["a*"], "steps": (3, None)})
-    assert settings == Settings(layers=("a*",), steps=(3, None))
+    assert settings == CaptureSettings(layers=("a*",), steps=(3, None))
     assert settings.to_json()["steps"] == [3, None]
 
 

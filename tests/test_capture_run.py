@@ -18,7 +18,7 @@ from capture_models import read_records, read_run  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.capture.run import run_script  # noqa: E402
-from hqtool.capture.settings import Settings  # noqa: E402
+from hqtool.capture.settings import CaptureSettings  # noqa: E402
 from hqtool.errors import DataError, HqtoolError, UsageError  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
 
@@ -28,11 +28,11 @@ DRIVER = """
 import sys
 import hqtool  # noqa: E402
 from hqtool.capture.run import run_script
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
 argv = sys.argv[1:]
 module = argv[0] == "-m"
 target, *rest = argv[module:]
-sys.exit(run_script(target, rest, out="trace.h5", settings=Settings(every=1), module=module))
+sys.exit(run_script(target, rest, out="trace.h5", settings=CaptureSettings(every=1), module=module))
 """
 
 #: Prints what a program can know of itself.
@@ -202,7 +202,7 @@ def test_a_missing_program_creates_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     with pytest.raises(DataError) as caught:
-        run_script(target, [], out="trace.h5", settings=Settings(), module=module)
+        run_script(target, [], out="trace.h5", settings=CaptureSettings(), module=module)
     assert caught.value.exit_status == 3
     assert os.listdir() == []
 
@@ -219,7 +219,7 @@ def test_without_torch_nothing_is_run(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     script = write(tmp_path / "script.py", "raise AssertionError")
     with pytest.raises(HqtoolError, match="capture needs PyTorch"):
-        run_script(str(script), [], out=tmp_path / "trace.h5", settings=Settings())
+        run_script(str(script), [], out=tmp_path / "trace.h5", settings=CaptureSettings())
     with pytest.raises(HqtoolError, match="capture needs PyTorch"):
         hqtool.capture(None, tmp_path / "trace.h5")
     assert os.listdir(tmp_path) == ["script.py"]
@@ -229,7 +229,7 @@ def test_an_existing_trace_is_kept(tmp_path: Path) -> None:
     script = write(tmp_path / "script.py", "raise AssertionError")
     trace = write(tmp_path / "trace.h5", "mine")
     with pytest.raises(UsageError):
-        run_script(str(script), [], out=trace, settings=Settings())
+        run_script(str(script), [], out=trace, settings=CaptureSettings())
     assert trace.read_text() == "mine"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hqtool.core.grid import Format, Grid, grids_of
 from hqtool.core.metrics import measure
-from hqtool.core.observation import Values
+from hqtool.core.observation import PreparedValues
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.vocab import Range
@@ -19,7 +19,7 @@ ROUNDINGS = ["nearest", "stochastic"]
 
 def metrics(values, lo, hi, bits=8, scheme="asymmetric", rounding="nearest"):
     grids = grids_of([Range(lo, hi)], [Format(bits, scheme)])
-    found = measure(Values(np.array(values, "f4")).moments(grids, rounding))
+    found = measure(PreparedValues(np.array(values, "f4")).moments(grids, rounding))
     return {name: None if f[0] != f[0] else f[0] for name, f in found.items()}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hqtool.core.dense import dense_moments
 from hqtool.core.grid import Format, Grid, Grids, grids_of
 from hqtool.core.metrics import measure
-from hqtool.core.observation import Values
+from hqtool.core.observation import PreparedValues
 from hqtool.core.quantize import quantize
 from hqtool.core.sorted import SortedValues
 from hqtool.core.stats import finite_values
@@ -78,7 +78,7 @@ def test_both_paths_equal_the_oracle(name, bits, scheme, rounding):
         wanted = range_of(x, share)
         truth = oracle.metrics(x.ravel(), *wanted, bits, scheme, rounding)
         grid = Format(bits, scheme).grid(wanted)
-        assert_same(Values(x).moments(alone(grid), rounding), truth)
+        assert_same(PreparedValues(x).moments(alone(grid), rounding), truth)
         assert_same(dense_moments(finite_values(x), alone(grid), rounding), truth)
 
 
@@ -174,7 +174,9 @@ def test_small_gradients_keep_their_accuracy():
     """No floor on Δ: a Laplace tensor of scale 1e-7 is as good as one of scale 1."""
     x = np.random.default_rng(0).laplace(size=100_000)
     db = [
-        measure(Values(s * x).moments(grids_of([Range(s * x.min(), s * x.max())], [Format(8)])))
+        measure(
+            PreparedValues(s * x).moments(grids_of([Range(s * x.min(), s * x.max())], [Format(8)]))
+        )
         for s in (1.0, 1e-7)
     ]
     assert db[0]["sqnr_db"] == pytest.approx(db[1]["sqnr_db"], abs=1e-6)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hqtool.core.grid import Format
 from hqtool.core.metrics import cosine
-from hqtool.core.observation import Observation, Values
+from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.search import LIMIT, golden_section
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
@@ -27,7 +27,7 @@ SPECS = ["fixed:lo=-1,hi=2" if name == "fixed" else name for name in BUILT_IN]
 
 def observe(x, bits=8, scheme="asymmetric", values=True):
     x = np.asarray(x, "f8")
-    return Observation(stats_of(x), Format(bits, scheme), Values(x) if values else None)
+    return Observation(stats_of(x), Format(bits, scheme), PreparedValues(x) if values else None)
 
 
 def run(spec, tensors, **how):
@@ -213,7 +213,7 @@ def test_dsgc_at_several_formats_is_as_at_each_alone():
     x = RNG.laplace(size=2000)
     formats = tuple(Format(bits) for bits in (2, 4, 8))
     dsgc = ESTIMATORS.parse("dsgc").value
-    values = Values(x)
+    values = PreparedValues(x)
     for format_ in formats:
         together = decide(dsgc, State(), Observation(stats_of(x), format_, values, formats))
         assert together == decide(dsgc, State(), observe(x, format_.bits))

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from command import hqtool
 
-import hqtool.execute as execute
+import hqtool.compare.execute as execute
 from hqtool import TraceReader, TraceWriter
-from hqtool.comparison import Selection, compare
+from hqtool.compare.comparison import Selection, compare
+from hqtool.compare.replay import ReplaySettings
 from hqtool.errors import DataError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.replay import Settings
 
 
 def write(path, steps=4, layers=5, size=3000, growth=1):
@@ -54,7 +54,7 @@ def test_results_are_the_same_bytes_whatever_the_jobs(trace, always_in_pool):
 
 def test_the_longest_task_starts_first(trace, always_in_pool):
     """One worker beside an idle one takes tasks as they were handed out."""
-    settings = Settings((ESTIMATORS.parse("current"),))
+    settings = ReplaySettings((ESTIMATORS.parse("current"),))
     seen = []
     compare([trace], settings, Selection(), watching(execute.processes(2), seen))
     seconds = [task.seconds for task in seen[0]]
@@ -193,7 +193,7 @@ def test_a_cluster_gives_the_same_although_a_worker_is_killed(tmp_path):
     """A real cluster of three worker processes; one is killed while it works."""
     distributed = pytest.importorskip("distributed")
     path = write(tmp_path / "run.h5", steps=12, layers=8, size=20_000)
-    settings = Settings(tuple(map(ESTIMATORS.parse, DEFAULTS)), bits=(8, 16))
+    settings = ReplaySettings(tuple(map(ESTIMATORS.parse, DEFAULTS)), bits=(8, 16))
     alone = compare([path], settings, Selection())
     killed = []
 
@@ -243,7 +243,7 @@ def meanwhile(executor, happens):
 
 def test_a_trace_begun_anew_meanwhile_is_an_error(tmp_path):
     path = write(tmp_path / "run.h5", steps=2)
-    settings = Settings((ESTIMATORS.parse("current"),))
+    settings = ReplaySettings((ESTIMATORS.parse("current"),))
 
     def begin_anew():
         os.replace(write(tmp_path / "new.h5", steps=2, size=20), path)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from command import hqtool
 
-import hqtool.execute as execute
+import hqtool.compare.execute as execute
 import hqtool.report.follow as follow_module
-from hqtool.comparison import Comparison, Selection, compare
+from hqtool.compare.comparison import Comparison, Selection, compare
+from hqtool.compare.execute import SiteResult, Task
+from hqtool.compare.replay import ReplaySettings
 from hqtool.errors import DataError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.execute import SiteResult, Task
-from hqtool.replay import Settings
 from hqtool.report.follow import follow, glimpse, glimpses
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.writer import TraceWriter
@@ -291,7 +291,7 @@ def test_all_sites_are_scored_over_what_the_survey_saw(
         yield from execute.processes(jobs)(tasks)
 
     def replayed(executor: execute.Executor = execute.serial) -> Comparison:
-        settings = Settings(tuple(map(ESTIMATORS.parse, DEFAULTS)))
+        settings = ReplaySettings(tuple(map(ESTIMATORS.parse, DEFAULTS)))
         return compare([str(child.path)], settings, Selection(), executor)
 
     child.order("step", 0)

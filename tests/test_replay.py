@@ -6,10 +6,10 @@ import numpy as np
 import oracle
 import pytest
 
+from hqtool.compare.replay import ReplaySettings, replay
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.replay import Settings, replay
 from hqtool.traffic.layers import Counts
 from hqtool.vocab import Record, Site
 
@@ -24,7 +24,7 @@ def record(x, step, micro=0, call=0, values=True, sampled=False):
 
 
 def settings(*specs, **how):
-    return Settings(tuple(ESTIMATORS.parse(s) for s in specs or DEFAULTS), **how)
+    return ReplaySettings(tuple(ESTIMATORS.parse(s) for s in specs or DEFAULTS), **how)
 
 
 def run(records, how, counts=None, site=SITE):

@@ -38,7 +38,7 @@ class _Capture(ModuleType):
         Args:
             model: the root module; layers are named from it.
             path: the trace to create.
-            options: the fields of `hqtool.capture.settings.Settings`, such as `every=10`.
+            options: the fields of `hqtool.capture.settings.CaptureSettings`, such as `every=10`.
 
         Returns:
             a context manager; it opens the trace on entry and closes it on exit: complete, or

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
 from hqtool.trace.schema import COMMIT, ROW
 
 
@@ -24,16 +24,16 @@ class StepCost(NamedTuple):
         """Of a step without values."""
         return self.records * ROW.itemsize + COMMIT.itemsize
 
-    def mean(self, settings: Settings) -> float:
+    def mean(self, settings: CaptureSettings) -> float:
         """Of a step, as long as values are kept as often as was asked for."""
         return self.statistics + self.values * settings.burst / settings.every
 
-    def total(self, settings: Settings, steps: int) -> float:
+    def total(self, settings: CaptureSettings, steps: int) -> float:
         """Of the first so many steps, whatever the budget."""
         with_values = sum(map(settings.keeps_values, range(steps)))
         return steps * self.statistics + with_values * self.values
 
-    def steps_to_thinning(self, settings: Settings) -> int | None:
+    def steps_to_thinning(self, settings: CaptureSettings) -> int | None:
         """How many steps fill the half of the budget after which values are kept more rarely."""
         budget = settings.budget_bytes
         return None if budget is None else int(budget / 2 / self.mean(settings))

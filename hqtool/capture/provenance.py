@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
 
 
-def provenance(command: Sequence[str], settings: Settings) -> dict[str, Any]:
+def provenance(command: Sequence[str], settings: CaptureSettings) -> dict[str, Any]:
     """What is known before torch is loaded, JSON-safe; it names neither host nor user.
 
     Args:

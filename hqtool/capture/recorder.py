@@ -16,10 +16,9 @@ from torch import Tensor
 
 from hqtool.capture.background import Background
 from hqtool.capture.budget import Budget
-from hqtool.capture.clock import Position
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
 from hqtool.capture.tensors import (
-    Values,
+    KeptValues,
     all_values,
     deferred_stats,
     sampled_values,
@@ -29,11 +28,12 @@ from hqtool.capture.tensors import (
 from hqtool.sizes import binary_bytes
 from hqtool.trace.writer import TraceFull, TraceWriter
 from hqtool.vocab import Site, Stats
+from hqtool.watch.position import Position
 
-#: Values that may wait to be written; beyond it, training waits.
+#: KeptValues that may wait to be written; beyond it, training waits.
 QUEUE_BYTES = 256 << 20
 
-NO_VALUES = Values(None, None, False)
+NO_VALUES = KeptValues(None, None, False)
 
 
 class _Row(NamedTuple):
@@ -42,7 +42,7 @@ class _Row(NamedTuple):
     site: Site
     position: Position
     shape: tuple[int, ...]
-    values: Values
+    values: KeptValues
     loss_scale: float
 
 
@@ -50,7 +50,7 @@ class Recorder:
     """Writes tensors to a trace. Whatever fails here, training goes on.
 
     What a record keeps is read in the call, and written by a thread of its own. `commit` waits
-    for that thread: a step that training has seen end is in the trace, whatever comes. Values
+    for that thread: a step that training has seen end is in the trace, whatever comes. KeptValues
     that wait are bounded by QUEUE_BYTES; beyond it the caller waits.
 
     On an accelerator statistics stay there until `commit`, which fetches a step's at once.
@@ -77,7 +77,7 @@ class Recorder:
     def __init__(
         self,
         writer: TraceWriter,
-        settings: Settings,
+        settings: CaptureSettings,
         on_commit: Callable[[Recorder], None] = lambda recorder: None,
     ) -> None:
         self.writer = writer
@@ -213,7 +213,7 @@ class Recorder:
         self.sites.add(site)
         self.devices.add(tensor.device.type)
 
-    def _values(self, site: Site, position: Position, tensor: Tensor) -> Values:
+    def _values(self, site: Site, position: Position, tensor: Tensor) -> KeptValues:
         """All values, a sample of them, or none."""
         settings = self.settings
         kept = min(tensor.numel(), tensor.numel() if settings.full else settings.max_elements)

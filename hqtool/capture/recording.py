@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
-from hqtool.capture.closing import closing_lines, say
-from hqtool.capture.importing import after_import
+from hqtool.capture.messages import closing_lines
 from hqtool.capture.provenance import provenance
-from hqtool.capture.ranks import path_of_process, path_of_rank, rank_of_group, rank_of_process
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
 from hqtool.errors import HqtoolError
+from hqtool.launch.importing import after_import
+from hqtool.launch.messages import say
+from hqtool.launch.process_rank import path_of_process, path_of_rank, rank_of_group, rank_of_process
 
 if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder
@@ -45,7 +46,7 @@ class Plan:
     path: str
     folder: str
     command: tuple[str, ...]
-    settings: Settings
+    settings: CaptureSettings
     quiet: bool
 
     def to_json(self) -> str:
@@ -56,7 +57,10 @@ class Plan:
     def from_json(cls, text: str) -> Self:
         """The plan that was written as text."""
         fields = json.loads(text)
-        fields |= {"settings": Settings(**fields["settings"]), "command": tuple(fields["command"])}
+        fields |= {
+            "settings": CaptureSettings(**fields["settings"]),
+            "command": tuple(fields["command"]),
+        }
         return cls(**fields)
 
 
@@ -66,7 +70,7 @@ def plan_of(
     *,
     module: bool,
     out: str | os.PathLike[str],
-    settings: Settings,
+    settings: CaptureSettings,
     quiet: bool,
 ) -> Plan:
     """The plan for a script or module and its arguments; each rank makes a trace of its own."""
@@ -79,7 +83,8 @@ class Recording:
     """Records this process from `begin` to its end, and then closes the trace.
 
     A forked child inherits it. There it lets go of what is its parent's and waits for training:
-    under `Settings.follow_fork` it then opens a trace for the child, else it says that none is.
+    under `CaptureSettings.follow_fork` it then opens a trace for the child, else it says that it does
+    not.
 
     Args:
         plan: what to record, and where.
@@ -170,7 +175,7 @@ class Recording:
     # This process
 
     def _torch_came(self) -> None:
-        from hqtool.capture.waiting import at_first_training, at_first_update
+        from hqtool.watch.first_training import at_first_training, at_first_update
 
         self._torch_is_here = True
         if self.writer is not None:

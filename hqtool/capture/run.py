@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 
 from hqtool.capture import require_torch
-from hqtool.capture.children import Started, follow
-from hqtool.capture.closing import Progress, closing_lines, say
-from hqtool.capture.program import exit_status, find_program
+from hqtool.capture.follow import follow
+from hqtool.capture.messages import Progress, closing_lines
 from hqtool.capture.recording import Recording, plan_of
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
+from hqtool.launch.child_processes import StartedProcesses
+from hqtool.launch.messages import say
+from hqtool.launch.program import exit_status, find_program
 
 
 def run_script(
@@ -18,7 +20,7 @@ def run_script(
     argv: Sequence[str],
     *,
     out: str | os.PathLike[str],
-    settings: Settings,
+    settings: CaptureSettings,
     module: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -49,7 +51,7 @@ def run_script(
     require_torch()
     program = find_program(target, argv, module=module)
     plan = plan_of(target, argv, module=module, out=out, settings=settings, quiet=quiet)
-    started = Started()
+    started = StartedProcesses()
     recording = Recording(plan, Progress(quiet=quiet).update, lambda done: _tell(done, started))
     recording.open()
     recording.begin()
@@ -61,7 +63,7 @@ def run_script(
     return status
 
 
-def _tell(recording: Recording, started: Started) -> None:
+def _tell(recording: Recording, started: StartedProcesses) -> None:
     """The closing lines."""
     if not recording.plan.quiet and recording.writer is not None:
         size = recording.writer.bytes_written

@@ -18,20 +18,20 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from hqtool.capture.calls import ModuleCalls
-from hqtool.capture.clock import Clock
-from hqtool.capture.eager import EagerMode
-from hqtool.capture.layers import LayerTypes
-from hqtool.capture.names import Names, Pass
-from hqtool.capture.optimizers import Optimizers, ids_of, objects_of
 from hqtool.capture.provenance import provenance
-from hqtool.capture.ranks import path_of_rank, rank_of_process
 from hqtool.capture.recorder import Recorder
-from hqtool.capture.scaling import ScalerWatch, scale_left
-from hqtool.capture.settings import Settings
-from hqtool.capture.steps import Steps
-from hqtool.capture.unrecorded import Unrecorded
+from hqtool.capture.settings import CaptureSettings
+from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.trace.writer import TraceWriter
+from hqtool.watch.eager_mode import EagerMode
+from hqtool.watch.layer_types import LayerTypes
+from hqtool.watch.loss_scale import ScalerWatch, scale_left
+from hqtool.watch.module_calls import ModuleCalls
+from hqtool.watch.names import Names, Pass
+from hqtool.watch.optimizers import Optimizers, ids_of, objects_of
+from hqtool.watch.position import Clock
+from hqtool.watch.steps import Steps
+from hqtool.watch.unrecorded import Unrecorded
 
 
 class Session:
@@ -50,7 +50,7 @@ class Session:
     def __init__(
         self,
         writer: TraceWriter,
-        settings: Settings,
+        settings: CaptureSettings,
         model: nn.Module | None = None,
         on_commit: Callable[[Recorder], None] = lambda recorder: None,
     ) -> None:
@@ -184,7 +184,7 @@ class Session:
 
 @contextmanager
 def open_session(
-    model: nn.Module, path: str | os.PathLike[str], settings: Settings
+    model: nn.Module, path: str | os.PathLike[str], settings: CaptureSettings
 ) -> Iterator[Session]:
     """Record a model's training inside a `with` block; see `hqtool.capture`."""
     rank = rank_of_process()

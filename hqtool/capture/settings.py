@@ -15,7 +15,7 @@ STEP_ENDS = ("auto", "optimizer", "forward")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CaptureSettings:
     """What a capture records. Statistics are recorded at every step, values at some.
 
     Args:
@@ -97,18 +97,18 @@ class Settings:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def settings_of(options: Mapping[str, Any]) -> Settings:
-    """Settings from keyword options.
+def settings_of(options: Mapping[str, Any]) -> CaptureSettings:
+    """CaptureSettings from keyword options.
 
     Raises:
         UsageError: an option is unknown or out of bounds.
     """
-    known = [field.name for field in fields(Settings)]
+    known = [field.name for field in fields(CaptureSettings)]
     for name in options:
         _require(
             name in known, f"unknown capture option: {name}", f"use one of: {', '.join(known)}"
         )
-    return Settings(**options)
+    return CaptureSettings(**options)
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:

@@ -43,8 +43,8 @@ _UNSIGNED = {size: np.dtype(f"u{size}") for size in (4, 8)}
 _SIGNED = {size: np.dtype(f"i{size}") for size in (4, 8)}
 
 
-class Values(NamedTuple):
-    """Values as `TraceWriter.write` takes them: bfloat16 as raw bits, named in `dtype`."""
+class KeptValues(NamedTuple):
+    """KeptValues as `TraceWriter.write` takes them: bfloat16 as raw bits, named in `dtype`."""
 
     array: NDArray[Any] | None
     dtype: str | None
@@ -289,12 +289,12 @@ def _scaled_norm(values: Tensor, dtype: torch.dtype) -> Tensor:
 # --- values -------------------------------------------------------------------------------------
 
 
-def all_values(tensor: Tensor) -> Values:
+def all_values(tensor: Tensor) -> KeptValues:
     """A copy of the whole tensor, in its shape."""
-    return Values(*_to_numpy(tensor.detach().to("cpu", copy=True)), False)
+    return KeptValues(*_to_numpy(tensor.detach().to("cpu", copy=True)), False)
 
 
-def sampled_values(tensor: Tensor, count: int, seed: int, key: str) -> Values:
+def sampled_values(tensor: Tensor, count: int, seed: int, key: str) -> KeptValues:
     """A uniform random sample of `count` values without replacement, 1-D.
 
     Args:
@@ -309,7 +309,7 @@ def sampled_values(tensor: Tensor, count: int, seed: int, key: str) -> Values:
     offset = _hash(f"{seed}/{key}") % flat.numel()
     cut = int(np.searchsorted(known, flat.numel() - offset))
     places = torch.cat((chosen[cut:] + (offset - flat.numel()), chosen[:cut] + offset))
-    return Values(*_to_numpy(flat.index_select(0, places).cpu()), True)
+    return KeptValues(*_to_numpy(flat.index_select(0, places).cpu()), True)
 
 
 @functools.lru_cache(maxsize=32)

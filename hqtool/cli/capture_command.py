@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hqtool.capture.budget import budget_of
-from hqtool.capture.settings import STEP_ENDS, Settings
+from hqtool.capture.settings import STEP_ENDS, CaptureSettings
 from hqtool.cli.defaults import config_option, defaults_used
-from hqtool.cli.output import say
+from hqtool.cli.output import announce
 from hqtool.cli.words import split_words
 from hqtool.errors import DataError, UsageError
 from hqtool.vocab import TENSOR_KINDS
 
 if TYPE_CHECKING:
-    from hqtool.capture.dry_run import Trial
+    from hqtool.trial.dry_run import Trial
 
-DEFAULT = Settings()
+DEFAULT = CaptureSettings()
 
 #: Options that no file gives: what overwrites, and what is asked for once.
 ONLY_TYPED = ("force", "list-sites", "dry-run", "expect-steps", "verify")
@@ -134,7 +134,7 @@ def command(
     if list_sites + dry_run + verify > 1:
         raise UsageError("--list-sites, --dry-run and --verify exclude each other", "give one")
     if used := defaults_used():
-        say(f"hqtool: {used}", quiet)
+        announce(f"hqtool: {used}", quiet)
     settings = _settings(**recorded)
     target, *argv = program
     how: dict[str, Any] = {"settings": settings, "module": module, "quiet": quiet}
@@ -157,9 +157,9 @@ def _settings(
     budget: str,
     eval_mode: bool,
     **others: Any,
-) -> Settings:
+) -> CaptureSettings:
     """The settings that options ask for."""
-    return Settings(
+    return CaptureSettings(
         tensors=split_words(tensors),
         module_types=split_words(module_types),
         steps=_steps(steps),
@@ -170,8 +170,8 @@ def _settings(
 
 
 def _list_sites(target: str, argv: list[str], *, quiet: bool, **how: Any) -> int:
-    from hqtool.capture.dry_run import LISTING_STEPS, try_script
-    from hqtool.capture.trial_lines import listing
+    from hqtool.trial.dry_run import LISTING_STEPS, try_script
+    from hqtool.trial.trial_lines import listing
 
     trial = try_script(target, argv, steps=LISTING_STEPS, quiet=quiet, **how)
     if trial.interrupted:
@@ -179,16 +179,22 @@ def _list_sites(target: str, argv: list[str], *, quiet: bool, **how: Any) -> int
     _require_sites(trial)
     if not trial.steps:
         early = f"the script ended, with status {trial.status}, before its first step did"
-        say(f"hqtool: {early}: these ran", quiet)
+        announce(f"hqtool: {early}: these ran", quiet)
     print(*listing(trial), sep="\n")
     return 0
 
 
 def _estimate(
-    target: str, argv: list[str], expected: int, *, settings: Settings, quiet: bool, module: bool
+    target: str,
+    argv: list[str],
+    expected: int,
+    *,
+    settings: CaptureSettings,
+    quiet: bool,
+    module: bool,
 ) -> int:
-    from hqtool.capture.dry_run import MEASURING_STEPS, try_script
-    from hqtool.capture.trial_lines import estimate
+    from hqtool.trial.dry_run import MEASURING_STEPS, try_script
+    from hqtool.trial.trial_lines import estimate
 
     trial = try_script(
         target, argv, settings=settings, module=module, steps=MEASURING_STEPS, quiet=quiet
@@ -215,7 +221,7 @@ def _require_sites(trial: Trial) -> None:
 
 
 def _verify(target: str, argv: list[str], **how: Any) -> int:
-    from hqtool.capture.verify import verify
+    from hqtool.trial.verify import verify
 
     verdict = verify(target, argv, **how)
     print(*verdict.lines, sep="\n")

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 
 import click
 
-from hqtool.cli.output import check_targets, deliver, file_options, say
+from hqtool.cli.output import announce, check_targets, deliver, file_options
 from hqtool.cli.progress import progress_of
 from hqtool.cli.step_streams import step_streams
 from hqtool.cli.words import bit_widths, split_words
-from hqtool.comparison import Selection, compare
+from hqtool.compare.comparison import Selection, compare
+from hqtool.compare.execute import cluster, default_jobs, processes
+from hqtool.compare.replay import LOSS_SCALES, ReplaySettings
 from hqtool.core.dense import ROUNDINGS
 from hqtool.core.grid import SCHEMES
 from hqtool.core.metrics import METRICS
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.estimators.protocol import Estimator
-from hqtool.execute import cluster, default_jobs, processes
 from hqtool.registry import Choice
-from hqtool.replay import LOSS_SCALES, Settings
 from hqtool.report.comparison import RANKINGS, comparison_report
 from hqtool.vocab import TENSOR_KINDS
 
@@ -179,7 +179,7 @@ def command(
         "--parquet": parquet_to,
     }
     check_targets(targets, force)
-    settings = Settings(
+    settings = ReplaySettings(
         estimators=_choices(estimators or DEFAULTS),
         bits=bit_widths(bits),
         scheme=scheme,
@@ -206,7 +206,7 @@ def command(
                 streams.on_spool,
                 folder,
                 reduce_ranks=reduce_ranks,
-                on_warning=lambda line: say(f"hqtool: {line}", quiet),
+                on_warning=lambda line: announce(f"hqtool: {line}", quiet),
             )
         report = comparison_report(results, by, rank_by if best else None, streams.kept)
         table = "-" not in targets.values()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.output import force_option, quiet_option, say
+from hqtool.cli.output import announce, force_option, quiet_option
 from hqtool.trace.convert import convert_npz
 
 
@@ -20,4 +20,4 @@ def command(files: tuple[str, ...], out: str, force: bool, quiet: bool) -> None:
     one of the tensor kinds of hqtool list; arrays are float16, float32 or float64.
     """
     convert_npz(files, out, force=force)
-    say(f"wrote {out}; next: hqtool compare {out}", quiet)
+    announce(f"wrote {out}; next: hqtool compare {out}", quiet)

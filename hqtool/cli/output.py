@@ -86,7 +86,7 @@ def written(target: str, quiet: bool, lines: bool = False) -> Iterator[tuple[Tex
             raise DataError(cause, "check folder and disk") from error
         raise
     os.replace(beside, target)
-    say(f"wrote {target}", quiet)
+    announce(f"wrote {target}", quiet)
 
 
 def _cut_to_whole_lines(path: str) -> None:
@@ -110,7 +110,7 @@ def deliver(
         render(report, sys.stdout)
 
 
-def say(message: str, quiet: bool) -> None:
+def announce(message: str, quiet: bool) -> None:
     """A message to stderr."""
     if not quiet:
         print(message, file=sys.stderr)

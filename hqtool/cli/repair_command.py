@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.output import force_option, quiet_option, say
+from hqtool.cli.output import announce, force_option, quiet_option
 from hqtool.trace.repair import Repaired, repair
 
 
@@ -21,8 +21,8 @@ def command(trace: str, out: str, force: bool, quiet: bool) -> int:
     """
     done = repair(trace, out, force=force)
     if done.lost:
-        say(f"hqtool: {trace}: {_losses(done)}", quiet=False)
-    say(f"wrote {out}: {done.steps} steps, {done.records} records, {done.state}", quiet)
+        announce(f"hqtool: {trace}: {_losses(done)}", quiet=False)
+    announce(f"wrote {out}: {done.steps} steps, {done.records} records, {done.state}", quiet)
     return 3 if done.lost else 0
 
 

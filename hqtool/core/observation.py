@@ -19,7 +19,7 @@ from hqtool.vocab import Moments, Range, Record, Stats
 T = TypeVar("T")
 
 
-class Values:
+class PreparedValues:
     """A record's values, sorted once at the first question and then asked at will.
 
     Args:
@@ -71,7 +71,7 @@ class Observation:
 
     stats: Stats
     format: Format
-    values: Values | None = field(default=None, repr=False)
+    values: PreparedValues | None = field(default=None, repr=False)
     formats: tuple[Format, ...] = ()
 
     def moments(
@@ -87,8 +87,8 @@ class Observation:
         return self.values.moments(grids_of(wanted, formats or [self.format] * len(wanted)))
 
 
-def values_of(record: Record) -> Values | None:
+def values_of(record: Record) -> PreparedValues | None:
     """The record's values, ready to be asked; None where only statistics were recorded."""
     if record.values is None:
         return None
-    return Values(record.values, all_finite=record.stats.nnan + record.stats.ninf == 0)
+    return PreparedValues(record.values, all_finite=record.stats.nnan + record.stats.ninf == 0)

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from hqtool.comparison import Comparison, RanksFacts
+from hqtool.compare.comparison import Comparison, RanksFacts
+from hqtool.compare.replay import Summary
 from hqtool.core.metrics import METRICS
-from hqtool.replay import Summary
 from hqtool.report.info_ranks import ranks_entry
 from hqtool.report.model import Column, Report, Row, Table, decibels, percent, times
 from hqtool.vocab import TENSOR_KINDS

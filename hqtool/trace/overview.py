@@ -41,7 +41,7 @@ class SiteSummary:
     range: Range | None
 
 
-class Tally(NamedTuple):
+class RowTally(NamedTuple):
     """Rows of one block alike in site, shape, element type and sampling (numbers as in a row)."""
 
     site: int
@@ -56,10 +56,10 @@ class Tally(NamedTuple):
     max: float
 
 
-_ALIKE = list(Tally._fields[:4])
+_ALIKE = list(RowTally._fields[:4])
 
 
-def tallies_of(rows: NDArray[Any]) -> list[Tally]:
+def tallies_of(rows: NDArray[Any]) -> list[RowTally]:
     """The rows of a block (1-D, of dtype ROW, at least one) tallied."""
     labels = [rows[name] for name in _ALIKE]
     keys = np.ravel_multi_index(labels, [int(label.max()) + 1 for label in labels])
@@ -72,7 +72,7 @@ def tallies_of(rows: NDArray[Any]) -> list[Tally]:
         np.maximum.reduceat(rows["step"], starts),
     ]
     columns = [rows[_ALIKE][starts].tolist(), np.stack(numbers, 1).tolist(), _ends(rows, starts)]
-    return [Tally(*alike, *n, *ends) for alike, n, ends in zip(*columns, strict=True)]
+    return [RowTally(*alike, *n, *ends) for alike, n, ends in zip(*columns, strict=True)]
 
 
 def _ends(rows: NDArray[Any], starts: NDArray[Any]) -> list[tuple[float, float]]:
@@ -85,7 +85,7 @@ def _ends(rows: NDArray[Any], starts: NDArray[Any]) -> list[tuple[float, float]]
 
 
 def summary_of(
-    site: Site, tallies: Iterable[Tally], shapes: Mapping[int, tuple[int, ...]]
+    site: Site, tallies: Iterable[RowTally], shapes: Mapping[int, tuple[int, ...]]
 ) -> SiteSummary:
     """The summary of a site's tallies (at least one); `shapes` by number."""
     tallies = list(tallies)
@@ -135,5 +135,5 @@ def _hull(ranges: Iterable[Range]) -> Range | None:
     return Range(min(r.lo for r in ranges), max(r.hi for r in ranges)) if ranges else None
 
 
-def _nbytes(tally: Tally) -> int:
+def _nbytes(tally: RowTally) -> int:
     return tally.size * ELEMENTS[ELEMENT_NAMES[tally.element]].itemsize

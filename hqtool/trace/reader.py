@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.trace.content import from_stored
 from hqtool.trace.files import ClosedAtEnd, open_to_read, reason
-from hqtool.trace.overview import SiteSummary, Tally, summary_of, tallies_of
+from hqtool.trace.overview import RowTally, SiteSummary, summary_of, tallies_of
 from hqtool.trace.schema import (
     COMMIT,
     CRC_BYTES,
@@ -154,7 +154,7 @@ class TraceReader(ClosedAtEnd):
     def overview(self) -> list[SiteSummary]:
         """What the trace holds of each site, in the order of `sites`; reads no values."""
         sites = {number: site for site, number in self._numbers.items()}
-        tallies: dict[int, list[Tally]] = {number: [] for number in sites}
+        tallies: dict[int, list[RowTally]] = {number: [] for number in sites}
         with self._damage():
             for tally in itertools.chain.from_iterable(map(tallies_of, self._blocks())):
                 tallies[tally.site].append(tally)

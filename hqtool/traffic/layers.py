@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hqtool.errors import DataError
-from hqtool.traffic.table import Table, shown, wrong_key
+from hqtool.traffic.spec_table import SpecTable, shown, wrong_key
 
 
 class Counts(NamedTuple):
@@ -88,7 +88,7 @@ def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> 
         DataError: a key is unknown, missing or of the wrong type, or the shape is impossible;
             names the layer and the key.
     """
-    table = Table(mapping, _label(Table(mapping, unnamed).text("name")))
+    table = SpecTable(mapping, _label(SpecTable(mapping, unnamed).text("name")))
     table.only(key for op in OPS.values() for key in op.keys)
     op_name = table.choice("op", OPS)
     op = OPS[op_name]
@@ -99,7 +99,7 @@ def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> 
     return layer
 
 
-def _value(table: Table, key: str, default: object, dims: int | None) -> Any:
+def _value(table: SpecTable, key: str, default: object, dims: int | None) -> Any:
     if key in ("name", "op"):
         return table.text(key)
     if key == "padding" and isinstance(table.get(key, default), str):
@@ -109,7 +109,7 @@ def _value(table: Table, key: str, default: object, dims: int | None) -> Any:
     return table.integer(key, default)
 
 
-def _named_padding(table: Table, default: object, dims: int | None) -> tuple[int, ...] | str:
+def _named_padding(table: SpecTable, default: object, dims: int | None) -> tuple[int, ...] | str:
     """Keep "same"; write "valid" as the zeros it stands for."""
     name = table.get("padding", default)
     if name not in ("same", "valid"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from hqtool.errors import DataError
 from hqtool.traffic.bill import DEFAULT_BITS, WIDEST_BITS, Bits
 from hqtool.traffic.layers import Layer, layer_from_json
-from hqtool.traffic.table import Table
+from hqtool.traffic.spec_table import SpecTable
 
 SCHEMA = "hqtool.layers/1"
 
@@ -41,21 +41,21 @@ def load_spec(path: str | Path) -> LayerSpec:
     """
     path = Path(path)
     try:
-        return _spec(path, Table(_parse(_read(path), path.suffix.lower()), "the file"))
+        return _spec(path, SpecTable(_parse(_read(path), path.suffix.lower()), "the file"))
     except DataError as error:
         raise DataError(f"{path}: {error.cause}", error.remedy) from error
 
 
-def _spec(path: Path, top: Table) -> LayerSpec:
+def _spec(path: Path, top: SpecTable) -> LayerSpec:
     _check_schema(top)
     top.only(("schema", "defaults", "layer"))
-    defaults = Table(top.get("defaults", {}), "[defaults]")
+    defaults = SpecTable(top.get("defaults", {}), "[defaults]")
     defaults.only(("batch", "bits"))
     layers = _layers(top, defaults.integer("batch", default=1))
     return LayerSpec(path, _bits(defaults), layers)
 
 
-def _check_schema(top: Table) -> None:
+def _check_schema(top: SpecTable) -> None:
     schema = top.text("schema")
     if schema == SCHEMA:
         return
@@ -65,16 +65,16 @@ def _check_schema(top: Table) -> None:
     raise top.wrong("schema", f"{schema!r} is no layer spec", f'write schema = "{SCHEMA}"')
 
 
-def _bits(defaults: Table) -> Bits:
+def _bits(defaults: SpecTable) -> Bits:
     known = asdict(DEFAULT_BITS)
-    table = Table(defaults.get("bits", {}), "[defaults] bits")
+    table = SpecTable(defaults.get("bits", {}), "[defaults] bits")
     table.only(known)
     return Bits(
         **{key: table.integer(key, width, high=WIDEST_BITS) for key, width in known.items()}
     )
 
 
-def _layers(top: Table, batch: int) -> tuple[Layer, ...]:
+def _layers(top: SpecTable, batch: int) -> tuple[Layer, ...]:
     tables = top.get("layer")
     if not isinstance(tables, list) or not tables:
         raise top.wrong(

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hqtool.capture.patch import replaced
+from hqtool.patch import replaced
 
 
 class Optimizers:

@@ -13,7 +13,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 Reader = tuple[Node, list[int]]
 
 
-class Share:
+class InputGradient:
     """The gradient of a tensor as far as one layer contributes to it.
 
     A hook on the tensor would see the sum over all that read it, and an alias for the layer to

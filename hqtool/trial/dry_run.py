@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hqtool.capture import require_torch
 from hqtool.capture.cost import StepCost
-from hqtool.capture.program import INTERRUPTED, exit_status, find_program
 from hqtool.capture.recording import Recording, plan_of
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
+from hqtool.launch.program import INTERRUPTED, exit_status, find_program
 
 if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder
@@ -51,7 +51,7 @@ class Timing(NamedTuple):
     values: float
     statistics: float
 
-    def capture(self, settings: Settings) -> float:
+    def capture(self, settings: CaptureSettings) -> float:
         """What capture adds to a step on average."""
         return self.statistics + (self.values - self.statistics) * settings.burst / settings.every
 
@@ -93,7 +93,13 @@ class Trial:
 
 
 def try_script(
-    target: str, argv: Sequence[str], *, settings: Settings, module: bool, steps: int, quiet: bool
+    target: str,
+    argv: Sequence[str],
+    *,
+    settings: CaptureSettings,
+    module: bool,
+    steps: int,
+    quiet: bool,
 ) -> Trial:
     """Run a script as `run_script` does, but stop it after its first steps, and keep no trace.
 
@@ -126,7 +132,7 @@ def try_script(
     return Trial(trace.sites, trace.ops, trace.steps, status, trace.steps_with_values, timing)
 
 
-def _tried_settings(settings: Settings, steps: int) -> Settings:
+def _tried_settings(settings: CaptureSettings, steps: int) -> CaptureSettings:
     """With values at the first two steps of three; with none where sites are only listed."""
     always = settings.burst == settings.every
     every, burst = (1, 1) if always else (MEASURING_STEPS, MEASURING_STEPS - 1)
@@ -182,7 +188,7 @@ class _Trace:
                     self.ops[site.layer] = geometry["op"]
 
 
-def _timing(marks: Sequence[Mark], tried: Settings) -> Timing | None:
+def _timing(marks: Sequence[Mark], tried: CaptureSettings) -> Timing | None:
     """Of the second and third step, which differ in what is recorded."""
     if len(marks) < MEASURING_STEPS:
         return None

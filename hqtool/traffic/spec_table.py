@@ -12,7 +12,7 @@ from hqtool.errors import DataError
 LARGEST = 2**53
 
 
-class Table:
+class SpecTable:
     """A parsed table, read key by key: whatever is wrong is a DataError that says where.
 
     Args:

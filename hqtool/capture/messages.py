@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from hqtool.capture.cost import StepCost, about
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
+from hqtool.launch.messages import say
 from hqtool.sizes import binary_bytes
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ _SOON = 10_000
 
 #: Seconds of waiting for the disk that are worth a word, and their share of all time.
 _LONG_WAIT, _LARGE_SHARE = 0.1, 0.02
-
-
-def say(*messages: str) -> None:
-    """Whole lines on stderr, in one piece: other processes may write there, too."""
-    if messages:
-        lines = "".join(f"hqtool: {message}\n" for message in messages)
-        print(lines, end="", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -71,7 +65,7 @@ class Progress:
             say(*projection(cost, recorder.settings))
 
 
-def projection(cost: StepCost, settings: Settings) -> list[str]:
+def projection(cost: StepCost, settings: CaptureSettings) -> list[str]:
     """What a step takes, and how long the budget lasts."""
     with_values = binary_bytes(cost.statistics + cost.values)
     lines = [f"a step takes {with_values} with values, {binary_bytes(cost.statistics)} without"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from hqtool.errors import DataError
 
-_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 #: The exit status of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130

@@ -15,11 +15,11 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hqtool.capture.importing import after_import
-from hqtool.capture.program import exit_status, find_program
 from hqtool.capture.run import run_script
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
 from hqtool.errors import HqtoolError
+from hqtool.launch.importing import after_import
+from hqtool.launch.program import exit_status, find_program
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +42,7 @@ def _run(job: dict[str, Any]) -> int:
     if job["out"] is None:
         return exit_status(find_program(target, argv, module=module))
     try:
-        settings = Settings(**job["settings"])
+        settings = CaptureSettings(**job["settings"])
         return run_script(target, argv, out=job["out"], settings=settings, module=module)
     except HqtoolError as error:
         print(f"hqtool: {error}", file=sys.stderr, flush=True)
@@ -83,7 +83,7 @@ class Fingerprint:
         self._last = time.perf_counter()
         self._first = self._first or self._last
         self._updates += 1
-        from hqtool.capture.optimizers import parameters_of
+        from hqtool.watch.optimizers import parameters_of
 
         parameters = list(parameters_of(optimizer))
         if self._sizes.get(optimizer) != len(parameters):
@@ -125,7 +125,7 @@ def _models_of(parameters: list[Tensor]) -> list[nn.Module]:
     """The outermost modules that hold any of these: in the parameters' order, the larger first."""
     from torch import nn
 
-    from hqtool.capture.optimizers import objects_of
+    from hqtool.watch.optimizers import objects_of
 
     made = (each for each in objects_of(nn.Module) if "_modules" in vars(each))
     modules = list(made)  # less those that are being made

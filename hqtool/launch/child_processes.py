@@ -7,21 +7,17 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from hqtool.capture.importing import after_import
-from hqtool.capture.patch import replace
-from hqtool.capture.recording import Plan, Recording
-
-#: How multiprocessing begins the program of a child, and that of the server that forks children.
-_STARTS = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
+from hqtool.launch.importing import after_import
+from hqtool.patch import replace
 
 #: The module whose function a data loader's worker runs.
 _LOADING = "torch.utils.data._utils.worker"
 
 
-class Started:
+class StartedProcesses:
     """Counts the Python processes started, in order to say what was not recorded.
 
     Workers of data loaders do not count, nor does what multiprocessing starts for itself.
@@ -76,38 +72,6 @@ class Started:
             self._programs += _is_python(kwargs.get("executable") or args)
 
         return popen
-
-
-def follow(plan: Plan) -> None:
-    """Let the children that multiprocessing starts from now on record themselves."""
-
-    def wrap(original: Callable[..., int]) -> Callable[..., int]:
-        @functools.wraps(original)
-        def spawnv_passfds(path: Any, args: Sequence[Any], passfds: Any) -> int:
-            return original(path, [_entered(word, plan) for word in args], passfds)
-
-        return spawnv_passfds
-
-    def patch() -> None:
-        from multiprocessing import util
-
-        replace(util, "spawnv_passfds", wrap)
-
-    after_import("multiprocessing.util", patch)
-
-
-def enter(plan: str) -> None:
-    """What a child calls before anything else."""
-    followed = Plan.from_json(plan)
-    follow(followed)
-    Recording.of_child(followed).begin()
-
-
-def _entered(word: Any, plan: Plan) -> Any:
-    """A word of a child's command line; if it is its program, with a call of `enter` before it."""
-    if not isinstance(word, str) or not word.startswith(_STARTS):
-        return word
-    return f"from {__name__} import enter; enter({plan.to_json()!r}); {word}"
 
 
 def _is_python(args: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from hqtool.capture.patch import replaced
+from hqtool.patch import replaced
 
 
 class Attention:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hqtool.capture.layers import LAYER_TYPES, LOOKUP_TYPES, UNBILLED_TYPES, LayerTypes
-from hqtool.capture.names import Names, Pass
-from hqtool.capture.optimizers import parameters_of
+from hqtool.watch.layer_types import LAYER_TYPES, LOOKUP_TYPES, UNBILLED_TYPES, LayerTypes
+from hqtool.watch.names import Names, Pass
+from hqtool.watch.optimizers import parameters_of
 
 _SCRIPTED = {kind.__name__ for kind in (*LAYER_TYPES, nn.LSTM, nn.GRU, nn.RNN, nn.Bilinear)}
 

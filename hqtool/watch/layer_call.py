@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hqtool.capture.clock import Clock, Position
-from hqtool.capture.graph import Share
 from hqtool.capture.recorder import Recorder
 from hqtool.vocab import Site
+from hqtool.watch.input_gradient import InputGradient
+from hqtool.watch.position import Clock, Position
 
 #: A site; making one costs more than finding it.
 _site = functools.lru_cache(maxsize=1 << 14)(Site)
 
 
-class Tap:
+class LayerCall:
     """Records one call of a layer.
 
     A gradient that comes when the step of its forward pass is over belongs to the step in which
@@ -34,14 +34,14 @@ class Tap:
         self._layer = layer
         self._forward = forward
         self._position = clock.place(layer, forward)
-        self._share: Share | None = None
+        self._input_gradient: InputGradient | None = None
 
     def reads(self, x: Tensor) -> None:
         """Record the input; to be called before the layer reads it."""
         self._record("input", x)
         if self._awaits(x, "grad_input"):
             with self._recorder.guard(_site(self._layer, "grad_input")):
-                self._share = Share(x)
+                self._input_gradient = InputGradient(x)
 
     def wrote(self, outputs: Sequence[Tensor]) -> None:
         """Record the output, the first of what the layer wrote."""
@@ -49,10 +49,10 @@ class Tap:
         if self._awaits(outputs[0], "grad_output"):
             with self._recorder.guard(_site(self._layer, "grad_output")):
                 outputs[0].register_hook(self._recording("grad_output"))  # type: ignore[no-untyped-call]
-        share, self._share = self._share, None
-        if share is not None:
+        input_gradient, self._input_gradient = self._input_gradient, None
+        if input_gradient is not None:
             with self._recorder.guard(_site(self._layer, "grad_input")):
-                share.call(self._recording("grad_input"), outputs)
+                input_gradient.call(self._recording("grad_input"), outputs)
 
     def _awaits(self, tensor: Tensor, kind: str) -> bool:
         """Whether a gradient of this tensor can come and is wanted."""

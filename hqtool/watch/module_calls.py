@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from hqtool.capture.attention import Attention, LinearSwitch
-from hqtool.capture.clock import Clock
-from hqtool.capture.layers import LAYER_TYPES, LayerTypes, geometry_of, linear_geometry
-from hqtool.capture.names import Names, Pass
-from hqtool.capture.patch import replaced
 from hqtool.capture.recorder import Recorder
-from hqtool.capture.steps import Steps
-from hqtool.capture.tap import Tap
-from hqtool.capture.unrecorded import Unrecorded
+from hqtool.patch import replaced
 from hqtool.vocab import Site
+from hqtool.watch.attention import Attention, LinearSwitch
+from hqtool.watch.layer_call import LayerCall
+from hqtool.watch.layer_types import LAYER_TYPES, LayerTypes, geometry_of, linear_geometry
+from hqtool.watch.names import Names, Pass
+from hqtool.watch.position import Clock
+from hqtool.watch.steps import Steps
+from hqtool.watch.unrecorded import Unrecorded
 
 #: Classes whose forward method is watched, too: scripts call it directly.
 FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
@@ -240,14 +240,14 @@ class ModuleCalls:
         if x is None:
             self._unrecorded.unreadable(layer, "no tensor among its arguments")
             return run()
-        tap = self._tap(layer)
-        if tap is None:
+        layer_call = self._layer_call(layer)
+        if layer_call is None:
             return run()
-        tap.reads(x)
+        layer_call.reads(x)
         result = run()
         outputs = list(_tensors_in(result))
         if outputs:
-            tap.wrote(outputs)
+            layer_call.wrote(outputs)
             self._await_backward(outputs[0])
             self._unrecorded.recorded(module, layer)
         else:
@@ -284,14 +284,14 @@ class ModuleCalls:
             self._recorder.count("skipped_eval_calls")
         return self._recorder.settings.eval
 
-    def _tap(self, layer: str) -> Tap | None:
-        """The tap of this call; None: nothing of it is to be recorded."""
+    def _layer_call(self, layer: str) -> LayerCall | None:
+        """The layer_call of this call; None: nothing of it is to be recorded."""
         with self._recorder.guard(layer):
             if not self._recorder.settings.wants(layer):
                 self._unrecorded.unwanted(layer)
             elif not self._is_recomputed(layer):
                 self._begin_forward()
-                return Tap(self._recorder, self._clock, layer, self._running.forward)
+                return LayerCall(self._recorder, self._clock, layer, self._running.forward)
         return None
 
     def _is_recomputed(self, layer: str) -> bool:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hqtool.capture import require_torch
-from hqtool.capture.closing import say
-from hqtool.capture.program import find_program
-from hqtool.capture.ranks import path_of_rank, rank_of_process
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
+from hqtool.launch.messages import say
+from hqtool.launch.process_rank import path_of_rank, rank_of_process
+from hqtool.launch.program import find_program
 
 #: What a child runs.
-_CHILD = "from hqtool.capture.fingerprint import main; main()"
+_CHILD = "from hqtool.trial.fingerprint import main; main()"
 
 _OURS = b"hqtool: "
 
@@ -66,7 +66,7 @@ def verify(
     argv: Sequence[str],
     *,
     out: str | os.PathLike[str],
-    settings: Settings,
+    settings: CaptureSettings,
     module: bool,
     quiet: bool,
 ) -> Verdict:
@@ -104,7 +104,7 @@ def verify(
     return Verdict([f"parameters: {difference}", _CHANGED, *aside], CHANGED)
 
 
-def _require_place(path: str, settings: Settings) -> None:
+def _require_place(path: str, settings: CaptureSettings) -> None:
     """Refuse before anything runs what would be refused after the plain run."""
     from hqtool.trace import files
 

@@ -18,8 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hqtool.compare.replay import ReplaySettings, StepRow, Summary, replay
 from hqtool.errors import DataError, HqtoolError
-from hqtool.replay import Settings, StepRow, Summary, replay
 from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.traffic.layers import Counts, layer_from_json
@@ -38,7 +38,7 @@ class Task:
 
     traces: tuple[Prefix, ...]
     site: Site
-    settings: Settings
+    settings: ReplaySettings
     spool: str | None = None
     seconds: float = 0.0
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hqtool.capture.patch import replaced
+from hqtool.patch import replaced
 
 
 class EagerMode:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hqtool.traffic.layers import Layer
 
 #: Modules whose multiplications the bill counts, by their op in a layer spec.
-OPS: dict[type[nn.Module], str] = {
+OP_OF_MODULE: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
@@ -20,7 +20,7 @@ OPS: dict[type[nn.Module], str] = {
     nn.ConvTranspose3d: "conv_transpose3d",
 }
 
-LAYER_TYPES = tuple(OPS)
+LAYER_TYPES = tuple(OP_OF_MODULE)
 
 #: Modules that multiply, too; the bill does not know them.
 UNBILLED_TYPES = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
@@ -104,7 +104,7 @@ def _conv_geometry(name: str, module: Any, x: Tensor) -> dict[str, Any]:
     dims = len(module.kernel_size)
     layer = Layer(
         name,
-        next(op for kind, op in OPS.items() if isinstance(module, kind)),
+        next(op for kind, op in OP_OF_MODULE.items() if isinstance(module, kind)),
         module.in_channels,
         module.out_channels,
         tuple(x.shape[-dims:]),

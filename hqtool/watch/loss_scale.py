@@ -10,7 +10,7 @@ from typing import Any
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from hqtool.capture.patch import replaced
+from hqtool.patch import replaced
 
 
 class ScalerWatch:

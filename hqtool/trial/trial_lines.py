@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from hqtool.capture.cost import about
-from hqtool.capture.dry_run import Timing, Trial
-from hqtool.capture.settings import Settings
+from hqtool.capture.settings import CaptureSettings
 from hqtool.sizes import binary_bytes
+from hqtool.trial.dry_run import Timing, Trial
 from hqtool.vocab import Site
 
 
@@ -22,7 +22,7 @@ def listing(trial: Trial) -> list[str]:
     return _aligned(rows, right=(3,))
 
 
-def estimate(trial: Trial, settings: Settings, expected_steps: int) -> list[str]:
+def estimate(trial: Trial, settings: CaptureSettings, expected_steps: int) -> list[str]:
     """What each site, a step, and the whole trace take, and how much slower training gets.
 
     Args:
@@ -36,7 +36,7 @@ def estimate(trial: Trial, settings: Settings, expected_steps: int) -> list[str]
     return [*_aligned(rows, right=(3,)), "", *_aligned(_sums(trial, settings, expected_steps))]
 
 
-def _sums(trial: Trial, settings: Settings, expected_steps: int) -> list[tuple[str, str]]:
+def _sums(trial: Trial, settings: CaptureSettings, expected_steps: int) -> list[tuple[str, str]]:
     cost, often = trial.cost, f"--every {settings.every}"
     if settings.burst > 1:
         often += f" --burst {settings.burst}"
@@ -55,7 +55,7 @@ def _sums(trial: Trial, settings: Settings, expected_steps: int) -> list[tuple[s
     return sums
 
 
-def _slowdown(timing: Timing, settings: Settings) -> str:
+def _slowdown(timing: Timing, settings: CaptureSettings) -> str:
     added = timing.capture(settings)
     factor = f"about {1 + added / timing.training:.2f}×"
     return f"{factor} (two steps: {_duration(timing.training)} each, {_duration(added)} more)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hqtool.capture.clock import Clock
+from hqtool.watch.position import Clock
 
 
 class Steps:
@@ -19,7 +19,7 @@ class Steps:
     no optimizer.
 
     Args:
-        step_on: "optimizer", "forward" or "auto", as in `Settings`.
+        step_on: "optimizer", "forward" or "auto", as in `CaptureSettings`.
         clock: is advanced.
         optimizers_exist: whether there is any.
         on_end: called when a step ends, with the names of the optimizers that ended it; again

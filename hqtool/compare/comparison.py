@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from hqtool.compare.execute import Executor, SiteResult, Task, serial
+from hqtool.compare.replay import ReplaySettings, Summary
 from hqtool.errors import DataError, UsageError
-from hqtool.execute import Executor, SiteResult, Task, serial
-from hqtool.replay import Settings, Summary
 from hqtool.trace.overview import SiteSummary
 from hqtool.trace.ranks import Ranks, RanksReader, ranks_of_one_run
 from hqtool.trace.reader import Prefix, TraceReader
@@ -96,7 +96,7 @@ class Comparison:
 
     traces: tuple[TraceFacts, ...]
     selection: Selection
-    settings: Settings
+    settings: ReplaySettings
     results: tuple[SiteResult, ...]
     ranks: RanksFacts | None = None
 
@@ -116,7 +116,7 @@ class Comparison:
 
 def compare(
     paths: Sequence[str],
-    settings: Settings,
+    settings: ReplaySettings,
     selection: Selection = Selection(),
     executor: Executor = serial,
     on_site: Callable[[int, int], None] = lambda done, of: None,
@@ -210,7 +210,7 @@ def _facts_of(reader: TraceReader) -> TraceFacts:
     return TraceFacts(reader.path, reader.state, len(reader.steps), len(reader.sites))
 
 
-def _tasks(survey: _Survey, settings: Settings, selection: Selection) -> list[Task]:
+def _tasks(survey: _Survey, settings: ReplaySettings, selection: Selection) -> list[Task]:
     """A task for each selected site."""
     if not survey.found:
         paths = ", ".join(facts.path for facts in survey.traces)
@@ -223,7 +223,7 @@ def _tasks(survey: _Survey, settings: Settings, selection: Selection) -> list[Ta
     ]
 
 
-def _guess(summary: SiteSummary, settings: Settings) -> float:
+def _guess(summary: SiteSummary, settings: ReplaySettings) -> float:
     """Seconds a site may take: 3 ns a byte, 20 µs a decision, 0.5 ms and 30 µs a grid to score."""
     estimators = len(settings.estimators)
     decisions = summary.records * estimators

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import get_worker_info
 
-from hqtool.capture.patch import replaced
+from hqtool.patch import replaced
 
 
 def at_first_training(act: Callable[[], None]) -> ExitStack:

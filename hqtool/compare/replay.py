@@ -15,7 +15,7 @@ from hqtool.core.dense import ROUNDINGS
 from hqtool.core.grid import Format, grids_of
 from hqtool.core.metrics import METRICS, measure
 from hqtool.core.noise import noise_of
-from hqtool.core.observation import Observation, Values, values_of
+from hqtool.core.observation import Observation, PreparedValues, values_of
 from hqtool.errors import UsageError
 from hqtool.estimators.protocol import Estimator, State, decide
 from hqtool.estimators.search_gap import SearchGap, search_gap
@@ -32,7 +32,7 @@ LOSS_SCALES = ("divided", "kept")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ReplaySettings:
     """What every site is replayed with.
 
     Args:
@@ -135,7 +135,7 @@ class Summary:
 def replay(
     site: Site,
     records: Iterable[Record],
-    settings: Settings,
+    settings: ReplaySettings,
     counts: Counts | None = None,
     on_row: Callable[[StepRow], None] | None = None,
 ) -> list[Summary]:
@@ -151,14 +151,14 @@ def replay(
     """
     formats = tuple(Format(bits, settings.scheme) for bits in settings.bits)
     runs = _runs(settings, formats)
-    tally = _Tally(sum(len(run.formats) for run in runs))
+    sums = _ReplaySums(sum(len(run.formats) for run in runs))
     for record, past in _with_calibration(records, settings.calibrate):
         values = values_of(record)
         decisions = _decide(runs, record, values, formats)
-        tally.records += 1
+        sums.records += 1
         if not past:
             continue
-        tally.replay(record)
+        sums.replay(record)
         for run, decision in zip(runs, decisions, strict=True):
             run.count(decision, record)
             if settings.search_gap:
@@ -166,11 +166,11 @@ def replay(
         if values is not None:
             lanes = _lanes(runs, decisions)
             figures = _score(values, lanes, settings, site, record)
-            tally.scored(figures, record)
+            sums.scored(figures, record)
             if on_row is not None:
                 for row in _rows(site, record, lanes, figures):
                     on_row(row)
-    return _summaries(site, runs, tally, counts)
+    return _summaries(site, runs, sums, counts)
 
 
 def _with_calibration(records: Iterable[Record], calibrate: int) -> Iterator[tuple[Record, bool]]:
@@ -210,14 +210,16 @@ class _Run:
         elif decision.postponed and record.values is None:
             self.postponed += 1
 
-    def hold_against_scan(self, decision: Decision, record: Record, values: Values | None) -> None:
+    def hold_against_scan(
+        self, decision: Decision, record: Record, values: PreparedValues | None
+    ) -> None:
         """Where it searched: how far from the best did it end?"""
         if decision.evaluations and decision.range is not None:
             gap = search_gap(Observation(record.stats, self.formats[0], values), decision.range)
             self.gaps += [gap] if gap is not None else []
 
 
-def _runs(settings: Settings, formats: tuple[Format, ...]) -> list[_Run]:
+def _runs(settings: ReplaySettings, formats: tuple[Format, ...]) -> list[_Run]:
     return [
         _Run(choice, together)
         for choice in settings.estimators
@@ -230,7 +232,7 @@ def _by_format(choice: Choice[Estimator]) -> bool:
 
 
 def _decide(
-    runs: Sequence[_Run], record: Record, values: Values | None, formats: tuple[Format, ...]
+    runs: Sequence[_Run], record: Record, values: PreparedValues | None, formats: tuple[Format, ...]
 ) -> list[Decision]:
     """Each run's decision at the next record."""
     seen = {f.bits: Observation(record.stats, f, values, formats) for f in formats}
@@ -251,7 +253,11 @@ def _lanes(runs: Sequence[_Run], decisions: Sequence[Decision]) -> list[Lane]:
 
 
 def _score(
-    values: Values, lanes: Sequence[Lane], settings: Settings, site: Site, record: Record
+    values: PreparedValues,
+    lanes: Sequence[Lane],
+    settings: ReplaySettings,
+    site: Site,
+    record: Record,
 ) -> Figures:
     """Each lane's metrics, all grids in one question; all missing where there is no range."""
     ready = [i for i, (_, _, decision) in enumerate(lanes) if decision.range is not None]
@@ -266,7 +272,7 @@ def _score(
     return figures
 
 
-class _Tally:
+class _ReplaySums:
     """Running sums over a site's records, past calibration but for `records`.
 
     Args:
@@ -321,7 +327,7 @@ def _rows(site: Site, record: Record, lanes: Sequence[Lane], figures: Figures) -
 
 
 def _summaries(
-    site: Site, runs: Sequence[_Run], tally: _Tally, counts: Counts | None
+    site: Site, runs: Sequence[_Run], sums: _ReplaySums, counts: Counts | None
 ) -> list[Summary]:
     lanes = [(run, format_) for run in runs for format_ in run.formats]
     return [
@@ -330,34 +336,34 @@ def _summaries(
             tensor=site.tensor,
             estimator=run.choice.label,
             bits=format_.bits,
-            steps=tally.steps,
+            steps=sums.steps,
             metrics=means,
-            records=tally.records,
-            replayed=tally.replayed,
+            records=sums.records,
+            replayed=sums.replayed,
             looks=run.looks,
             evaluations=run.evaluations,
             postponed=run.postponed,
-            sampled=tally.sampled,
-            **_mean_bytes(site, run, format_, tally, counts),
+            sampled=sums.sampled,
+            **_mean_bytes(site, run, format_, sums, counts),
             search_gap=max((gap.gap for gap in run.gaps), default=None),
             multimodal=_share([gap.multimodal for gap in run.gaps]),
         )
-        for (run, format_), means in zip(lanes, tally.means(), strict=True)
+        for (run, format_), means in zip(lanes, sums.means(), strict=True)
     ]
 
 
 def _mean_bytes(
-    site: Site, run: _Run, format_: Format, tally: _Tally, counts: Counts | None
+    site: Site, run: _Run, format_: Format, sums: _ReplaySums, counts: Counts | None
 ) -> dict[str, float | None]:
     """Bytes a tensor, were it static and as the run made it; None where no bill is defined.
 
     A record joined over ranks is as many tensors: each device moves its own.
     """
-    tensors = tally.tensors.total()
+    tensors = sums.tensors.total()
     bits = Bits(w=format_.bits, a=format_.bits, g=format_.bits)
     bills = [
         (site_bill(site.tensor, counts, bits, numel), times)
-        for numel, times in tally.tensors.items()
+        for numel, times in sums.tensors.items()
         if counts is not None
     ]
     if not bills or any(bill is None for bill, _ in bills):

@@ -1,0 +1,1 @@
+"""Replaying recorded sites through estimators, and comparing what each costs."""
