@@ -83,8 +83,8 @@ class Recording:
     """Records this process from `begin` to its end, and then closes the trace.
 
     A forked child inherits it. There it lets go of what is its parent's and waits for training:
-    under `CaptureSettings.follow_fork` it then opens a trace for the child, else it says that it does
-    not.
+    under `CaptureSettings.follow_fork` it then opens a trace for the child, else it says that none
+    is written.
 
     Args:
         plan: what to record, and where.
