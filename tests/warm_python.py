@@ -1,0 +1,166 @@
+"""A Python that has loaded torch once and is forked for each script: a start costs milliseconds.
+
+Starting Python, importing torch and taking an optimizer's first step costs three seconds of one
+core; a test of capture should pay for what it tests, not for that. The fixture `warm_python`
+(conftest.py) is one such Python for all tests of a worker:
+
+    def test_something(warm_python, tmp_path):
+        (tmp_path / "train.py").write_text(...)
+        done = warm_python.run(tmp_path, "-m", "hqtool", "capture", "train.py")
+        assert done.returncode == 0, done.stderr
+
+The command is what would stand behind `python` (a script, or -m and a module), run in the folder
+given, to its end: threads, exit functions and exit status included. What the script's own children
+print is waited for. hqtool is not loaded before the script, so a plain run knows nothing of it.
+
+What differs from a Python of its own: torch and torch._dynamo are in sys.modules from the start,
+the number of threads is set, and all runs share one hash seed. A test about how a program is
+found, started, or imports torch uses `command.start` instead; test_warm_python.py holds the two
+against each other.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+#: A run that prints nothing for so long hangs: it is killed, lest a fault stop the whole suite.
+MOST_SECONDS = 180
+
+
+class WarmPython:
+    """The process that is forked, seen from the tests."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            text=True,
+        )
+
+    def run(
+        self, folder: Path, *command: str | Path, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python COMMAND` in a folder, with further environment variables, to its end."""
+        folder.mkdir(parents=True, exist_ok=True)
+        words = list(map(str, command))
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {"folder": str(folder), "command": words, "environ": environ}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answer = json.loads(self._process.stdout.readline())
+        return subprocess.CompletedProcess(words, **answer)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+# --- in the process itself ------------------------------------------------------------------------
+
+
+def serve() -> dict[str, Any]:
+    """Fork for each order; return it in the child. Exits when there are no more."""
+    importlib.import_module("torch._dynamo")  # an optimizer's first step would import it
+    gc.freeze()  # the collector would touch every object, and the system copy every page
+    for line in sys.stdin:
+        ends = os.pipe(), os.pipe()
+        if not (child := os.fork()):
+            _redirect(*(writing for _, writing in ends))
+            return dict(json.loads(line))
+        print(json.dumps(_ended(child, ends)), flush=True)
+    sys.exit()
+
+
+def _redirect(out: int, err: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.closerange(3, max(out, err) + 1)
+
+
+def _ended(child: int, ends: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    """How a run ended, and what it and its children printed."""
+    for _, writing in ends:
+        os.close(writing)
+    out, err = _read_to_end(child, [reading for reading, _ in ends])
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {"returncode": status, "stdout": out, "stderr": err}
+
+
+def _read_to_end(child: int, readings: list[int]) -> list[str]:
+    """What comes through the pipes until nobody is left who could write into them."""
+    texts = dict.fromkeys(readings, b"")
+    with selectors.DefaultSelector() as waiting:
+        for reading in readings:
+            waiting.register(reading, selectors.EVENT_READ)
+        while waiting.get_map():
+            ready = waiting.select(MOST_SECONDS)
+            if not ready:
+                os.kill(child, signal.SIGKILL)
+                break
+            for key, _ in ready:
+                part = os.read(key.fd, 1 << 16)
+                texts[key.fd] += part
+                if not part:
+                    waiting.unregister(key.fd)
+    for reading in readings:
+        os.close(reading)
+    return [texts[reading].decode() for reading in readings]
+
+
+def run_as_main(folder: str, command: list[str], environ: dict[str, str]) -> None:
+    """Run a program as the interpreter would that was started for it."""
+    os.environ.update(environ)
+    os.chdir(folder)
+    sys.orig_argv[1:] = command
+    if command[0] == "-m":
+        _run_module(*command[1:])
+    else:
+        _run_script(*command)
+
+
+def _run_module(name: str, *args: str) -> None:
+    """By the very function that `python -m` calls."""
+    import runpy
+
+    sys.path[0] = os.getcwd()
+    sys.argv[:] = ["-m", *args]
+    _new_main()
+    runpy._run_module_as_main(name)  # type: ignore[attr-defined]
+
+
+def _run_script(path: str, *args: str) -> None:
+    sys.path[0] = os.path.dirname(os.path.realpath(path))
+    sys.argv[:] = [path, *args]
+    file = os.path.abspath(path)
+    loader = SourceFileLoader("__main__", file)
+    main = _new_main(__file__=file, __loader__=loader, __cached__=None)
+    try:
+        exec(compile(Path(path).read_bytes(), file, "exec", dont_inherit=True), main.__dict__)
+    except Exception as error:
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # not this frame
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(1)
+
+
+def _new_main(**attributes: object) -> ModuleType:
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__dict__.update(attributes, __builtins__=__builtins__, __annotations__={})
+    return main
+
+
+if __name__ == "__main__":
+    run_as_main(**serve())
