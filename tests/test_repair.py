@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from command import hqtool
 
-import hqtool.trace.repair as repair_module
+import hqtool.trace.raw as raw_module
+import hqtool.trace.remains as remains_module
 from hqtool.errors import DataError, UsageError
+from hqtool.trace.journal import Told, told_by
+from hqtool.trace.raw import RawTrace
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.repair import Repaired, repair
 from hqtool.trace.writer import TraceWriter
@@ -88,12 +91,12 @@ def clean(tmp_path: Path) -> Path:
 
 def raw(path: Path) -> dict[str, bytes]:
     """The committed bytes of rows and values, and which steps the commits close."""
-    with TraceReader(path) as reader:
-        file, covered = reader._file, reader._covered
-        commits = file["commits"][:]
+    with RawTrace(path) as trace:
+        commits = trace.commits(trace.state())
+        end = commits[-1]
         return {
-            "rows": file["rows"][: covered.rows].tobytes(),
-            "payload": file["payload"][: covered.payload].tobytes(),
+            "rows": trace.items("rows", 0, end["rows"]).tobytes(),
+            "payload": trace.items("payload", 0, end["payload"]).tobytes(),
             "commits": commits[["step", "rows", "payload"]][commits["step"] >= 0].tobytes(),
         }
 
@@ -137,7 +140,7 @@ def test_a_killed_trace_comes_back_bit_for_bit(killed: Path, clean: Path) -> Non
 
 
 def test_blocks_do_not_matter(killed: Path, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair_module, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(raw_module, "BLOCK_ROWS", 3)
     assert not repair(killed, clean).lost
     assert raw(clean) == raw(killed)
 
@@ -212,13 +215,13 @@ def test_rows_that_no_trace_can_hold_are_lost(
     closed: Path, clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checksums hold, yet the journal knows no such shape."""
-    find_shapes = TraceReader._read_journal
 
-    def forget_shape(reader: TraceReader) -> None:
-        find_shapes(reader)
-        del reader._shapes[0]
+    def forgetful(journal: Any) -> Told:
+        told = told_by(journal)
+        del told.shapes[0]
+        return told
 
-    monkeypatch.setattr(TraceReader, "_read_journal", forget_shape)
+    monkeypatch.setattr(remains_module, "told_by", forgetful)
     done = repair(closed, clean)
     assert (done.state, done.records_lost, done.records) == ("truncated", 6, RECORDS - 6)
 

@@ -185,7 +185,7 @@ def test_rows_changed_alone(path: Path) -> None:
 def test_an_unfinished_commit_record_is_no_commit(killed: Path) -> None:
     data = killed.read_bytes()
     with TraceReader(killed) as reader:
-        last = np.array([reader._covered], COMMIT).tobytes()
+        last = np.array([reader.prefix.upto], COMMIT).tobytes()
     killed.write_bytes(data.replace(last, last[:20] + bytes(24)))
     assert contents(killed)[2] == [0, 1]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from hqtool.errors import UsageError
 from hqtool.trace.appender import Appender
+from hqtool.vocab import Site
 
 
 class Journal:
@@ -47,3 +50,38 @@ class Journal:
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"{kind} {parts[0]}: {error}", "give what JSON can hold") from error
         self._lines.append(line.encode("ascii"))
+
+
+class Told(NamedTuple):
+    """What a journal says.
+
+    Args:
+        sites: their numbers.
+        shapes: by number.
+        geometry: by layer.
+        run: the provenance.
+        step_ends: (step, names of the optimizers that ended it and those after it), ascending.
+    """
+
+    sites: dict[Site, int]
+    shapes: dict[int, tuple[int, ...]]
+    geometry: dict[str, dict[str, Any]]
+    run: dict[str, Any]
+    step_ends: list[tuple[int, tuple[str, ...]]]
+
+
+def told_by(journal: NDArray[Any]) -> Told:
+    """What the bytes of a journal say.
+
+    Raises:
+        Exception: whatever a line that is no journal's makes of itself.
+    """
+    lines = [json.loads(line) for line in journal.tobytes().splitlines()]
+    ends = {line[1]: tuple(line[2]) for line in lines if line[0] == "optimizers"}
+    return Told(
+        sites={Site(*line[2:]): line[1] for line in lines if line[0] == "site"},
+        shapes={line[1]: tuple(line[2]) for line in lines if line[0] == "shape"},
+        geometry={line[1]: line[2] for line in lines if line[0] == "geometry"},
+        run={line[1]: line[2] for line in lines if line[0] == "note"},
+        step_ends=sorted(ends.items()),
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-import json
 import math
 import operator
 import os
@@ -14,31 +13,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.errors import DataError, HqtoolError, UsageError
+from hqtool.errors import DataError, UsageError
 from hqtool.trace.content import from_stored
-from hqtool.trace.files import ClosedAtEnd, open_to_read, reason
+from hqtool.trace.files import ClosedAtEnd
+from hqtool.trace.journal import Told, told_by
 from hqtool.trace.overview import RowTally, SiteSummary, summary_of, tallies_of
-from hqtool.trace.schema import (
-    COMMIT,
-    CRC_BYTES,
-    DATASETS,
-    ELEMENT_NAMES,
-    ELEMENTS,
-    FORMAT,
-    NO_STEP,
-    ROW,
-    STATES,
-    Commit,
-    Row,
-)
+from hqtool.trace.raw import BLOCK_ROWS, RawTrace, damage_told, intact, require_crc
+from hqtool.trace.remains import remedy_of
+from hqtool.trace.schema import COMMIT, ELEMENT_NAMES, NO_STEP, ROW, Commit, Row
 from hqtool.vocab import Record, Site, Stats
-
-#: Rows read at a time, about 10 MB.
-BLOCK_ROWS = 1 << 16
 
 
 class Prefix(NamedTuple):
@@ -74,18 +60,18 @@ class TraceReader(ClosedAtEnd):
         self.path = os.fspath(path)
         self._recent = recent
         self._upto = upto
-        self._file = open_to_read(self.path)
+        self._raw = RawTrace(self.path)
         self._block_start = -1
         try:
             with self._damage():
                 self._load()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Close the file; records can no longer be read."""
-        self._file.close()
+        self._raw.close()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -104,12 +90,13 @@ class TraceReader(ClosedAtEnd):
 
     def optimizers(self, step: int) -> tuple[str, ...]:
         """The names of the optimizers whose updates ended a step; empty where none is known."""
-        known = bisect.bisect_right(self._step_ends, step, key=operator.itemgetter(0))
-        return self._step_ends[known - 1][1] if known else ()
+        ends = self._told.step_ends
+        known = bisect.bisect_right(ends, step, key=operator.itemgetter(0))
+        return ends[known - 1][1] if known else ()
 
     def geometry(self, layer: str) -> dict[str, Any] | None:
         """A layer's geometry as described by the recorder; None where it was not."""
-        return self._geometry.get(layer)
+        return self._told.geometry.get(layer)
 
     def records(self, site: Site, *, values: bool = True, scaled: bool = False) -> Iterator[Record]:
         """A site's records in the order (step, micro, call), read one at a time.
@@ -158,54 +145,27 @@ class TraceReader(ClosedAtEnd):
         with self._damage():
             for tally in itertools.chain.from_iterable(map(tallies_of, self._blocks())):
                 tallies[tally.site].append(tally)
-            return [summary_of(sites[n], tallies[n], self._shapes) for n in sites]
+            return [summary_of(sites[n], tallies[n], self._told.shapes) for n in sites]
 
     # Opening
 
     def _load(self) -> None:
         """All but values; the state first and commits next, for a live writer moves on."""
-        self.format = self._known_format()
-        self.state = self._known_state()
+        self.format = self._raw.format()
+        self.state = self._raw.state()
         commits = self._up_to(self._trusted_commits())
         self._covered = Commit(*commits[-1].item())
         self._passed = self._passed_over(commits)
-        self._rows, self._payload = self._dataset("rows"), self._dataset("payload")
-        self._read_journal()
+        self._told = self._journal()
+        self.run: dict[str, Any] = self._told.run
         self._steps = set(commits["step"].tolist()) - {NO_STEP}
-        self._check_rows()
-
-    def _known_format(self) -> str:
-        attribute = self._file.attrs.get("format")
-        name = attribute.decode("ascii", "replace") if isinstance(attribute, bytes) else ""
-        if not name.startswith("hqtrace/"):
-            raise DataError(f"{self.path}: HDF5, but no trace", "record one with hqtool capture")
-        if name != FORMAT:
-            raise DataError(
-                f"{self.path}: format {name}, this hqtool reads {FORMAT}", "use a newer hqtool"
-            )
-        return name
-
-    def _known_state(self) -> str:
-        state: str = self._file["state"][0].decode("ascii", "replace")
-        if state not in STATES:
-            raise ValueError(f"its state is {state!r}")
-        return state
+        self._numbers = self._checked_rows()
 
     def _trusted_commits(self) -> NDArray[Any]:
         """The commits that are finished, all of them sound."""
-        commits = self._finished_commits()
-        if not _intact(commits):
+        commits = self._raw.commits(self.state)
+        if not intact(commits):
             raise ValueError("a commit record does not match its checksum")
-        return commits
-
-    def _finished_commits(self) -> NDArray[Any]:
-        """The commits, less a last one that its writer did not finish."""
-        dataset = self._dataset("commits")
-        commits = _read(dataset, 0, dataset.shape[0])
-        if self.state == "open" and not commits["crc"][-1:].all():
-            commits = commits[:-1]
-        if not commits.size:
-            raise DataError(f"{self.path}: recording was cut before it began", "record it again")
         return commits
 
     def _up_to(self, commits: NDArray[Any]) -> NDArray[Any]:
@@ -224,42 +184,30 @@ class TraceReader(ClosedAtEnd):
             return Commit(NO_STEP, 0, 0, 0, 0, 0)
         return Commit(*commits[closing[-1 - self._recent]].item())
 
-    def _read_journal(self) -> None:
+    def _journal(self) -> Told:
         """Names, shapes, geometry and provenance."""
-        journal = _read(self._dataset("journal"), 0, self._covered.journal)
-        _require_crc("journal bytes", zlib.crc32(journal.data), self._covered.journal_crc)
-        lines = [json.loads(line) for line in journal.tobytes().splitlines()]
-        self._numbers = {Site(*line[2:]): line[1] for line in lines if line[0] == "site"}
-        self._shapes = {line[1]: tuple(line[2]) for line in lines if line[0] == "shape"}
-        self._geometry = {line[1]: line[2] for line in lines if line[0] == "geometry"}
-        self.run: dict[str, Any] = {line[1]: line[2] for line in lines if line[0] == "note"}
-        ends = {line[1]: tuple(line[2]) for line in lines if line[0] == "optimizers"}
-        self._step_ends = sorted(ends.items())
+        journal = self._raw.items("journal", 0, self._covered.journal)
+        require_crc("journal bytes", zlib.crc32(journal.data), self._covered.journal_crc)
+        return told_by(journal)
 
-    def _check_rows(self) -> None:
-        """Check the rows' checksum, and meet their steps and sites in passing."""
+    def _checked_rows(self) -> dict[Site, int]:
+        """Check the rows' checksum and meet their steps; the sites they are of, numbered."""
         crc, met = self._passed.rows_crc, set[int]()
         for block in self._blocks():
             crc = zlib.crc32(block.data, crc)
             self._steps.update(np.unique(block["step"]).tolist())
             met.update(np.unique(block["site"]).tolist())
-        _require_crc("rows", crc, self._covered.rows_crc)
-        self._numbers = {site: number for site, number in self._numbers.items() if number in met}
+        require_crc("rows", crc, self._covered.rows_crc)
+        return {site: number for site, number in self._told.sites.items() if number in met}
 
     # Reading
-
-    def _dataset(self, name: str) -> Any:
-        dataset = self._file[name]
-        if dataset.dtype != DATASETS[name][0]:
-            raise ValueError(f"/{name} has items of another type")
-        return dataset
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         """All rows taken, in blocks; the last one read is kept, which is all of a short trace."""
         end = self._covered.rows
         for start in range(self._passed.rows, end, BLOCK_ROWS):
             if start != self._block_start:
-                self._block = _read(self._rows, start, min(end, start + BLOCK_ROWS))
+                self._block = self._raw.items("rows", start, min(end, start + BLOCK_ROWS))
                 self._block_start = start
             yield self._block
 
@@ -271,7 +219,7 @@ class TraceReader(ClosedAtEnd):
             yield Row(*row.item())
 
     def _record(self, row: Row, values: bool) -> Record:
-        shape = self._shapes[row.shape]
+        shape = self._told.shapes[row.shape]
         return Record(
             step=row.step,
             micro=row.micro,
@@ -284,54 +232,16 @@ class TraceReader(ClosedAtEnd):
         )
 
     def _values(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any]:
-        flat = from_stored(self._bits(row), ELEMENT_NAMES[row.element])
+        bits = self._raw.bits(row, self._covered.payload)
+        flat = from_stored(bits, ELEMENT_NAMES[row.element])
         return flat if row.sampled else flat.reshape(shape)
-
-    def _bits(self, row: Row) -> NDArray[Any]:
-        """The values of a row that keeps some, as stored: checked, 1-D."""
-        stored = self._stored(row, ELEMENTS[ELEMENT_NAMES[row.element]])
-        _require_crc("values", zlib.crc32(stored.data), row.crc)
-        return stored
-
-    def _stored(self, row: Row, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The bits of a row's values."""
-        stop = row.offset + row.size * dtype.itemsize
-        if not 0 <= row.offset <= stop <= self._covered.payload:
-            raise ValueError("values outside the payload")
-        return _read(self._payload, row.offset, stop).view(dtype)
 
     @contextlib.contextmanager
     def _damage(self) -> Iterator[None]:
         """Whatever goes wrong in reading the file is damage to it."""
-        if not self._file:
-            raise UsageError(f"{self.path} is closed", "read it before closing it")
-        try:
+        self._raw.require_open()
+        with damage_told(self.path, lambda: remedy_of(self.path)):
             yield
-        except HqtoolError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"{self.path}: the trace is damaged ({reason(error)})",
-                "use a sound copy, or record again",
-            ) from error
-
-
-def _read(dataset: Any, start: int, stop: int) -> NDArray[Any]:
-    """Items start:stop; h5py's low level, for its speed."""
-    items = np.empty(stop - start, dataset.dtype)
-    if items.size:
-        memory = h5py.h5s.create_simple(items.shape)
-        place = dataset.id.get_space()
-        place.select_hyperslab((start,), items.shape)
-        dataset.id.read(memory, place, items)
-    return items
-
-
-def _intact(commits: NDArray[Any]) -> bool:
-    """Whether every commit record matches its checksum."""
-    data, size = commits.tobytes(), COMMIT.itemsize
-    heads = (data[start : start + size - CRC_BYTES] for start in range(0, len(data), size))
-    return bool(np.array_equal(commits["crc"], [zlib.crc32(head) for head in heads]))
 
 
 def _unscaled(record: Record) -> Record:
@@ -350,8 +260,3 @@ def _of_site(number: int, blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """A site's rows."""
     chosen = [block[block["site"] == number] for block in blocks]
     return np.concatenate([np.empty(0, ROW), *chosen])
-
-
-def _require_crc(what: str, found: int, recorded: int) -> None:
-    if found != recorded:
-        raise ValueError(f"{what} do not match their checksum")

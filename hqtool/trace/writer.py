@@ -70,19 +70,34 @@ def _guarded(
 
 
 class _StoppingWhenFull:
-    """Remembers for a writer that the disk is full; a failed write counts as that, too."""
+    """Remembers that the disk is full; a failed write counts as that, too.
 
-    def __init__(self, writer: TraceWriter) -> None:
-        self._writer = writer
+    Attributes:
+        full: the error to raise from then on.
+        failed: HDF5 could not write.
+
+    Args:
+        path: the trace.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.full: TraceFull | None = None
+        self.failed = False
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, TraceFull):
-            self._writer._full = error
+            self.full = error
         elif isinstance(error, OSError | RuntimeError):
-            self._writer._failed_to_write(error)
+            self._write_failed(error)
+
+    def _write_failed(self, error: Exception) -> NoReturn:
+        self.failed, why = True, files.reason(error)
+        self.full = TraceFull(f"{self._path}: writing failed ({why})", "check disk and quota")
+        raise self.full from error
 
 
 class TraceWriter(files.ClosedAtEnd):
@@ -117,9 +132,7 @@ class TraceWriter(files.ClosedAtEnd):
         self._reserve_bytes = reserve_bytes
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._full: TraceFull | None = None
-        self._failed = False  # HDF5 could not write
-        self._stopping_when_full = _StoppingWhenFull(self)
+        self._stopping_when_full = _StoppingWhenFull(self._path)
         self._closed = False
         self._keys = Keys(self._past_keys)
         self._last = Commit(NO_STEP, 0, 0, 0, 0, 0)
@@ -362,14 +375,14 @@ class TraceWriter(files.ClosedAtEnd):
         if self._closed:
             return
         lost = self._commit_rest()
-        self._finish("truncated" if self._full else state)
+        self._finish("truncated" if self._stopping_when_full.full else state)
         if lost and state == "complete":
             raise lost
 
     def _commit_rest(self) -> TraceFull | None:
         """Commit what no commit covers yet; the error if that fails."""
         pending = (self._rows.end, self._lines.end) != (self._last.rows, self._last.journal)
-        if self._full or not pending:
+        if self._stopping_when_full.full or not pending:
             return None
         try:
             with self._stopping_when_full:
@@ -391,12 +404,12 @@ class TraceWriter(files.ClosedAtEnd):
         try:
             os.pwrite(self._descriptor, item, self._state_offset)
         except OSError:
-            self._failed = True
+            self._stopping_when_full.failed = True
 
     def _close_file(self) -> None:
         """Close the file; after a failed write, leave it as a killed writer would."""
         with contextlib.suppress(OSError, RuntimeError):
-            if self._failed:
+            if self._stopping_when_full.failed:
                 put_scrap(self._descriptor)
             self._file.close()
 
@@ -406,15 +419,10 @@ class TraceWriter(files.ClosedAtEnd):
         return os.getpid() == self._pid
 
     def _require_usable(self) -> None:
-        if self._full:
-            raise TraceFull(self._full.cause, self._full.remedy)
+        if full := self._stopping_when_full.full:
+            raise TraceFull(full.cause, full.remedy)
         if self._closed:
             raise UsageError(f"{self._path}: the trace is closed", "write before closing it")
-
-    def _failed_to_write(self, error: Exception) -> NoReturn:
-        self._failed, why = True, files.reason(error)
-        self._full = TraceFull(f"{self._path}: writing failed ({why})", "check disk and quota")
-        raise self._full from error
 
 
 def _lay_out(file: Any) -> None:

@@ -1,0 +1,163 @@
+"""A trace's datasets as they lie in the file; what of them can be believed is for others to say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.errors import DataError, HqtoolError, UsageError
+from hqtool.trace.files import ClosedAtEnd, open_to_read, reason
+from hqtool.trace.schema import (
+    COMMIT,
+    CRC_BYTES,
+    DATASETS,
+    ELEMENT_NAMES,
+    ELEMENTS,
+    FORMAT,
+    STATES,
+    Row,
+)
+
+#: Rows read at a time, about 10 MB.
+BLOCK_ROWS = 1 << 16
+
+
+class RawTrace(ClosedAtEnd):
+    """One trace, open for reading: also while it is written, or after its writer was killed.
+
+    A context manager. What its methods raise on a damaged file is whatever HDF5 makes of it, or a
+    ValueError: `damage_told` turns that into a DataError.
+
+    Args:
+        path: the trace.
+
+    Raises:
+        DataError: there is no such file, or HDF5 cannot open it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file = open_to_read(self.path)
+        self._datasets: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """Close the file; nothing can be read any more."""
+        self._file.close()
+
+    def require_open(self) -> None:
+        """Raise a UsageError once the trace is closed."""
+        if not self._file:
+            raise UsageError(f"{self.path} is closed", "read it before closing it")
+
+    def format(self) -> str:
+        """The trace's format.
+
+        Raises:
+            DataError: it is no trace, or of another format than this hqtool reads.
+        """
+        attribute = self._file.attrs.get("format")
+        name = attribute.decode("ascii", "replace") if isinstance(attribute, bytes) else ""
+        if not name.startswith("hqtrace/"):
+            raise DataError(f"{self.path}: HDF5, but no trace", "record one with hqtool capture")
+        if name != FORMAT:
+            raise DataError(
+                f"{self.path}: format {name}, this hqtool reads {FORMAT}", "use a newer hqtool"
+            )
+        return name
+
+    def state(self) -> str:
+        """One of STATES."""
+        state: str = self._file["state"][0].decode("ascii", "replace")
+        if state not in STATES:
+            raise ValueError(f"its state is {state!r}")
+        return state
+
+    def commits(self, state: str) -> NDArray[Any]:
+        """The commit records, less a last one that its writer did not finish.
+
+        Args:
+            state: the trace's, read before: a live writer moves on.
+
+        Raises:
+            DataError: there is none.
+        """
+        commits = self.items("commits", 0, self.length("commits"))
+        if state == "open" and not commits["crc"][-1:].all():
+            commits = commits[:-1]
+        if not commits.size:
+            raise DataError(f"{self.path}: recording was cut before it began", "record it again")
+        return commits
+
+    def length(self, name: str) -> int:
+        """How many items a dataset has, those that no commit covers included."""
+        length: int = self._dataset(name).shape[0]
+        return length
+
+    def items(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Items start:stop of a dataset; by h5py's low level, for its speed."""
+        dataset = self._dataset(name)
+        items = np.empty(stop - start, dataset.dtype)
+        if items.size:
+            memory = h5py.h5s.create_simple(items.shape)
+            place = dataset.id.get_space()
+            place.select_hyperslab((start,), items.shape)
+            dataset.id.read(memory, place, items)
+        return items
+
+    def blocks(self, name: str, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """Items start:stop of a dataset, at most BLOCK_ROWS at a time."""
+        for first in range(start, stop, BLOCK_ROWS):
+            yield self.items(name, first, min(stop, first + BLOCK_ROWS))
+
+    def bits(self, row: Row, payload: int) -> NDArray[Any]:
+        """The values of a row that keeps some, as stored: 1-D, and as their checksum has them.
+
+        Args:
+            payload: bytes of the payload that are committed.
+        """
+        dtype = ELEMENTS[ELEMENT_NAMES[row.element]]
+        stop = row.offset + row.size * dtype.itemsize
+        if not 0 <= row.offset <= stop <= payload:
+            raise ValueError("values outside the payload")
+        stored = self.items("payload", row.offset, stop)
+        require_crc("values", zlib.crc32(stored.data), row.crc)
+        return stored.view(dtype)
+
+    def _dataset(self, name: str) -> Any:
+        if name not in self._datasets:
+            dataset = self._file[name]
+            if dataset.dtype != DATASETS[name][0]:
+                raise ValueError(f"/{name} has items of another type")
+            self._datasets[name] = dataset
+        return self._datasets[name]
+
+
+def intact(commits: NDArray[Any]) -> bool:
+    """Whether every commit record matches its checksum."""
+    data, size = commits.tobytes(), COMMIT.itemsize
+    heads = (data[start : start + size - CRC_BYTES] for start in range(0, len(data), size))
+    return bool(np.array_equal(commits["crc"], [zlib.crc32(head) for head in heads]))
+
+
+def require_crc(what: str, found: int, recorded: int) -> None:
+    """Raise a ValueError unless two checksums are the same."""
+    if found != recorded:
+        raise ValueError(f"{what} do not match their checksum")
+
+
+@contextlib.contextmanager
+def damage_told(path: str, remedy: Callable[[], str]) -> Iterator[None]:
+    """Whatever goes wrong in reading a trace is damage to it: a DataError with this remedy."""
+    try:
+        yield
+    except HqtoolError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: the trace is damaged ({reason(error)})", remedy()) from error

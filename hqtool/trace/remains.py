@@ -1,0 +1,146 @@
+"""What can be believed of a trace, whatever became of the rest.
+
+What counts: rows and journal up to the last commit whose running checksums hold, and of those
+rows the values that match their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hqtool.errors import HqtoolError
+from hqtool.trace.files import ClosedAtEnd
+from hqtool.trace.journal import Told, told_by
+from hqtool.trace.raw import RawTrace, damage_told, intact
+from hqtool.trace.schema import Row
+from hqtool.vocab import Stats
+
+#: What helps where repair does not.
+NO_RESCUE = "use a sound copy, or record again"
+
+
+class Remains(ClosedAtEnd):
+    """Reads what can be believed of a trace. A context manager.
+
+    Attributes:
+        state: the trace's; open where that does not read, for then nobody closed it.
+        told: what its journal says.
+        promised: how many records were committed.
+        whole: whether every commit is believed.
+
+    Args:
+        path: a trace: closed, left open by a killed writer, or damaged.
+
+    Raises:
+        DataError: the file is missing, no trace, or not even its beginning reads.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._raw = RawTrace(path)
+        try:
+            with damage_told(self._raw.path, lambda: NO_RESCUE):
+                self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; nothing can be read any more."""
+        self._raw.close()
+
+    @property
+    def records(self) -> int:
+        """How many records the commits believed cover."""
+        return int(self._commits["rows"][-1])
+
+    def batches(self) -> Iterator[tuple[int, Iterator[Row]]]:
+        """The step that each commit closes, or NO_STEP, and the rows that are its own."""
+        start = 0
+        for step, stop in self._commits[["step", "rows"]].tolist():
+            yield step, _rows_of(self._raw.blocks("rows", start, stop))
+            start = stop
+
+    def bits(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any] | None:
+        """A row's values as stored, in that shape unless they are a sample.
+
+        Returns:
+            None where it keeps none, or they are damaged.
+        """
+        if not row.element:
+            return None
+        try:
+            bits = self._raw.bits(row, int(self._commits["payload"][-1]))
+            return bits if row.sampled else bits.reshape(shape)
+        except Exception:  # whatever HDF5 makes of damage
+            return None
+
+    def _load(self) -> None:
+        self._raw.format()
+        self.state = self._state()
+        commits = self._raw.commits(self.state)
+        self.promised = self._promised(commits)
+        self._commits = commits[: self._sound(commits)]
+        self.whole = self._commits.size == commits.size
+        if not self._commits.size:
+            raise ValueError("not even its first commit matches its checksums")
+        self.told: Told = told_by(self._raw.items("journal", 0, int(self._commits["journal"][-1])))
+
+    def _state(self) -> str:
+        try:
+            return self._raw.state()
+        except (OSError, RuntimeError, ValueError):
+            return "open"
+
+    def _promised(self, commits: NDArray[Any]) -> int:
+        """Records committed; all that are there, if the last commit does not say."""
+        return int(commits["rows"][-1]) if intact(commits[-1:]) else self._raw.length("rows")
+
+    def _sound(self, commits: NDArray[Any]) -> int:
+        """How many commits, from the first on, match all that they cover."""
+        rows = self._checksums("rows", commits["rows"].tolist())
+        journal = self._checksums("journal", commits["journal"].tolist())
+        found = zip(rows, journal, strict=False)
+        recorded = commits[["rows_crc", "journal_crc"]].tolist()
+        sound = (
+            crcs == tuple(said) and intact(commits[n : n + 1])
+            for n, (crcs, said) in enumerate(zip(found, recorded, strict=False))
+        )
+        return sum(itertools.takewhile(bool, sound))
+
+    def _checksums(self, name: str, ends: Iterable[int]) -> Iterator[int]:
+        """The CRC-32 of all items of a dataset up to each end (ascending), as far as they read."""
+        crc = start = 0
+        for end in ends:
+            try:
+                for block in self._raw.blocks(name, start, end):
+                    crc = zlib.crc32(block.data, crc)
+            except (OSError, RuntimeError, ValueError):
+                return
+            yield crc
+            start = end
+
+
+def remedy_of(path: str) -> str:
+    """What helps against the damage to a trace: the command that repairs it, if one can."""
+    root, suffix = os.path.splitext(path)
+    try:
+        with Remains(path) as remains:
+            repairable = remains.records > 0
+    except HqtoolError:
+        repairable = False
+    command = f"hqtool repair {shlex.quote(path)} -o {shlex.quote(f'{root}.repaired{suffix}')}"
+    return f"rescue what still reads: {command}" if repairable else NO_RESCUE
+
+
+def _rows_of(blocks: Iterable[NDArray[Any]]) -> Iterator[Row]:
+    for block in blocks:
+        for item in block:
+            row = Row(*item.item())
+            yield row._replace(stats=Stats(*row.stats))
