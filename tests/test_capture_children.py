@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 from capture_models import read_records, read_run  # noqa: E402
 from command import finish, start  # noqa: E402
+from warm_python import WarmPython  # noqa: E402
 
 from hqtool.trace.reader import TraceReader  # noqa: E402
 
@@ -40,36 +43,21 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
-    """Each script in each way, as far as they are asked for; two at a time."""
+def ran(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> Callable[[str], Ran]:
+    """Runs 'SCRIPT HOW', once for all tests."""
     base = tmp_path_factory.mktemp("children")
-    wanted = [
-        ("forks", "plain"),
-        ("forks", "unfollowed"),
-        ("forks", "followed"),
-        ("spawned_ranks", "plain"),
-        ("spawned_ranks", "followed"),
-        ("workers", "followed"),
-    ]
-    found = {}
-    for first in range(0, len(wanted), 2):
-        started = {
-            f"{script} {how}": start(base / script / how, *RUNS[how], SCRIPTS / f"{script}.py")
-            for script, how in wanted[first : first + 2]
-        }
-        try:
-            found |= {
-                name: _ended(base / name.replace(" ", "/"), process)
-                for name, process in started.items()
-            }
-        finally:
-            for process in started.values():
-                process.kill()
-    return found
+
+    @functools.cache
+    def run(name: str) -> Ran:
+        script, how = name.split()
+        folder = base / script / how
+        done = warm_python.run(folder, *RUNS[how], SCRIPTS / f"{script}.py")
+        return _ended(folder, done)
+
+    return run
 
 
-def _ended(folder: Path, process: subprocess.Popen[str]) -> Ran:
-    done = finish(process)
+def _ended(folder: Path, done: subprocess.CompletedProcess[str]) -> Ran:
     traces = []
     for path in sorted(folder.glob("*.h5"), key=_pid_of):
         with TraceReader(path) as trace:
@@ -89,17 +77,17 @@ def children(ran: Ran) -> list[Path]:
 
 
 @pytest.mark.parametrize("run", ["forks unfollowed", "forks followed", "spawned_ranks followed"])
-def test_children_train_as_under_python(run: str, ran: dict[str, Ran]) -> None:
+def test_children_train_as_under_python(run: str, ran: Callable[[str], Ran]) -> None:
     """What they print includes the fingerprint of their parameters."""
-    plain, captured = ran[f"{run.split()[0]} plain"], ran[run]
+    plain, captured = ran(f"{run.split()[0]} plain"), ran(run)
     assert (captured.status, captured.out) == (plain.status, plain.out)
     assert len(plain.out.split()[-1]) == 64
     own = re.sub(r"hqtool: .*\n", "", captured.err)
     assert own == re.sub(r"hqtool: .*\n", "", plain.err)
 
 
-def test_forked_children_are_said_not_to_be_recorded(ran: dict[str, Ran]) -> None:
-    found = ran["forks unfollowed"]
+def test_forked_children_are_said_not_to_be_recorded(ran: Callable[[str], Ran]) -> None:
+    found = ran("forks unfollowed")
     assert found.traces == [("complete", 5)]
     told = [line for line in found.err.splitlines() if " trains, " in line]
     assert len(told) == 3
@@ -107,17 +95,17 @@ def test_forked_children_are_said_not_to_be_recorded(ran: dict[str, Ran]) -> Non
         assert re.fullmatch(r"hqtool: process \d+ trains, but is a child .*--follow-fork.*", line)
 
 
-def test_each_forked_child_has_its_trace(ran: dict[str, Ran]) -> None:
+def test_each_forked_child_has_its_trace(ran: Callable[[str], Ran]) -> None:
     """One exits, an exception ends the next, SIGTERM the last; then the parent trains."""
-    found = ran["forks followed"]
+    found = ran("forks followed")
     states = [("complete", 5), ("complete", 2), ("truncated", 3), ("truncated", 4)]
     assert found.traces == states
     assert found.err.count(".h5 (") == 4
     assert " trains, " not in found.err
 
 
-def test_a_childs_trace_holds_all_values_and_says_whose_it_is(ran: dict[str, Ran]) -> None:
-    paths = children(ran["forks followed"])
+def test_a_childs_trace_holds_all_values_and_says_whose_it_is(ran: Callable[[str], Ran]) -> None:
+    paths = children(ran("forks followed"))
     assert len({read_run(path)["parent"] for path in paths}) == 1
     for steps, path in enumerate(paths, 2):
         run, records = read_run(path), read_records(path)
@@ -148,7 +136,7 @@ STARTING = """
 
 def test_what_was_started_and_is_not_recorded_is_told(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(textwrap.dedent(STARTING))
-    found = _ended(tmp_path, start(tmp_path, *RUNS["unfollowed"], "script.py"))
+    found = _ended(tmp_path, finish(start(tmp_path, *RUNS["unfollowed"], "script.py")))
     assert found.status == 0
     assert found.err.splitlines()[:3] == [
         "hqtool: not recorded: 1 process started by forkserver, if it trains (--follow-fork)",
@@ -158,8 +146,8 @@ def test_what_was_started_and_is_not_recorded_is_told(tmp_path: Path) -> None:
     assert len(found.err.splitlines()) == 5
 
 
-def test_each_spawned_rank_has_its_trace(ran: dict[str, Ran]) -> None:
-    found = ran["spawned_ranks followed"]
+def test_each_spawned_rank_has_its_trace(ran: Callable[[str], Ran]) -> None:
+    found = ran("spawned_ranks followed")
     assert found.traces == [("complete", 0), ("complete", 3), ("complete", 3)]
     assert "not recorded" not in found.err
     runs = [read_run(path) for path in children(found)]
@@ -167,9 +155,9 @@ def test_each_spawned_rank_has_its_trace(ran: dict[str, Ran]) -> None:
     assert {run["world_size"] for run in runs} == {2}
 
 
-def test_workers_of_data_loaders_leave_nothing(ran: dict[str, Ran]) -> None:
+def test_workers_of_data_loaders_leave_nothing(ran: Callable[[str], Ran]) -> None:
     """Forked and spawned ones; their data passes through a network in training mode."""
-    found = ran["workers followed"]
+    found = ran("workers followed")
     assert found.status == 0, found.err
     assert found.traces == [("complete", 4)]
     assert found.err.count("hqtool:") == 3

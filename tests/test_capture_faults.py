@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from capture_models import read_records, read_run  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from warm_python import WarmPython  # noqa: E402
 
 from hqtool.capture import recorder as recorder_module  # noqa: E402
 from hqtool.capture.session import Session  # noqa: E402
@@ -24,9 +22,9 @@ from hqtool.capture.settings import CaptureSettings  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
 from hqtool.trace.writer import TraceWriter  # noqa: E402
 
-#: Trains, prints each step when it is made, and at last the parameters' bits.
+#: Trains, prints each step when it is made, and at last the parameters' fingerprint.
 SCRIPT = """
-    import os, resource, signal, sys, torch
+    import hashlib, os, resource, signal, sys, torch
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
@@ -38,27 +36,17 @@ SCRIPT = """
         model(torch.randn(32, 8)).square().mean().backward()
         optimizer.step()
         print(step, flush=True)
-    print(b"".join(p.detach().numpy().tobytes() for p in model.parameters()).hex())
+    bits = b"".join(p.detach().numpy().tobytes() for p in model.parameters())
+    print(hashlib.sha256(bits).hexdigest())  # short: two processes may print it into one pipe
     """
 
 
 def command(folder: Path, at_half: str, steps: int = 100, *, capture: bool = True) -> list[str]:
-    """Write the script; what runs it."""
+    """Write the script; what runs it, after `python`."""
     source = textwrap.dedent(SCRIPT).replace("STEPS", str(steps)).replace("AT_HALF", at_half)
     (folder / "script.py").write_text(source)
     options = ["-m", "hqtool", "capture", "-o", "trace.h5", "--every", "1"] if capture else []
-    return [sys.executable, *options, "script.py"]
-
-
-def finished(folder: Path, at_half: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, at_half, **options),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return [*options, "script.py"]
 
 
 def steps_of(path: Path) -> set[int]:
@@ -130,10 +118,11 @@ def test_a_disk_that_gets_full(tmp_path: Path, monkeypatch: Any, capsys: Any) ->
 
 
 @pytest.fixture(scope="module")
-def plain_bits(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The parameters' bits after plain training."""
+def plain_end(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> str:
+    """The parameters' fingerprint after plain training."""
     folder = tmp_path_factory.mktemp("plain")
-    return finished(folder, "pass", capture=False).stdout.splitlines()[-1]
+    done = warm_python.run(folder, *command(folder, "pass", capture=False))
+    return done.stdout.splitlines()[-1]
 
 
 #: What befalls the process in mid training, after which it trains on.
@@ -145,19 +134,24 @@ SURVIVED = {
 
 
 @pytest.mark.parametrize("fault", SURVIVED)
-def test_training_goes_on_to_the_same_end(fault: str, tmp_path: Path, plain_bits: str) -> None:
-    done = finished(tmp_path, SURVIVED[fault])
+def test_training_goes_on_to_the_same_end(
+    fault: str, tmp_path: Path, plain_end: str, warm_python: WarmPython
+) -> None:
+    done = warm_python.run(tmp_path, *command(tmp_path, SURVIVED[fault]))
     assert done.returncode == 0, done.stderr
     ends = [line for line in done.stdout.splitlines() if len(line) > 9]
-    assert ends == [plain_bits] * (2 if fault == "fork" else 1)
+    assert ends == [plain_end] * (2 if fault == "fork" else 1)
     steps = steps_of(tmp_path / "trace.h5")
     assert steps == set(range(len(steps)))
     assert len(steps) == 100 if fault == "fork" else 50 <= len(steps) < 100
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
-def test_a_signal_in_mid_training(number: int, status: int, tmp_path: Path) -> None:
-    done = finished(tmp_path, f"os.kill(os.getpid(), {int(number)})")
+def test_a_signal_in_mid_training(
+    number: int, status: int, tmp_path: Path, warm_python: WarmPython
+) -> None:
+    signalled = command(tmp_path, f"os.kill(os.getpid(), {int(number)})")
+    done = warm_python.run(tmp_path, *signalled)
     assert done.returncode == status
     assert steps_of(tmp_path / "trace.h5") == set(range(50))
     with TraceReader(tmp_path / "trace.h5") as trace:
@@ -165,22 +159,13 @@ def test_a_signal_in_mid_training(number: int, status: int, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_kill_at_any_instant(seed: int, tmp_path: Path) -> None:
+def test_a_kill_at_any_instant(seed: int, tmp_path: Path, warm_python: WarmPython) -> None:
     """Every step that the script has seen end is there."""
-    process = subprocess.Popen(
-        command(tmp_path, "pass", 10**6),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        for _ in range(random.Random(seed).randrange(1, 200)):
-            seen = int(process.stdout.readline())
-        process.kill()
-        seen = max([seen, *map(int, process.stdout.read().splitlines()[:-1])])
+    lines = random.Random(seed).randrange(1, 200)
+    done = warm_python.kill(lines, tmp_path, *command(tmp_path, "pass", 10**6))
+    assert done.returncode == -signal.SIGKILL
+    seen = int(done.stdout.splitlines()[lines - 1])
+    seen = max([seen, *map(int, done.stdout.splitlines()[:-1])])
     steps = steps_of(tmp_path / "trace.h5")
     assert steps == set(range(len(steps)))
     assert len(steps) > seen

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from capture_models import captured, read_records, read_run  # noqa: E402
-from command import finish, hqtool, start  # noqa: E402
+from command import hqtool  # noqa: E402
+from warm_python import WarmPython  # noqa: E402
 
 from hqtool.capture.cost import StepCost, about  # noqa: E402
 from hqtool.capture.messages import closing_lines, projection, unrecorded_lines  # noqa: E402
@@ -232,8 +232,8 @@ class Tried(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tried]]:
-    """Several at a time."""
+def tried(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> dict[str, Tried]:
+    """How each run ended."""
     base = tmp_path_factory.mktemp("tried")
     for error in ("KeyboardInterrupt", "ValueError"):
         source = textwrap.dedent(INTERRUPTED).format(error=error)
@@ -247,20 +247,12 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tried]
         "ctrl-c": ("--dry-run", str(base / "KeyboardInterrupt.py")),
         "error": ("--list-sites", str(base / "ValueError.py")),
     }
-    started = {name: _start(base / name, command) for name, command in commands.items()}
-    try:
-        yield {name: _finish(base / name, process) for name, process in started.items()}
-    finally:
-        for process in started.values():
-            process.kill()
+    return {name: _tried(warm_python, base / name, command) for name, command in commands.items()}
 
 
-def _start(folder: Path, command: tuple[str, ...]) -> subprocess.Popen[str]:
-    return start(folder, "-m", "hqtool", "capture", *command, TMPDIR=str(folder))
-
-
-def _finish(folder: Path, process: subprocess.Popen[str]) -> Tried:
-    done = finish(process)
+def _tried(warm_python: WarmPython, folder: Path, command: tuple[str, ...]) -> Tried:
+    command = ("-m", "hqtool", "capture", *command)
+    done = warm_python.run(folder, *command, TMPDIR=str(folder))
     left = [name for name in os.listdir(folder) if name != f"torchinductor_{getpass.getuser()}"]
     return Tried(done.returncode, done.stdout, done.stderr, left)
 

@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from capture_models import read_records, read_run  # noqa: E402
+from warm_python import WarmPython  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.capture.run import run_script  # noqa: E402
@@ -235,13 +236,18 @@ def test_an_existing_trace_is_kept(tmp_path: Path) -> None:
 
 # --- recording ------------------------------------------------------------------------------------
 
-TRAINING = """
+#: What precedes a script's import of torch may change what it does.
+IMPORT = """
     import os
     os.environ["OMP_NUM_THREADS"] = "1"
     import sys
     assert "torch" not in sys.modules
     import torch
     print(torch.get_num_threads())
+    """
+
+TRAINING = """
+    import os, torch
 
     class Data(torch.utils.data.Dataset):
         def __len__(self): return 6
@@ -261,7 +267,7 @@ TRAINING = """
 
 def test_a_script_is_recorded_from_its_import_of_torch_on(tmp_path: Path) -> None:
     """Workers of a DataLoader record nothing, and print nothing."""
-    write(tmp_path / "script.py", TRAINING + "\n    train(3)")
+    write(tmp_path / "script.py", IMPORT + TRAINING + "\n    train(3)")
     captured = capture(tmp_path, "script.py")
     assert (captured.returncode, captured.stdout) == (0, "1\n"), captured.stderr
     steps = [key[2:] for key in read_records(tmp_path / "trace.h5")]
@@ -280,9 +286,11 @@ def test_a_script_is_recorded_from_its_import_of_torch_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("end", "status"), [("layer(torch.zeros(1, 4))", 1), ("os.kill(os.getpid(), 15)", -15)]
 )
-def test_a_failing_script_leaves_the_steps_it_made(end: str, status: int, tmp_path: Path) -> None:
-    write(tmp_path / "script.py", f"{TRAINING}\n    train(2)\n    {end}")
-    captured = capture(tmp_path, "script.py")
+def test_a_failing_script_leaves_the_steps_it_made(
+    end: str, status: int, tmp_path: Path, warm_python: WarmPython
+) -> None:
+    write(tmp_path / "script.py", TRAINING + f"\n    train(2)\n    {end}")
+    captured = warm_python.run(tmp_path, "-m", "hqtool", "capture", "-o", "trace.h5", "script.py")
     assert captured.returncode == status
     assert ("RuntimeError" in captured.stderr) == (status == 1)
     assert "hqtool/capture" not in captured.stderr

@@ -16,7 +16,8 @@ import pytest
 pytest.importorskip("torch")
 
 from capture_models import read_records, read_run
-from command import finish, hqtool, start
+from command import hqtool
+from warm_python import WarmPython
 
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import Record
@@ -151,14 +152,18 @@ def capture(options: Sequence[str]) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module", params=SCRIPTS)
-def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    warm_python: WarmPython,
+) -> Ran:
     """Each script, once."""
     folder = tmp_path_factory.mktemp(request.param)
     script = SCRIPTS_FOLDER / f"{request.param}.py"
     expected = SCRIPTS[request.param]
-    plain = start(folder, script)
-    captured = start(folder, *capture(expected.options), script)
-    return Ran(expected, finish(plain), finish(captured), folder / "T.h5")
+    plain = warm_python.run(folder, script)
+    captured = warm_python.run(folder, *capture(expected.options), script)
+    return Ran(expected, plain, captured, folder / "T.h5")
 
 
 def records(ran: Ran, layer: str, kind: str) -> list[Record]:

@@ -54,12 +54,28 @@ class WarmPython:
         self, folder: Path, *command: str | Path, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run `python COMMAND` in a folder, with further environment variables, to its end."""
+        return self._order(folder, command, environ)
+
+    def kill(
+        self, lines: int, folder: Path, *command: str | Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python COMMAND` and kill it, by SIGKILL, once it has printed so many lines."""
+        return self._order(folder, command, {}, lines)
+
+    def _order(
+        self,
+        folder: Path,
+        command: tuple[str | Path, ...],
+        environ: dict[str, str],
+        kill_after: int | None = None,
+    ) -> subprocess.CompletedProcess[str]:
         folder.mkdir(parents=True, exist_ok=True)
         words = list(map(str, command))
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"folder": str(folder), "command": words, "environ": environ}
-        print(json.dumps(order), file=self._process.stdin, flush=True)
+        program = {"folder": str(folder), "command": words, "environ": environ}
+        order = json.dumps({"program": program, "kill_after": kill_after})
+        print(order, file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
         return subprocess.CompletedProcess(words, **answer)
 
@@ -72,15 +88,16 @@ class WarmPython:
 
 
 def serve() -> dict[str, Any]:
-    """Fork for each order; return it in the child. Exits when there are no more."""
+    """Fork for each order; return its program in the child. Exits when there are no more."""
     importlib.import_module("torch._dynamo")  # an optimizer's first step would import it
     gc.freeze()  # the collector would touch every object, and the system copy every page
     for line in sys.stdin:
+        order = json.loads(line)
         ends = os.pipe(), os.pipe()
         if not (child := os.fork()):
             _redirect(*(writing for _, writing in ends))
-            return dict(json.loads(line))
-        print(json.dumps(_ended(child, ends)), flush=True)
+            return dict(order["program"])
+        print(json.dumps(_ended(child, ends, order["kill_after"])), flush=True)
     sys.exit()
 
 
@@ -91,31 +108,36 @@ def _redirect(out: int, err: int) -> None:
     os.closerange(3, max(out, err) + 1)
 
 
-def _ended(child: int, ends: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+def _ended(child: int, ends: tuple[tuple[int, int], ...], kill_after: int | None) -> dict[str, Any]:
     """How a run ended, and what it and its children printed."""
     for _, writing in ends:
         os.close(writing)
-    out, err = _read_to_end(child, [reading for reading, _ in ends])
+    out, err = _read_to_end(child, [reading for reading, _ in ends], kill_after)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return {"returncode": status, "stdout": out, "stderr": err}
 
 
-def _read_to_end(child: int, readings: list[int]) -> list[str]:
-    """What comes through the pipes until nobody is left who could write into them."""
+def _read_to_end(child: int, readings: list[int], kill_after: int | None) -> list[str]:
+    """What comes through the pipes until nobody is left who could write into them.
+
+    Once so many lines came through the first, the child is killed.
+    """
     texts = dict.fromkeys(readings, b"")
     with selectors.DefaultSelector() as waiting:
         for reading in readings:
             waiting.register(reading, selectors.EVENT_READ)
         while waiting.get_map():
             ready = waiting.select(MOST_SECONDS)
-            if not ready:
-                os.kill(child, signal.SIGKILL)
-                break
             for key, _ in ready:
                 part = os.read(key.fd, 1 << 16)
                 texts[key.fd] += part
                 if not part:
                     waiting.unregister(key.fd)
+            if not ready or (kill_after and texts[readings[0]].count(b"\n") >= kill_after):
+                os.kill(child, signal.SIGKILL)
+                kill_after = None
+            if not ready:
+                break
     for reading in readings:
         os.close(reading)
     return [texts[reading].decode() for reading in readings]
