@@ -159,8 +159,9 @@ def test_a_closed_trace_keeps_its_state(tmp_path: Path, clean: Path, state: str)
 
 def test_a_trace_of_nothing(tmp_path: Path, clean: Path) -> None:
     TraceWriter(tmp_path / "empty.h5").close()
-    assert repair(tmp_path / "empty.h5", clean) == Repaired("complete", 0, 0, 0, 0)
-    assert about(clean) == [(), [], {"a": None}, []]
+    with pytest.raises(DataError, match="it holds no records; nothing was written"):
+        repair(tmp_path / "empty.h5", clean)
+    assert not clean.exists()
 
 
 def test_a_trace_still_being_written(tmp_path: Path, clean: Path) -> None:
@@ -192,10 +193,19 @@ def test_damaged_rows_are_cut_at_the_last_sound_commit(closed: Path, clean: Path
         assert reader.geometry("a") == {"op": "linear", "step": 0}
 
 
-@pytest.mark.parametrize(("commit", "steps", "lost"), [(-1, 3, 0), (-2, 2, 8), (1, 0, 16)])
+@pytest.mark.parametrize(("commit", "steps", "lost"), [(-1, 3, 0), (-2, 2, 8)])
 def test_a_damaged_commit(closed: Path, clean: Path, commit: int, steps: int, lost: int) -> None:
     forge(closed, "commits", commit, "payload")
     assert repair(closed, clean) == Repaired("truncated", steps, RECORDS - lost, lost, 0)
+
+
+def test_nothing_saved_is_nothing_written(closed: Path, clean: Path) -> None:
+    forge(closed, "commits", 1, "payload")  # only the commit before any record holds
+    clean.write_text("precious")
+    with pytest.raises(DataError, match="none of its 16 records can be saved"):
+        repair(closed, clean, force=True)
+    assert clean.read_text() == "precious"
+    assert sorted(path.name for path in clean.parent.iterdir()) == ["clean.h5", "closed.h5"]
 
 
 def test_a_damaged_state_costs_nothing(closed: Path, clean: Path) -> None:

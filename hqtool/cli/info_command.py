@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from hqtool.cli.output import check_targets, deliver, file_options
-from hqtool.errors import UsageError
+from hqtool.errors import DataError, UsageError
 from hqtool.report.follow import follow
 from hqtool.report.info import info_report
 from hqtool.report.info_ranks import ranks_report
 from hqtool.report.model import Report
 from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import TraceReader
+from hqtool.trace.remains import remedy_of
 
 
 @click.command("info")
@@ -45,13 +48,17 @@ def command(
 
     With --follow, while it is being recorded: steps, their rate, and the sites whose range
     moved most in the last step.
+
+    Exit status 3 where values are damaged.
     """
     if live:
         _require_no_files(json_to, csv_to)
         follow(_single(traces), sys.stdout, interval)
         return
     check_targets({"--json": json_to, "--csv": csv_to}, force)
-    deliver(_report(traces), json_to, csv_to, quiet)
+    report = _report(traces)
+    deliver(report, json_to, csv_to, quiet)
+    _require_sound(report.document)
 
 
 def _report(traces: tuple[str, ...]) -> Report:
@@ -60,6 +67,14 @@ def _report(traces: tuple[str, ...]) -> Report:
             return info_report(reader)
     with RanksReader(traces) as together:
         return ranks_report(together)
+
+
+def _require_sound(document: Mapping[str, Any]) -> None:
+    """Raise a DataError where a trace of the report has damaged values."""
+    for trace in document.get("traces", [document]):
+        if damaged := trace["damaged_values"]:
+            cause = f"{trace['path']}: the values of {damaged} records are damaged"
+            raise DataError(cause, remedy_of(trace["path"]))
 
 
 def _single(traces: tuple[str, ...]) -> str:

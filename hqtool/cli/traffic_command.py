@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.errors import DataError
+from hqtool.trace.signature import may_be_trace
 from hqtool.traffic.bill import PASSES, parse_bits
 from hqtool.traffic.spec import load_spec
 
@@ -44,6 +46,17 @@ def command(
     from hqtool.report.traffic import traffic_report
 
     check_targets({"--json": json_to, "--csv": csv_to}, force)
+    if may_be_trace(spec):
+        raise _not_a_spec(spec)
     layers = load_spec(spec)
     widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
     deliver(traffic_report(layers, widths, pass_name), json_to, csv_to, quiet)
+
+
+def _not_a_spec(path: str) -> DataError:
+    """The error of a trace given for a layer spec; one that does not read tells of itself."""
+    from hqtool.trace.reader import TraceReader
+
+    with TraceReader(path):
+        remedy = f"write its layers as TOML or JSON; hqtool info {path} shows what it holds"
+        return DataError(f"{path} is a trace, no layer spec", remedy)

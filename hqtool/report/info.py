@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from hqtool.report.model import Column, Report, Table
 from hqtool.sizes import binary_bytes
@@ -24,10 +24,14 @@ COLUMNS = (
     Column("payload_bytes", "size", binary_bytes),
 )
 
+#: Values of a trace that are checked: reading more takes long.
+CHECKED_BYTES = 1 << 30
+
 STATES = {
     "complete": "complete",
     "open": "open: still being written, or its writer was killed; readable to its last commit",
     "truncated": "truncated: the recording ended early; readable to its last commit",
+    "damaged": "damaged: some values do not match their checksums; all statistics do",
 }
 
 
@@ -35,11 +39,12 @@ def info_report(reader: TraceReader) -> Report:
     """Everything `hqtool info` says of an open trace."""
     rows = [site_row(summary) for summary in reader.overview()]
     size = os.path.getsize(reader.path)
+    condition = condition_of(reader)
     document = {
         "schema": SCHEMA,
         "path": reader.path,
         "format": reader.format,
-        "state": reader.state,
+        **condition.entries,
         "file_bytes": size,
         "steps": step_facts(reader.steps),
         "run": reader.run,
@@ -47,8 +52,39 @@ def info_report(reader: TraceReader) -> Report:
         "layers": {row["layer"]: reader.geometry(row["layer"]) for row in rows},
         "sites": rows,
     }
-    tables = [facts_table(_title(reader, size), _run_facts(reader)), sites_table(rows, COLUMNS)]
-    return Report(document, rows, tables, notes=sampling_notes(rows))
+    facts = _run_facts(reader, condition.state)
+    tables = [facts_table(_title(reader, size), facts), sites_table(rows, COLUMNS)]
+    return Report(document, rows, tables, notes=[*condition.notes, *sampling_notes(rows)])
+
+
+class Condition(NamedTuple):
+    """How a trace ended, and whether its values are sound.
+
+    Args:
+        state: a key of STATES: the trace's own, or damaged.
+        damaged_values: records whose values are damaged; None where there were too many bytes of
+            values to check them.
+        notes: what limits that.
+    """
+
+    state: str
+    damaged_values: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What a document says of it."""
+        return {"state": self.state, "damaged_values": self.damaged_values}
+
+
+def condition_of(reader: TraceReader) -> Condition:
+    """The condition of an open trace."""
+    if reader.payload_bytes > CHECKED_BYTES:
+        size = binary_bytes(reader.payload_bytes)
+        note = f"{reader.path}: its values, {size}, were not checked against their checksums"
+        return Condition(reader.state, None, (note,))
+    damaged = reader.damaged_values()
+    return Condition("damaged" if damaged else reader.state, damaged)
 
 
 def site_row(s: SiteSummary) -> dict[str, Any]:
@@ -89,10 +125,10 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
     return Table(title, columns, rows)
 
 
-def _run_facts(reader: TraceReader) -> dict[str, str]:
+def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and the recorder's own words."""
     told = {str(name): flat(value) for name, value in reader.run.items()}
-    facts = {"state": STATES[reader.state], "steps": step_words(reader.steps), **told}
+    facts = {"state": STATES[state], "steps": step_words(reader.steps), **told}
     by = [f"{name} ({count} steps)" for name, count in optimizer_steps(reader).items()]
     return facts | ({"optimizers": ", ".join(by)} if by else {})
 

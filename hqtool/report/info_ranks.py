@@ -10,6 +10,8 @@ from hqtool.errors import DataError
 from hqtool.report.info import (
     COLUMNS,
     STATES,
+    Condition,
+    condition_of,
     facts_table,
     flat,
     sampling_notes,
@@ -53,14 +55,16 @@ SITE_COLUMNS = (
 def ranks_report(reader: RanksReader) -> Report:
     """Everything `hqtool info` says of several open traces."""
     ranks, problem = _ranks_or_problem(reader.traces)
-    traces = [_trace_row(trace) for trace in reader.traces]
+    conditions = [condition_of(trace) for trace in reader.traces]
+    traces = list(map(_trace_row, reader.traces, conditions))
+    state = "damaged" if any(c.damaged_values for c in conditions) else reader.state
     rows = [_site_row(summary, reader.traces) for summary in reader.overview()]
     size = sum(row["file_bytes"] for row in traces)
     document = {
         "schema": SCHEMA,
         "traces": traces,
         "ranks": ranks_entry(ranks) | {"problem": problem},
-        "state": reader.state,
+        "state": state,
         "file_bytes": size,
         "steps": step_facts(reader.steps),
         "layers": {row["layer"]: reader.geometry(row["layer"]) for row in rows},
@@ -68,16 +72,17 @@ def ranks_report(reader: RanksReader) -> Report:
     }
     facts = {
         "traces": f"not ranks of one run: {problem}" if ranks is None else _which(ranks),
-        "state": STATES[reader.state],
+        "state": STATES[state],
         "steps": f"{step_words(reader.steps)} in common",
         **_told(reader.traces),
     }
     tables = [
-        _traces_table(reader.traces, size),
+        _traces_table(reader.traces, conditions, size),
         facts_table("", facts),
         sites_table(rows, SITE_COLUMNS),
     ]
-    return Report(document, rows, tables, notes=_notes(rows, len(traces)))
+    told = [note for condition in conditions for note in condition.notes]
+    return Report(document, rows, tables, notes=[*told, *_notes(rows, len(traces))])
 
 
 def ranks_entry(ranks: Ranks | None) -> dict[str, Any]:
@@ -104,12 +109,12 @@ def _which(ranks: Ranks) -> str:
 # Traces
 
 
-def _trace_row(trace: TraceReader) -> dict[str, Any]:
+def _trace_row(trace: TraceReader, condition: Condition) -> dict[str, Any]:
     return {
         "path": trace.path,
         "rank": _rank_number(trace),
         "format": trace.format,
-        "state": trace.state,
+        **condition.entries,
         "file_bytes": os.path.getsize(trace.path),
         "steps": step_facts(trace.steps),
         "run": trace.run,
@@ -121,9 +126,14 @@ def _rank_number(trace: TraceReader) -> int | None:
     return None if rank is None else rank.rank
 
 
-def _traces_table(traces: Sequence[TraceReader], size: int) -> Table:
+def _traces_table(
+    traces: Sequence[TraceReader], conditions: Sequence[Condition], size: int
+) -> Table:
     title = f"{len(traces)} traces together ({traces[0].format}, {binary_bytes(size)})"
-    rows = tuple(_trace_row(trace) | {"steps": step_words(trace.steps)} for trace in traces)
+    rows = tuple(
+        _trace_row(trace, condition) | {"steps": step_words(trace.steps)}
+        for trace, condition in zip(traces, conditions, strict=True)
+    )
     return Table(title, TRACE_COLUMNS, rows)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hqtool.errors import DataError, UsageError
 from hqtool.trace.content import element_of
 from hqtool.trace.files import ClosedAtEnd, exists_already, reason, rename, require_folder
+from hqtool.trace.signature import HDF5
 from hqtool.trace.writer import TraceWriter
 from hqtool.vocab import TENSOR_KINDS, Site
 
@@ -162,6 +163,7 @@ def _file(path: str) -> BinaryIO:
 
 
 def _archive(path: str, file: BinaryIO) -> NpzFile:
+    _require_numpy_file(path, file)
     try:
         archive = np.load(file, allow_pickle=False)
     except Exception as error:  # whatever zipfile or numpy make of another file
@@ -170,6 +172,17 @@ def _archive(path: str, file: BinaryIO) -> NpzFile:
     if not isinstance(archive, NpzFile):
         raise DataError(f"{path}: a single array, no .npz archive", "save it by numpy.savez")
     return archive
+
+
+def _require_numpy_file(path: str, file: BinaryIO) -> None:
+    """Refuse what numpy would take for a pickle."""
+    start = file.read(len(HDF5))
+    file.seek(0)
+    if start == HDF5:
+        remedy = "give .npz archives; is it a trace already (hqtool info)?"
+        raise DataError(f"{path}: HDF5, no .npz archive", remedy)
+    if not start.startswith((b"PK", b"\x93NUMPY")):
+        raise DataError(f"{path}: no .npz archive", "save it by numpy.savez")
 
 
 class _Archives(ClosedAtEnd):

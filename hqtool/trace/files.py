@@ -111,7 +111,8 @@ def reason(error: Exception) -> str:
     """What an error says, in one line."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() quotes it
+    return (str(said).splitlines() or [type(error).__name__])[0]
 
 
 def _access(locking: bool) -> Any:

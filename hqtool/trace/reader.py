@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.errors import DataError, UsageError
+from hqtool.trace.check import damaged_values
 from hqtool.trace.content import from_stored
 from hqtool.trace.files import ClosedAtEnd
 from hqtool.trace.journal import Told, told_by
@@ -146,6 +147,24 @@ class TraceReader(ClosedAtEnd):
             for tally in itertools.chain.from_iterable(map(tallies_of, self._blocks())):
                 tallies[tally.site].append(tally)
             return [summary_of(sites[n], tallies[n], self._told.shapes) for n in sites]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of all values kept."""
+        return self._covered.payload
+
+    def damaged_values(self) -> int:
+        """How many records keep values that do not read, or do not match their checksum.
+
+        Reads all of them, `payload_bytes`. What else a trace says was checked when it was opened.
+
+        Raises:
+            UsageError: the trace is closed.
+            DataError: the rows prove damaged.
+        """
+        with self._damage():
+            blocks, end = self._blocks(), self.payload_bytes
+            return sum(damaged_values(self._raw, rows, end) for rows in blocks)
 
     # Opening
 

@@ -30,6 +30,7 @@ class Remains(ClosedAtEnd):
     """Reads what can be believed of a trace. A context manager.
 
     Attributes:
+        path: the trace's.
         state: the trace's; open where that does not read, for then nobody closed it.
         told: what its journal says.
         promised: how many records were committed.
@@ -44,8 +45,9 @@ class Remains(ClosedAtEnd):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._raw = RawTrace(path)
+        self.path = self._raw.path
         try:
-            with damage_told(self._raw.path, lambda: NO_RESCUE):
+            with damage_told(self.path, lambda: NO_RESCUE):
                 self._load()
         except BaseException:
             self.close()

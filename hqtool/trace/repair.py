@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hqtool.errors import DataError, UsageError
 from hqtool.trace.files import exists_already, rename, require_folder
 from hqtool.trace.journal import Told
-from hqtool.trace.remains import Remains
+from hqtool.trace.remains import NO_RESCUE, Remains
 from hqtool.trace.schema import ELEMENT_NAMES, NO_STEP, Row
 from hqtool.trace.writer import TraceWriter
 from hqtool.vocab import Site
@@ -61,7 +61,7 @@ def repair(
 
     Raises:
         UsageError: `out` is the source, exists (without `force`) or cannot be created.
-        DataError: the source is missing, no trace, or not even its beginning reads.
+        DataError: the source is missing, no trace, or has no record that still reads.
         TraceFull: the disk is nearly full.
     """
     target = os.path.realpath(out)
@@ -97,6 +97,8 @@ def _rewrite(remains: Remains, partial: str) -> Repaired:
     with TraceWriter(partial, force=True, run=remains.told.run) as writer:
         _describe(remains.told, writer)
         steps, records, values_lost = _copy_all(remains, writer)
+        if not records:
+            raise _nothing_saved(remains)
         lost = remains.promised - records
         ended = remains.state == "complete" and remains.whole and not lost
         state = "complete" if ended else "truncated"
@@ -104,6 +106,12 @@ def _rewrite(remains: Remains, partial: str) -> Repaired:
         writer.note("repaired", {"state": remains.state} | _losses(done))
         writer.close(state)
     return done
+
+
+def _nothing_saved(remains: Remains) -> DataError:
+    promised = remains.promised
+    what = f"none of its {promised} records can be saved" if promised else "it holds no records"
+    return DataError(f"{remains.path}: {what}; nothing was written", NO_RESCUE)
 
 
 def _describe(told: Told, writer: TraceWriter) -> None:
