@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.replay import ReplaySettings
 from hqtool.errors import DataError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.vocab import Stats
 
 
 def write(path, steps=4, layers=5, size=3000, growth=1):
@@ -93,6 +95,29 @@ def test_a_damaged_site_is_an_error_of_two_lines(trace, tmp_path, jobs, always_i
     assert "damaged" in done.err
 
 
+def test_a_failing_task_ends_the_pools_own_processes_alone(trace, always_in_pool, monkeypatch):
+    """The program that compares may have child processes of its own."""
+    fork = multiprocessing.get_context("fork")
+    theirs = fork.Process(target=signal.pause)
+    theirs.start()
+    try:
+        monkeypatch.setattr(execute, "run_task", fail_at_layer_3)
+        settings = ReplaySettings((ESTIMATORS.parse("current"),))
+        with pytest.raises(DataError, match="layer3"):
+            compare([trace], settings, executor=execute.processes(3))
+        assert multiprocessing.active_children() == [theirs]
+    finally:
+        theirs.kill()
+        theirs.join()
+
+
+def fail_at_layer_3(task):
+    """The others would never end."""
+    if task.site.layer == "layer3":
+        raise DataError("layer3", "as planned")
+    signal.pause()
+
+
 def test_ctrl_c_stops_at_once_and_keeps_what_was_written(tmp_path):
     """Sites stream to the file as they end; on Ctrl-C it is kept and no process is left."""
     path = write(tmp_path / "long.h5", steps=60, layers=6, size=60_000, growth=0)
@@ -146,6 +171,33 @@ def test_parquet_without_pyarrow_says_how_to_get_it(trace, tmp_path, monkeypatch
     assert done.status == 3
     assert "hqtool[parquet]" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_steps_are_valid_without_any(tmp_path):
+    """A trace of statistics alone scores no step."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write(tmp_path / "run.h5", layers=1)
+    write_statistics(tmp_path / "bare.h5")
+    found = {}
+    for name in ("run", "bare"):
+        files = {kind: tmp_path / f"{name}.{kind}" for kind in ("csv", "jsonl", "parquet")}
+        args = [part for kind, path in files.items() for part in (f"--{kind}", path)]
+        done = hqtool("compare", tmp_path / f"{name}.h5", "--per-step", *args)
+        assert done.status == 0, done.err
+        table = parquet.read_table(files["parquet"])
+        lines = files["csv"].read_text().splitlines()
+        found[name] = table.num_rows, len(files["jsonl"].read_text().splitlines()), len(lines) - 1
+        header = table.schema.names, lines[0]
+        assert found.setdefault("header", header) == header
+    assert found["run"] == (16, 16, 16)
+    assert found["bare"] == (0, 0, 0)
+
+
+def write_statistics(path):
+    with TraceWriter(path) as writer:
+        stats = Stats(-1.0, 1.0, 1.0, 0.0, 0.5, 5.0, 0, 0, 0, 0.1)
+        writer.write("a", "output", 0, None, stats=stats, shape=(100,))
+        writer.commit(0)
 
 
 # --- sweeps -------------------------------------------------------------------------------------
@@ -208,6 +260,23 @@ def test_a_cluster_gives_the_same_although_a_worker_is_killed(tmp_path):
         together = compare([path], settings, Selection(), executor, on_site=kill_one)
     assert killed
     assert together == alone
+
+
+def test_workers_elsewhere_find_relative_paths(tmp_path, monkeypatch):
+    """'From anywhere': neither trace nor spool depends on a worker's own working directory."""
+    distributed = pytest.importorskip("distributed")
+    write(tmp_path / "run.h5", layers=2, size=50)
+    monkeypatch.chdir(tmp_path)
+    args = ["compare", "run.h5", "--estimator", "current", "--json", "out.json", "--per-step"]
+    assert hqtool(*args).status == 0
+    alone = Path("out.json").read_text()
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            client.run(os.chdir, "/")
+        done = hqtool(*args, "-f", "--scheduler", cluster.scheduler_address)
+    assert done.status == 0, done.err
+    assert Path("out.json").read_text() == alone
+    assert sorted(os.listdir()) == ["out.json", "run.h5"]
 
 
 def test_no_scheduler_and_no_dask_are_errors_of_two_lines(trace, monkeypatch):

@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hqtool.compare.replay import ReplaySettings, StepRow, Summary, replay
@@ -34,6 +34,7 @@ class Task:
         traces: up to which commit to read which trace; several are ranks, taken together.
         spool: file to write scored records to, JSON lines; None for none.
         seconds: rough guess of how long it takes, to start the longest first.
+        folder: where relative paths start; the worker's own working directory where empty.
     """
 
     traces: tuple[Prefix, ...]
@@ -41,6 +42,7 @@ class Task:
     settings: ReplaySettings
     spool: str | None = None
     seconds: float = 0.0
+    folder: str = ""
 
     @property
     def path(self) -> str | None:
@@ -72,12 +74,13 @@ def run_task(task: Task) -> SiteResult:
     Raises:
         DataError: the trace proves damaged.
     """
-    reader = _reader_of(task.traces)
+    reader = _reader_of(tuple(_within(task.folder, trace) for trace in task.traces))
     counts = counts_of(reader.geometry(task.site.layer))
     records = reader.records(task.site, scaled=task.settings.loss_scale == "kept")
     if task.spool is None:
         return SiteResult(task, replay(task.site, records, task.settings, counts))
-    mine = f"{task.spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
+    spool = os.path.join(task.folder, task.spool)
+    mine = f"{spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
     with open(mine, "w", encoding="utf-8") as out:
 
         def write(row: StepRow) -> None:
@@ -85,8 +88,17 @@ def run_task(task: Task) -> SiteResult:
             out.write(json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n")
 
         summaries = replay(task.site, records, task.settings, counts, write)
-    os.replace(mine, task.spool)
+    os.replace(mine, spool)
     return SiteResult(task, summaries)
+
+
+def step_entries() -> list[str]:
+    """The names of a scored record's entries, in the order that spools have them."""
+    return [*StepRow.entries(), "trace"]
+
+
+def _within(folder: str, trace: Prefix) -> Prefix:
+    return trace._replace(path=os.path.join(folder, trace.path))
 
 
 def counts_of(geometry: dict[str, Any] | None) -> Counts | None:
@@ -160,9 +172,9 @@ def longest_first(tasks: Sequence[Task]) -> list[int]:
 def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteResult]]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children
 
-    pool = ProcessPoolExecutor(workers, _context(), initializer=_ignore_interrupt)
+    context, started = _noting_context()
+    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt)
     try:
         with warnings.catch_warnings():  # Python 3.12 warns of forking beside BLAS's threads
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -173,18 +185,30 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
         cause = "a worker process was killed, perhaps for want of memory"
         raise DataError(cause, "run again with fewer --jobs") from error
     except BaseException:
-        for worker in active_children():
+        for worker in started:
             worker.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _context() -> Any:
-    """Forking starts in milliseconds; elsewhere than on Linux it is not safe."""
+def _noting_context() -> tuple[Any, list[Any]]:
+    """A multiprocessing context, and the processes made by it: the program may have others.
+
+    Forking starts in milliseconds; elsewhere than on Linux it is not safe.
+    """
     from multiprocessing import get_context
 
-    return get_context("fork" if sys.platform == "linux" else "spawn")
+    kind = type(get_context("fork" if sys.platform == "linux" else "spawn"))
+    started: list[Any] = []
+
+    class NotingContext(kind):  # type: ignore[valid-type, misc]
+        def Process(self, *args: Any, **kwargs: Any) -> Any:
+            process = kind.Process(*args, **kwargs)  # type: ignore[attr-defined]
+            started.append(process)
+            return process
+
+    return NotingContext(), started
 
 
 def _ignore_interrupt() -> None:
@@ -211,13 +235,17 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Iterator[tuple[int, SiteR
     """Dask runs the tasks of a lost worker again; only a task that keeps killing them fails."""
     from distributed import KilledWorker, as_completed
 
+    here = os.getcwd()  # a worker's own may be another
     futures = {
-        client.submit(_run_and_close, task, pure=False, priority=task.seconds): index
+        client.submit(
+            _run_and_close, replace(task, folder=here), pure=False, priority=task.seconds
+        ): index
         for index, task in enumerate(tasks)
     }
     try:
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            index = futures[future]
+            yield index, replace(future.result(), task=tasks[index])
     except KilledWorker as error:
         cause = "workers were killed over and over, perhaps for want of memory"
         raise DataError(cause, "give each worker more memory") from error

@@ -94,6 +94,11 @@ class StepRow:
         own = {name: getattr(self, name) for name in self.__slots__ if name != "metrics"}
         return own | self.metrics
 
+    @classmethod
+    def entries(cls) -> list[str]:
+        """The names that `flat` gives, in its order."""
+        return [*(name for name in cls.__slots__ if name != "metrics"), *METRICS]
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:

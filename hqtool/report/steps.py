@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, Any
 
+from hqtool.compare.execute import step_entries
 from hqtool.errors import HqtoolError
 
 #: Takes the path of each spool in turn.
@@ -31,15 +32,11 @@ def json_lines(out: IO[str]) -> Sink:
 
 def csv_rows(out: IO[str]) -> Sink:
     """One header line, then a row each; a missing figure is an empty cell."""
-    writer: csv.DictWriter[str] | None = None
+    writer = csv.DictWriter(out, step_entries(), lineterminator="\n")
+    writer.writeheader()
 
     def take(spool: str) -> None:
-        nonlocal writer
-        for row in _rows(spool):
-            if writer is None:
-                writer = csv.DictWriter(out, list(row), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(row)
+        writer.writerows(_rows(spool))
         out.flush()
 
     return take
@@ -51,7 +48,7 @@ def _rows(spool: str) -> Iterator[dict[str, Any]]:
 
 
 class ParquetRows:
-    """One Parquet file; call it with each spool, close it at the end.
+    """One Parquet file, valid without a row, too; call it with each spool, close it at the end.
 
     Raises:
         HqtoolError: pyarrow is not installed.
@@ -63,25 +60,21 @@ class ParquetRows:
         except ImportError as error:
             raise HqtoolError("Parquet needs pyarrow", "pip install 'hqtool[parquet]'") from error
         self._arrow = pyarrow
-        self._path = path
-        self._writer: Any = None
+        self._schema = self._schema_of(step_entries())
+        self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
 
     def __call__(self, spool: str) -> None:
         rows = _rows(spool)
         while group := list(islice(rows, GROUP_ROWS)):
-            table = self._arrow.Table.from_pylist(group, self._schema(group[0]))
-            if self._writer is None:
-                self._writer = self._arrow.parquet.ParquetWriter(self._path, table.schema)
-            self._writer.write_table(table)
+            self._writer.write_table(self._arrow.Table.from_pylist(group, self._schema))
 
     def close(self) -> None:
         """Finish the file."""
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
-    def _schema(self, row: dict[str, Any]) -> Any:
+    def _schema_of(self, names: list[str]) -> Any:
         """Names and counts as they are, every figure float64: one may be missing at first."""
         texts = dict.fromkeys(("layer", "tensor", "estimator", "trace"), self._arrow.string())
         whole = dict.fromkeys(("step", "micro", "call", "bits"), self._arrow.int64())
         kinds = texts | whole | {"looked": self._arrow.bool_()}
-        return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in row])
+        return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in names])
