@@ -1,12 +1,15 @@
-"""Estimators by hand-derived numbers, against exhaustive search, and all against one contract."""
+"""Estimators by hand-derived numbers and against exhaustive search; specs as users type them.
+
+What holds for every estimator is in test_conformance.py.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
+from deciding import decisions, observe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,28 +19,17 @@ from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.search import LIMIT, golden_section
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
-from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.estimators.presets import ESTIMATORS
 from hqtool.estimators.protocol import State, decide
 from hqtool.vocab import Range
 
 RNG = np.random.default_rng(7)
-BUILT_IN = ["current", "running", "hindsight", "dsgc", "fixed", "maxabs", "std", "delayed"]
-SPECS = ["fixed:lo=-1,hi=2" if name == "fixed" else name for name in BUILT_IN]
-
-
-def observe(x, bits=8, scheme="asymmetric", values=True):
-    x = np.asarray(x, "f8")
-    return Observation(stats_of(x), Format(bits, scheme), PreparedValues(x) if values else None)
 
 
 def run(spec, tensors, **how):
-    """The decisions of one estimator over a site's tensors; None stands for no values."""
-    estimator, state, decisions = ESTIMATORS.parse(spec).value, State(), []
-    for tensor in tensors:
-        obs = tensor if isinstance(tensor, Observation) else observe(tensor, **how)
-        decision, state = decide(estimator, state, obs)
-        decisions.append(decision)
-    return decisions
+    """The decisions of one estimator over a site's tensors, or over what was made of them."""
+    seen = [each if isinstance(each, Observation) else observe(each, **how) for each in tensors]
+    return decisions(ESTIMATORS.parse(spec).value, seen)
 
 
 TENSORS = [[-1, 2], [-3, 1], [0, 5], [-2, -1]]
@@ -226,57 +218,6 @@ def test_nothing_finite_teaches_nothing():
         assert found[0].range is None
         assert found[2].range == (-1, 1)
     assert run("hindsight:momentum=0.5", tensors)[1].looked
-
-
-# --- the contract of every estimator, new ones included -----------------------------------------
-
-
-def test_the_roster_is_complete():
-    assert [entry.name for entry in ESTIMATORS][: len(BUILT_IN)] == BUILT_IN
-    assert set(DEFAULTS) <= set(BUILT_IN)
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_round_trip_through_json(spec):
-    choice = ESTIMATORS.parse(spec)
-    again = ESTIMATORS.from_json(json.loads(json.dumps(choice.to_json())))
-    assert again == choice
-    assert again.value == choice.value
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_state_is_frozen_and_replay_repeatable(spec):
-    estimator = ESTIMATORS.parse(spec).value
-    first = State()
-    obs = observe([1.0, -2.0])
-    once, twice = decide(estimator, first, obs), decide(estimator, first, obs)
-    assert once == twice
-    assert first == State()
-    hash(once[1])
-
-
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("x", [[], [0.0, 0.0], [3.0], [math.nan, 1.0], [-1.0, -2.0], [5e-324]])
-def test_degenerate_tensors_are_survived(spec, x):
-    for decision in run(spec, [x, x, x]):
-        if decision.range is not None:
-            assert math.isfinite(decision.range.lo)
-            assert decision.range.lo <= decision.range.hi
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_an_estimator_that_does_not_look_does_not_know_the_tensor(spec):
-    """Up to its last look the range may depend on the tensor; without one it must not."""
-    before = [RNG.standard_normal(50) for _ in range(3)]
-    one, other = (run(spec, [*before, x])[-1] for x in ([1.0, -1.0], [900.0, -7.0]))
-    assert one.looked == other.looked
-    assert one.looked or one.range == other.range
-
-
-def test_every_summary_is_one_line_and_names_no_class():
-    for entry in ESTIMATORS:
-        assert entry.summary
-        assert "\n" not in entry.summary
 
 
 # --- specs --------------------------------------------------------------------------------------

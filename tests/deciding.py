@@ -1,0 +1,29 @@
+"""One estimator over one site's tensors, record by record: what tests of estimators start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from hqtool.core.grid import Format
+from hqtool.core.observation import Observation, PreparedValues
+from hqtool.core.stats import stats_of
+from hqtool.estimators.protocol import Estimator, State, decide
+from hqtool.vocab import Decision
+
+
+def observe(x: Any, bits: int = 8, scheme: str = "asymmetric", values: bool = True) -> Observation:
+    """A tensor as an estimator sees it; with `values=False`, its statistics alone."""
+    x = np.asarray(x, "f8")
+    return Observation(stats_of(x), Format(bits, scheme), PreparedValues(x) if values else None)
+
+
+def decisions(estimator: Estimator, observations: Iterable[Observation]) -> list[Decision]:
+    """What it decides at each record of a site, in order."""
+    state, found = State(), []
+    for observation in observations:
+        decision, state = decide(estimator, state, observation)
+        found.append(decision)
+    return found

@@ -1,0 +1,365 @@
+"""What every estimator and every metric must hold to, those registered tomorrow included.
+
+Nothing here names one: all come from the registries. An estimator is taken at its defaults and at
+the extremes of each of its parameters that it accepts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from command import hqtool
+from deciding import decisions, observe
+
+from hqtool.core.dense import dense_moments
+from hqtool.core.grid import SCHEMES, Format, grids_of
+from hqtool.core.metrics import METRICS, Metric, figure
+from hqtool.core.observation import Observation, PreparedValues
+from hqtool.core.stats import finite_values
+from hqtool.errors import UsageError
+from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.estimators.protocol import Estimator, State, decide
+from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
+from hqtool.registry import Entry
+from hqtool.vocab import Decision, Moments, Range
+
+# --- estimators: which, and over what -----------------------------------------------------------
+
+#: What a parameter may be given, by its type: ends of the scale, and what lies between. Values
+#: that an estimator refuses are left out.
+CANDIDATES: dict[Any, list[str]] = {
+    int: ["0", "1", "2", "7", "1000", "1000000000"],
+    float: ["-1e70", "-1", "0", "1e-300", "1e-9", "0.5", "1", "1e9", "1e70"],
+    bool: ["false", "true"],
+}
+
+
+def specs_of(entry: Entry[Estimator]) -> Iterator[str]:
+    """An estimator at its defaults, and then at each value of each parameter."""
+    given = _required(entry)
+    yield _spec(entry, given)
+    for name, parameter in entry.parameters.items():
+        for value in CANDIDATES.get(parameter.annotation, []):
+            spec = _spec(entry, given | {name: value})
+            if _accepted(spec):
+                yield spec
+
+
+def _required(entry: Entry[Estimator]) -> dict[str, str]:
+    """Values for the parameters that have no default: the first ones that are accepted."""
+    required = [(n, p) for n, p in entry.parameters.items() if p.default is inspect.Parameter.empty]
+    names = [name for name, _ in required]
+    for values in itertools.product(*(CANDIDATES[p.annotation] for _, p in required)):
+        given = dict(zip(names, values, strict=True))
+        if _accepted(_spec(entry, given)):
+            return given
+    raise AssertionError(f"no value of CANDIDATES suits {entry.usage}")
+
+
+def _spec(entry: Entry[Estimator], given: dict[str, str]) -> str:
+    pairs = ",".join(f"{name}={value}" for name, value in given.items())
+    return f"{entry.name}:{pairs}" if pairs else entry.name
+
+
+def _accepted(spec: str) -> bool:
+    """What is refused is refused as usage: any other error is a fault, and fails."""
+    try:
+        ESTIMATORS.parse(spec)
+    except UsageError:
+        return False
+    return True
+
+
+ENTRIES = list(ESTIMATORS)
+SPECS = list(dict.fromkeys(spec for entry in ENTRIES for spec in specs_of(entry)))
+
+RNG = np.random.default_rng(11)
+RAMP = [RNG.laplace(size=40) * (1 + step) for step in range(7)]
+
+#: The tensors of a site, in order.
+HISTORIES: dict[str, list[Any]] = {
+    "growing": RAMP,
+    "not_a_number": [[math.nan]] * 3,
+    "not_a_number_at_first": [[math.nan, math.nan], *RAMP[:3]],
+    "not_a_number_later": [RAMP[0], [math.nan], RAMP[1]],
+    "infinite": [[math.inf, -math.inf], [1.0, math.inf], [2.0]],
+    "zero": [[0.0, 0.0]] * 3,
+    "zero_at_first": [[0.0, 0.0], *RAMP[:3]],
+    "constant": [[3.0] * 5] * 3,
+    "constant_and_negative": [[-0.25] * 5] * 3,
+    "single_value": [[2.5], [-1.5], [1e-3]],
+    "empty": [[]] * 3,
+    "one_sided": [[1.0, 2.0], [-1.0, -2.0], [5.0]],
+    "least": [[5e-324], [-5e-324, 0.0], [5e-324]],
+    "huge": [[1e70, -1e70], [-1e70], [1e70, 1.0]],
+    "sparse": [[0.0] * 50 + [1e-6], [0.0] * 50 + [1e6], [0.0] * 51],
+}
+
+
+def records(name: str) -> list[Observation]:
+    return [observe(x) for x in HISTORIES[name]]
+
+
+def without_values(name: str) -> list[Observation]:
+    """Where values are kept now and then, and of the first record not."""
+    return [observe(x, values=i % 3 == 1) for i, x in enumerate(HISTORIES[name])]
+
+
+# --- estimators: by name ------------------------------------------------------------------------
+
+
+def test_the_defaults_are_registered() -> None:
+    assert set(DEFAULTS) <= {entry.name for entry in ENTRIES}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_an_estimator_tells_what_it_is(entry: Entry[Estimator]) -> None:
+    """In one line of words; its usage is what a user types, every parameter with its default."""
+    assert entry.summary.strip()
+    assert "\n" not in entry.summary
+    assert entry.usage.partition(":")[0] == entry.name
+    for name, parameter in entry.parameters.items():
+        assert f"{name}=" in entry.usage
+        assert parameter.annotation is not inspect.Parameter.empty, name
+    if "…" not in entry.usage:
+        assert ESTIMATORS.parse(entry.usage).value == ESTIMATORS.parse(entry.name).value
+
+
+def test_list_names_every_estimator_and_metric() -> None:
+    done = hqtool("list", "--json", "-")
+    assert done.status == 0
+    found = json.loads(done.out)
+    told = {each["name"]: (each["usage"], each["meaning"]) for each in found["estimators"]}
+    assert told == {entry.name: (entry.usage, entry.summary) for entry in ENTRIES}
+    told = {each["name"]: (each["unit"], each["meaning"]) for each in found["metrics"]}
+    assert told == {name: (m.unit, m.meaning) for name, m in METRICS.items()}
+    table = hqtool("list").out
+    assert all(f"{each.name}" in table for each in (*ENTRIES, *METRICS.values()))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_round_trip_through_json(spec: str) -> None:
+    choice = ESTIMATORS.parse(spec)
+    again = ESTIMATORS.from_json(json.loads(json.dumps(choice.to_json(), allow_nan=False)))
+    assert again == choice
+    assert again.value == choice.value
+
+
+# --- estimators: what they decide ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_an_estimator_is_a_frozen_value(spec: str) -> None:
+    estimator = ESTIMATORS.parse(spec).value
+    assert hash(estimator) == hash(ESTIMATORS.parse(spec).value)
+    for field in dataclasses.fields(estimator):  # type: ignore[arg-type]
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(estimator, field.name, None)
+    assert not hasattr(estimator, "__dict__")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_all_state_is_in_the_state(spec: str) -> None:
+    """One object serves two sites in turn as one object each would, and twice alike."""
+    shared = ESTIMATORS.parse(spec).value
+    first, second = records("growing"), records("growing")[::-1]
+    alone = [decisions(ESTIMATORS.parse(spec).value, each) for each in (first, second)]
+    states: list[State] = [State(), State()]
+    together: list[list[Decision]] = [[], []]
+    for pair in zip(first, second, strict=True):
+        for site, observation in enumerate(pair):
+            decision, states[site] = decide(shared, states[site], observation)
+            together[site].append(decision)
+    assert together == alone
+    assert decisions(shared, records("growing")) == alone[0]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_state_is_never_changed(spec: str) -> None:
+    estimator, state = ESTIMATORS.parse(spec).value, State()
+    for observation in records("growing"):
+        kept = State(*state)
+        once, again = decide(estimator, state, observation), decide(estimator, state, observation)
+        assert once == again
+        assert state == kept
+        hash(once[1])
+        state = once[1]
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+@pytest.mark.parametrize("spec", SPECS)
+def test_whatever_comes_the_range_is_one(spec: str, history: str) -> None:
+    """Finite, and lo ≤ hi; with values, without them, and at first without."""
+    estimator = ESTIMATORS.parse(spec).value
+    bare = [observe(x, values=False) for x in HISTORIES[history]]
+    for site in (records(history), without_values(history), bare):
+        for decision in decisions(estimator, site):
+            if decision.range is not None:
+                lo, hi = decision.range
+                assert math.isfinite(lo)
+                assert math.isfinite(hi)
+                assert lo <= hi
+            assert not (decision.looked and decision.postponed)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_once_there_is_a_range_there_always_is(spec: str) -> None:
+    for history in HISTORIES:
+        known = [
+            d.range is not None for d in decisions(ESTIMATORS.parse(spec).value, records(history))
+        ]
+        assert known == sorted(known)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_without_a_look_the_tensor_is_not_known(spec: str) -> None:
+    """The range may depend on the coming tensor only where it looked at it."""
+    estimator = ESTIMATORS.parse(spec).value
+    for count in range(len(RAMP)):
+        before = records("growing")[:count]
+        one, other = (
+            decisions(estimator, [*before, observe(x)])[-1] for x in ([1.0, -1.0], [900.0, -7.0])
+        )
+        assert one.looked == other.looked
+        assert one.looked or one.range == other.range
+
+
+def looks_expected(estimator: Any, count: int) -> list[bool]:
+    """By the estimator's schedule; one without a schedule is static from the first record on."""
+    schedule = getattr(estimator, "schedule", None)
+    match schedule:
+        case None:
+            return [False] * count
+        case PreviousStep():
+            return [step == 0 for step in range(count)]
+        case EveryStep():
+            return [True] * count
+        case EveryInterval():
+            return [step % schedule.interval == 0 for step in range(count)]
+    raise AssertionError(f"say here when {schedule} looks")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_it_looks_when_its_schedule_says(spec: str) -> None:
+    """A static schedule never after the first record."""
+    estimator = ESTIMATORS.parse(spec).value
+    looked = [decision.looked for decision in decisions(estimator, records("growing"))]
+    assert looked == looks_expected(estimator, len(RAMP))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_an_estimator_without_moments_decides_alike_in_every_format(spec: str) -> None:
+    """What `by_format = False` promises: replay asks it once for all formats."""
+    estimator = ESTIMATORS.parse(spec).value
+    if not getattr(estimator, "by_format", True):
+        found = [
+            decisions(estimator, [observe(x, bits, scheme) for x in RAMP])
+            for bits, scheme in itertools.product((2, 8, 16), SCHEMES)
+        ]
+        assert all(each == found[0] for each in found)
+
+
+# --- metrics ------------------------------------------------------------------------------------
+
+METRIC = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
+RANGES = [Range(-1, 1), Range(0, 0), Range(-1e-3, 2), Range(0, 100), Range(-1e70, 1e70)]
+ROUNDINGS = ["nearest", "stochastic"]
+
+TENSORS = {name: np.concatenate([np.ravel(x) for x in xs]) for name, xs in HISTORIES.items()}
+
+
+def moments(x: Any, rounding: str = "nearest", bits: int = 4) -> Moments:
+    """Under a grid of each of RANGES."""
+    return PreparedValues(np.asarray(x, "f8")).moments(
+        grids_of(RANGES, [Format(bits)] * len(RANGES)), rounding
+    )
+
+
+@METRIC
+def test_a_metric_tells_what_it_is(metric: Metric) -> None:
+    assert METRICS[metric.name] is metric
+    assert metric.meaning.strip()
+    assert "\n" not in metric.meaning
+    assert inspect.getdoc(metric.of)
+
+
+@METRIC
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_a_metric_is_a_figure_a_grid_or_missing(metric: Metric, tensor: str, rounding: str) -> None:
+    m = moments(TENSORS[tensor], rounding)
+    found = figure(metric.of, m)
+    assert found.shape == (len(RANGES),)
+    assert not np.isinf(found).any()
+    assert figure(metric.of, m).tobytes() == found.tobytes()
+
+
+@METRIC
+@pytest.mark.parametrize("tensor", ["not_a_number", "empty"])
+def test_of_no_value_every_metric_is_missing(metric: Metric, tensor: str) -> None:
+    assert np.isnan(figure(metric.of, moments(TENSORS[tensor]))).all()
+
+
+@METRIC
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_a_metric_does_not_depend_on_the_path(metric: Metric, rounding: str) -> None:
+    """That of the sorted values, and that over every value."""
+    for x in map(finite_values, TENSORS.values()):
+        ends = Range(float(x.min(initial=-1)), float(x.max(initial=1)) * 0.75)
+        grids = grids_of([ends] * 3, [Format(bits) for bits in (2, 4, 8)])
+        fast = figure(metric.of, PreparedValues(x).moments(grids, rounding))
+        slow = figure(metric.of, dense_moments(x, grids, rounding))
+        np.testing.assert_allclose(fast, slow, rtol=1e-6, atol=1e-300)
+
+
+@METRIC
+@pytest.mark.parametrize("exponent", [-20, -1, 3])
+def test_a_metric_has_the_unit_it_names(metric: Metric, exponent: int) -> None:
+    """A power of two changes no digit: what has no unit stays, x² grows by its square."""
+    x, scale = RAMP[0], 2.0**exponent
+    base, scaled = (
+        figure(metric.of, dense_moments(s * x, grids_of([Range(-s, 2 * s)], [Format(4)])))
+        for s in (1.0, scale)
+    )
+    factor = {"x²": scale**2}.get(metric.unit, 1.0)
+    assert scaled == pytest.approx(base * factor, rel=1e-12)
+
+
+@METRIC
+def test_compare_says_every_metric(metric: Metric, compared: dict[str, Any]) -> None:
+    for row in (*compared["summary"], *compared["steps"]):
+        assert metric.name in row
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A comparison of every estimator, at its defaults."""
+    from hqtool import TraceWriter
+
+    path = tmp_path_factory.mktemp("conformance") / "t.h5"
+    with TraceWriter(path) as writer:
+        for step, x in enumerate(RAMP):
+            writer.write("fc", "grad_input", step, x)
+            writer.commit(step)
+    chosen = [part for entry in ENTRIES for part in ("--estimator", next(specs_of(entry)))]
+    done = hqtool("compare", path, "--json", "-", "--per-step", *chosen)
+    assert done.status == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def test_compare_scores_every_estimator(compared: dict[str, Any]) -> None:
+    labels = [next(specs_of(entry)) for entry in ENTRIES]
+    assert [row["estimator"] for row in compared["summary"]] == labels
+    looks = {row["estimator"]: row["looks"] for row in compared["summary"]}
+    for label in labels:
+        expected = looks_expected(ESTIMATORS.parse(label).value, len(RAMP))
+        assert looks[label] == sum(expected)
