@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hqtool import capture as capture
+    from hqtool.capture.call import capture as capture
     from hqtool.trace.reader import TraceReader as TraceReader
     from hqtool.trace.writer import TraceWriter as TraceWriter
 

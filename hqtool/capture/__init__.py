@@ -7,18 +7,11 @@ Importing it loads neither torch nor h5py; only its submodules do.
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
-from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hqtool.errors import HqtoolError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from hqtool.capture.session import Session
 
 
 def require_torch() -> None:
@@ -28,31 +21,13 @@ def require_torch() -> None:
 
 
 class _Capture(ModuleType):
-    """This package, callable."""
+    """This package, callable; `hqtool` tells type checkers that it is `call.capture`."""
 
-    def __call__(
-        self, model: nn.Module, path: str | os.PathLike[str], **options: Any
-    ) -> AbstractContextManager[Session]:
-        """Record the training of `model` inside a `with` block.
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """See `hqtool.capture.call.capture`."""
+        from hqtool.capture.call import capture
 
-        Args:
-            model: the root module; layers are named from it.
-            path: the trace to create.
-            options: the fields of `hqtool.capture.settings.CaptureSettings`, such as `every=10`.
-
-        Returns:
-            a context manager; it opens the trace on entry and closes it on exit: complete, or
-            truncated where the block was left by an exception.
-
-        Raises:
-            HqtoolError: PyTorch is missing.
-            UsageError: an option is unknown or out of bounds; on entry: the file exists.
-        """
-        require_torch()
-        from hqtool.capture.session import open_session
-        from hqtool.capture.settings import settings_of
-
-        return open_session(model, path, settings_of(options))
+        return capture(*args, **options)
 
 
 sys.modules[__name__].__class__ = _Capture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypedDict
 
 from hqtool.capture.budget import DEFAULT_BUDGET_BYTES
 from hqtool.errors import UsageError
@@ -95,6 +95,26 @@ class CaptureSettings:
         """All options by name, JSON-safe."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+class CaptureOptions(TypedDict, total=False):
+    """The fields of CaptureSettings as keyword options, for type checkers."""
+
+    layers: Sequence[str]
+    exclude: Sequence[str]
+    tensors: Sequence[str]
+    module_types: Sequence[str]
+    every: int
+    burst: int
+    steps: tuple[int | None, int | None] | None
+    max_elements: int
+    full: bool
+    step_on: str
+    force: bool
+    eval: bool
+    seed: int
+    budget_bytes: int | None
+    follow_fork: bool
 
 
 def settings_of(options: Mapping[str, Any]) -> CaptureSettings:
