@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -28,25 +27,29 @@ def test_calls_are_made_in_order_by_another_thread() -> None:
 
 @pytest.mark.parametrize("size", [WAKE_BYTES, WAKE_BYTES // 3])
 def test_what_waits_is_bounded(size: int) -> None:
-    """A slow disk: whoever brings more than there is room for waits."""
-    bound, held, most = 4 * WAKE_BYTES, 0, 0
-    lock = threading.Lock()
+    """A disk that writes only once there is no room left: whoever brings more waits."""
+    bound, held, most, all_put = 4 * WAKE_BYTES, 0, 0, False
+    changed = threading.Condition()
     background = Background(bound)
 
     def write() -> None:
         nonlocal held
-        time.sleep(0.002)
-        with lock:
+        with changed:
+            changed.wait_for(lambda: all_put or held + size > bound)
             held -= size
 
     for _ in range(40):
         background.put(write, size)
-        with lock:
+        with changed:
             held += size
             most = max(most, held)
+            changed.notify()
+    with changed:
+        all_put = True
+        changed.notify()
     background.drain()
     assert held == 0
-    assert 0 < most <= bound
+    assert bound - size < most <= bound
     assert background.waited_seconds > 0
     background.stop()
 

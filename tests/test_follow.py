@@ -120,11 +120,11 @@ def test_glimpses_of_a_live_writer(child: Child) -> None:
     orders = iter(["step 0", "step 1", "begin 2", "step 3", "close complete"])
     now = [100.0]
 
-    def sleep(seconds: float) -> None:
+    def let_pass(seconds: float) -> None:
         child.order(*next(orders).split())
         now[0] += seconds
 
-    seen = list(glimpses(str(child.path), 1.0, lambda: now[0], sleep))
+    seen = list(glimpses(str(child.path), 1.0, lambda: now[0], let_pass))
     assert [len(look.steps) for look in seen] == [0, 1, 2, 2, 4, 4]
     assert [look.rate for look in seen] == [None, 1, 1, 2 / 3, 1, 4 / 5]
     assert [look.state for look in seen] == ["open"] * 5 + ["complete"]
@@ -180,7 +180,7 @@ def test_a_moment_that_does_not_open_is_waited_out(
 
     monkeypatch.setattr(follow_module, "TraceReader", flaky)
     pauses: list[float] = []
-    (look,) = glimpses(str(path), 9.0, sleep=pauses.append)
+    (look,) = glimpses(str(path), 9.0, lambda: 0.0, pauses.append)
     assert (look.state, pauses) == ("complete", [follow_module.BREATH] * 2)
 
 
