@@ -6,12 +6,17 @@ import difflib
 import inspect
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hqtool.errors import UsageError
+from hqtool.parameters import from_json, is_text, parameters_of, read_text, shown, to_json
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -32,50 +37,63 @@ class Choice(Generic[T]):
 
     def to_json(self) -> dict[str, Any]:
         """JSON-safe; `Registry.from_json` gives the same choice back."""
-        return {"label": self.label, "name": self.name, "parameters": dict(self.parameters)}
+        parameters = {name: to_json(value) for name, value in self.parameters.items()}
+        return {"label": self.label, "name": self.name, "parameters": parameters}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[T]):
-    """A registered factory; its keyword parameters are read off its signature."""
+    """A registered factory; its keyword parameters are read off its signature.
+
+    Args:
+        package: the outside package it is of; None where it is hqtool's own.
+    """
 
     name: str
     factory: Callable[..., T]
     summary: str
+    package: str | None = None
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The factory's parameters by name, in order."""
-        return dict(inspect.signature(self.factory, eval_str=True).parameters)
+        return parameters_of(self.factory)
 
     @property
     def usage(self) -> str:
         """The spec a user types, with every default: `hindsight:momentum=0.9`."""
-        shown = [f"{name}={_shown(p.default)}" for name, p in self.parameters.items()]
-        return ":".join([self.name, ",".join(shown)]) if shown else self.name
+        defaults = [f"{name}={shown(p.default)}" for name, p in self.parameters.items()]
+        return ":".join([self.name, ",".join(defaults)]) if defaults else self.name
 
 
 class Registry(Generic[T]):
     """Factories by name, extended by other packages through entry points.
 
+    An entry point that does not load is passed over, and told once as a warning of the logger
+    "hqtool"; all others work.
+
     Args:
         noun: what is registered, for error messages.
         group: entry-point group that outside packages add factories to.
+        methods: what the objects that factories give must have.
     """
 
-    def __init__(self, noun: str, group: str) -> None:
+    def __init__(self, noun: str, group: str, methods: tuple[str, ...] = ()) -> None:
         self.noun = noun
         self.group = group
+        self.methods = methods
         self._entries: dict[str, Entry[T]] = {}
+        self._outside: dict[str, str | None] = {}  # names met → why one does not load
 
     def register(self, factory: Callable[..., T]) -> Callable[..., T]:
         """Decorator: add `factory` under its own name, its docstring's first line as summary."""
         self._add(factory.__name__, factory)
         return factory
 
-    def _add(self, name: str, factory: Callable[..., T]) -> None:
+    def _add(self, name: str, factory: Callable[..., T], package: str | None = None) -> None:
+        parameters_of(factory)
         summary = (inspect.getdoc(factory) or "").partition("\n")[0]
-        self._entries[name] = Entry(name, factory, summary)
+        self._entries[name] = Entry(name, factory, summary, package)
 
     def __iter__(self) -> Iterator[Entry[T]]:
         """Every entry, those of outside packages last."""
@@ -83,10 +101,12 @@ class Registry(Generic[T]):
         return iter(list(self._entries.values()))
 
     def entry(self, name: str) -> Entry[T]:
-        """Raises: UsageError: no such name, here or in any installed package."""
+        """Raises: UsageError: no such name, here or in any installed package that loads."""
         if name not in self._entries:
             self._load_outside()
         if name not in self._entries:
+            if why := self._outside.get(name):
+                raise UsageError(why, "mend or remove that package")
             raise UsageError(f"unknown {self.noun} '{name}'", self._remedy(name))
         return self._entries[name]
 
@@ -111,7 +131,11 @@ class Registry(Generic[T]):
             UsageError: as `parse`, or a range that is none.
         """
         name, _, rest = text.partition(":")
-        lists = [[f"{key}={v}" for v in _values(value)] for key, value in _listed(rest, text)]
+        known = self.entry(name.strip()).parameters
+        lists = [
+            [f"{key}={v}" for v in _values(value, key not in known or not is_text(known[key]))]
+            for key, value in _listed(rest, text)
+        ]
         if math.prod(map(len, lists)) > MOST_VALUES:
             raise UsageError(f"'{text}' spells out over {MOST_VALUES} settings", "sweep less")
         combined = [f"{name}:{','.join(pairs)}" for pairs in product(*lists)]
@@ -119,25 +143,52 @@ class Registry(Generic[T]):
 
     def from_json(self, data: Mapping[str, Any]) -> Choice[T]:
         """The choice that `Choice.to_json` wrote."""
-        return self._choose(data["label"], self.entry(data["name"]), dict(data["parameters"]))
+        entry = self.entry(data["name"])
+        known = entry.parameters
+        given = {n: from_json(known[n], v) for n, v in data["parameters"].items() if n in known}
+        return self._choose(data["label"], entry, given)
 
     def _choose(self, label: str, entry: Entry[T], given: dict[str, Any]) -> Choice[T]:
         parameters = {n: given.get(n, p.default) for n, p in entry.parameters.items()}
         missing = [n for n, value in parameters.items() if value is inspect.Parameter.empty]
         if missing:
             raise UsageError(f"{self.noun} '{label}' lacks {missing[0]}", f"write {entry.usage}")
+        return Choice(label, entry.name, parameters, self._made(label, entry, parameters))
+
+    def _made(self, label: str, entry: Entry[T], parameters: Mapping[str, Any]) -> T:
+        """What a factory gives; an outside package's may fail in any way."""
+        refusals = (Exception,) if entry.package else (ValueError,)
         try:
             value = entry.factory(**parameters)
-        except ValueError as error:
-            raise UsageError(f"{self.noun} '{label}': {error}", f"write {entry.usage}") from error
-        return Choice(label, entry.name, parameters, value)
+        except refusals as error:
+            why = str(error) or type(error).__name__
+            raise UsageError(f"{self.noun} '{label}': {why}", f"write {entry.usage}") from error
+        for method in self.methods:
+            if not hasattr(value, method):
+                cause = f"{self.noun} '{label}' of {entry.package} gives what has no '{method}'"
+                raise UsageError(cause, "mend or remove that package")
+        return value
 
     def _load_outside(self) -> None:
         from importlib.metadata import entry_points  # seldom needed, and slow to import
 
         for point in entry_points(group=self.group):
-            if point.name not in self._entries:
-                self._add(point.name, point.load())
+            if point.name not in self._outside:
+                self._outside[point.name] = self._try_to_load(point)
+
+    def _try_to_load(self, point: EntryPoint) -> str | None:
+        """Add what an entry point names; what is wrong with it, which is told, or None."""
+        package = point.dist.name if point.dist else "a package without name"
+        try:
+            if point.name in self._entries:
+                raise ValueError("hqtool has one of this name")
+            self._add(point.name, point.load(), package)
+        except (Exception, SystemExit) as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            why = f"{self.noun} '{point.name}' of {package} does not load: {said}"
+            _warn(f"hqtool: {why}")
+            return why
+        return None
 
     def _remedy(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._entries, n=1)
@@ -145,8 +196,11 @@ class Registry(Generic[T]):
         return f"{hint}known: {', '.join(self._entries)}"
 
 
-def _shown(default: Any) -> str:
-    return "…" if default is inspect.Parameter.empty else f"{default:g}"
+def _warn(message: str) -> None:
+    """Where a program configures no logging, this is a line on stderr."""
+    import logging  # seldom needed
+
+    logging.getLogger("hqtool").warning(message)
 
 
 def _pairs(rest: str, text: str) -> list[tuple[str, str]]:
@@ -155,7 +209,11 @@ def _pairs(rest: str, text: str) -> list[tuple[str, str]]:
     for key, equals, _ in items:
         if not equals:
             raise UsageError(f"'{key}' in '{text}' is no key=value", "write name:key=value,…")
-    return [(key.strip(), value.strip()) for key, _, value in items]
+    pairs = [(key.strip(), value.strip()) for key, _, value in items]
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise UsageError(f"'{twice[0]}' is given twice in '{text}'", "give each parameter once")
+    return pairs
 
 
 def _listed(rest: str, text: str) -> list[tuple[str, str]]:
@@ -164,9 +222,10 @@ def _listed(rest: str, text: str) -> list[tuple[str, str]]:
     return [(key, value.replace(";", ",")) for key, value in _pairs(joined, text)]
 
 
-def _values(text: str) -> list[str]:
+def _values(text: str, ranges: bool) -> list[str]:
     """'0,0.5' or '10..100/10' (both ends included; /1 where no step is given) as values."""
-    return [value for item in text.split(",") for value in _range(item.strip())]
+    items = [item.strip() for item in text.split(",")]
+    return [value for item in items for value in (_range(item) if ranges else [item])]
 
 
 def _range(text: str) -> list[str]:
@@ -191,12 +250,7 @@ MOST_VALUES = 10_000
 def _typed(entry: Entry[Any], key: str, value: str) -> Any:
     if key not in entry.parameters:
         raise UsageError(f"{entry.name} has no parameter '{key}'", f"write {entry.usage}")
-    kind = entry.parameters[key].annotation
     try:
-        return kind(value)
-    except ValueError:
-        cause = f"{entry.name}: {key}={value} is no {_NOUN_OF[kind]}"
-        raise UsageError(cause, f"write {entry.usage}") from None
-
-
-_NOUN_OF = {int: "whole number", float: "number"}
+        return read_text(entry.parameters[key], value)
+    except ValueError as error:
+        raise UsageError(f"{entry.name}: {error}", f"write {entry.usage}") from None

@@ -350,15 +350,21 @@ def test_an_outside_package_adds_an_estimator(trace, tmp_path):
     info = tmp_path / "half_range-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-range\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hqtool.estimators]\nhalf = half_range:half\n")
+    (info / "entry_points.txt").write_text(
+        "[hqtool.estimators]\ngone = half_range:gone\nhalf = half_range:half\n"
+    )
 
     def run(*args):
         return subprocess.run(
             [sys.executable, "-m", "hqtool", *args],
             capture_output=True, text=True, check=True, env={"PYTHONPATH": str(tmp_path)},
-        ).stdout  # fmt: skip
+        )  # fmt: skip
 
-    assert "half of a width" in run("list")
+    listed = run("list")
+    assert "half of a width" in listed.stdout
+    assert listed.stderr.startswith("hqtool: estimator 'gone' of half-range does not load: ")
+    assert listed.stderr.count("\n") == 1
     spec = "half:width=4"
-    rows = json.loads(run("compare", trace, "--json", "-", "--per-step", "--estimator", spec))
+    done = run("compare", trace, "--json", "-", "--per-step", "--estimator", spec)
+    rows = json.loads(done.stdout)
     assert {(r["estimator"], r["lo"], r["hi"]) for r in rows["steps"]} == {(spec, -2, 2)}

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "hqtool"
 
 #: Floors, lowest first; an import may only point to the same folder or a lower floor.
 FLOORS = [
-    {"errors", "patch", "sizes", "vocab"},
+    {"errors", "parameters", "patch", "sizes", "vocab"},
     {"registry"},
     {"core"},
     {"estimators", "traffic"},

@@ -12,7 +12,9 @@ from hqtool.estimators.statistics import BestCosine, Deviations, MaxAbs, MinMax
 from hqtool.registry import Registry
 from hqtool.vocab import Range
 
-ESTIMATORS: Registry[Estimator] = Registry("estimator", group="hqtool.estimators")
+ESTIMATORS: Registry[Estimator] = Registry(
+    "estimator", group="hqtool.estimators", methods=("before", "observe")
+)
 
 #: What `compare` runs where none is named: the paper's four.
 DEFAULTS = ("current", "running", "hindsight", "dsgc")

@@ -6,6 +6,7 @@ from typing import Any
 
 from hqtool.core.metrics import METRICS
 from hqtool.estimators.presets import ESTIMATORS
+from hqtool.parameters import to_json
 from hqtool.registry import Entry
 from hqtool.report.model import Column, Report, Table
 from hqtool.vocab import TENSOR_KINDS
@@ -33,7 +34,8 @@ def catalogue_report() -> Report:
 
 def _estimator(entry: Entry[Any]) -> dict[str, Any]:
     parameters = {
-        name: None if p.default is p.empty else p.default for name, p in entry.parameters.items()
+        name: None if p.default is p.empty else to_json(p.default)
+        for name, p in entry.parameters.items()
     }
     return {
         "name": entry.name,
