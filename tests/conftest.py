@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("same_every_time", derandomize=True, deadline=None, database=None)
+settings.load_profile("same_every_time")
 os.environ.pop("COLUMNS", None)
 os.environ.pop("NO_COLOR", None)
-sys.path.insert(0, str(Path(__file__).parent))  # oracle.py, warm_python.py and the capture models
+sys.path.insert(0, str(Path(__file__).parent))  # oracle.py, command.py and others
 
-from warm_python import WarmPython
+from warm_python import WarmPython  # noqa: E402
 
 
 @pytest.fixture(scope="session")

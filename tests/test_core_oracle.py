@@ -7,8 +7,6 @@ import itertools
 import numpy as np
 import oracle
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hqtool.core.dense import dense_moments
 from hqtool.core.grid import Format, Grid, Grids, grids_of
@@ -133,43 +131,6 @@ def test_large_tensors_keep_six_digits(bits, offset, rounding, monkeypatch):
         assert measure(fast)[name] == pytest.approx(value, rel=1e-6), name
 
 
-finite32 = st.floats(-1e6, 1e6, width=32)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(finite32, min_size=1, max_size=40),
-    st.tuples(finite32, finite32),
-    st.integers(2, 16),
-    st.sampled_from(["asymmetric", "symmetric"]),
-)
-def test_properties_of_any_grid(values, ends, bits, scheme):
-    grid = Format(bits, scheme).grid(Range(min(ends), max(ends)))
-    x = np.sort(np.array(values, "f8"))
-    q = quantize(x, grid)
-    assert (np.diff(q) >= 0).all(), "monotone"
-    assert quantize(q, grid).tolist() == q.tolist(), "idempotent"
-    low, high = grid.first * grid.step, grid.last * grid.step
-    inside = (x >= low) & (x <= high)
-    assert (abs(x - q)[inside] <= grid.step / 2 * (1 + 1e-9)).all(), "within half a step"
-    assert set(np.sign(q)) <= set(np.sign(x)) | {0.0}, "no sign is turned"
-    levels = grid.last - grid.first + 1
-    assert levels == 2**bits - (scheme == "symmetric")
-    assert grid.first <= 0 <= grid.last
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(finite32, max_size=300), st.tuples(finite32, finite32), st.integers(2, 9))
-def test_sorted_equals_dense_on_anything(values, ends, bits):
-    x = np.array(values, "f4")
-    grid = Format(bits).grid(Range(min(ends), max(ends)))
-    fast, slow = SortedValues(x).moments(alone(grid)), dense_moments(x, alone(grid))
-    assert (fast.count, fast.nonzero) == (slow.count, slow.nonzero)
-    assert (fast.saturated, fast.underflowed) == (slow.saturated, slow.underflowed)
-    for name in ("xx", "qq", "xq", "err"):
-        assert getattr(fast, name) == pytest.approx(getattr(slow, name), rel=1e-6, abs=1e-30)
-
-
 def test_small_gradients_keep_their_accuracy():
     """No floor on Δ: a Laplace tensor of scale 1e-7 is as good as one of scale 1."""
     x = np.random.default_rng(0).laplace(size=100_000)
@@ -181,16 +142,3 @@ def test_small_gradients_keep_their_accuracy():
     ]
     assert db[0]["sqnr_db"] == pytest.approx(db[1]["sqnr_db"], abs=1e-6)
     assert db[0]["sqnr_db"] > 30
-
-
-def test_quantize_is_the_same_in_torch():
-    torch = pytest.importorskip("torch")
-    x = np.concatenate([TENSORS["float64"], np.arange(-5, 5) + 0.5])
-    noise = np.random.default_rng(3).random(x.size)
-    for scheme, u in itertools.product(("asymmetric", "symmetric"), (None, noise)):
-        grid = Format(4, scheme).grid(Range(-2.0, 1.5))
-        ours = quantize(x, grid, u)
-        theirs = quantize(
-            torch.from_numpy(x), grid, None if u is None else torch.from_numpy(u), xp=torch
-        )
-        assert theirs.numpy().tolist() == ours.tolist()
