@@ -318,21 +318,19 @@ def test_ctrl_c_ends_a_dry_run(tried: dict[str, Tried]) -> None:
     assert found.err.endswith("KeyboardInterrupt\n")
 
 
-def test_what_ran_before_an_error_is_listed(tried: dict[str, Tried]) -> None:
+def test_an_error_before_any_backward_pass(tried: dict[str, Tried]) -> None:
     found = tried["error"]
-    assert found.status == 0
-    assert found.out.splitlines()[1].split() == ["linear", "output", "5×2", "10", "linear"]
-    assert len(found.out.splitlines()) == 2
+    assert (found.status, found.out) == (3, "")
     assert "ValueError" in found.err
-    early = "hqtool: the script ended, with status 1, before its first step did: these ran"
-    assert found.err.splitlines()[-1] == early
+    cause = "hqtool: no backward pass reached a layer that is asked for (exit status 1)"
+    assert found.err.splitlines()[-2] == cause
 
 
 def test_a_dry_run_that_records_nothing_fails(tried: dict[str, Tried]) -> None:
     found = tried["none"]
     assert (found.status, found.out) == (3, "")
     cause, remedy = found.err.splitlines()[-2:]
-    assert cause == "hqtool: no layer asked for ran a forward pass in training mode (exit status 0)"
+    assert cause == "hqtool: no backward pass reached a layer that is asked for (exit status 0)"
     assert "--layers" in remedy
 
 
@@ -401,7 +399,8 @@ def test_layers_that_were_not_recorded_are_listed_by_reason() -> None:
 def test_a_glob_that_takes_no_layer_is_told(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5", layers=["stem*"]) as session:
         torch.nn.Linear(2, 2)(torch.ones(1, 2)).sum().backward()
-    *_, last = closing_lines("t.h5", 0, session.recorder)
+    assert session.outcome is not None
+    *_, last = closing_lines("t.h5", session.outcome)
     assert last == "nothing recorded: --layers and --exclude leave out linear"
 
 

@@ -30,6 +30,7 @@ from capture_models import (  # noqa: E402
     train_autocast,
 )
 from torch import Tensor, nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.capture import recorder as recorder_module  # noqa: E402
@@ -139,6 +140,7 @@ def test_large_tensors_are_sampled(full: bool, sampled: bool, tmp_path: Path) ->
     model = nn.Linear(4, 20)
     with captured(tmp_path / "t.h5", max_elements=16, full=full):
         y = model(torch.randn(3, 4))
+        y.sum().backward()
     (record,) = read_records(tmp_path / "t.h5").values()
     assert record.sampled == sampled
     assert record.shape == (3, 20)
@@ -153,6 +155,7 @@ def test_values_are_copied_before_they_change(tmp_path: Path) -> None:
         y = model(torch.randn(3, 4))
         before = y.detach().clone()
         y.detach().zero_()
+        y.sum().backward()
     (record,) = read_records(tmp_path / "t.h5").values()
     assert np.array_equal(record.values, before.numpy())
 
@@ -305,12 +308,29 @@ def test_a_scaled_gradient_tells_its_scale(tmp_path: Path) -> None:
     assert read_run(tmp_path / "t.h5")["skipped_steps"] == [1]
 
 
-def test_a_repeated_gradient_is_counted_not_recorded(tmp_path: Path) -> None:
-    with captured(tmp_path / "t.h5"):
+def test_each_backward_pass_is_a_further_call(tmp_path: Path) -> None:
+    """Of a gradient penalty: its own backward pass goes through the first layer, not the last."""
+    with captured(tmp_path / "t.h5", tensors=["output", "grad_output"]):
         TRAININGS["penalty"]()
     records = read_records(tmp_path / "t.h5")
-    assert places(records, "2", "grad_input") == [(step, 0, 0) for step in range(3)]
-    assert read_run(tmp_path / "t.h5")["repeated_gradients"] > 0
+    two = [(step, 0, call) for step in range(3) for call in range(2)]
+    assert places(records, "0", "grad_output") == two
+    assert places(records, "2", "grad_output") == places(records, "0") == two[::2]
+
+
+def test_two_losses_of_one_graph(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2, bias=False)
+    x = torch.randn(3, 2, requires_grad=True)
+    with captured(tmp_path / "t.h5", tensors=["grad_output", "grad_input"]):
+        y = model(x)
+        (2 * y).sum().backward(retain_graph=True)
+        (3 * y).sum().backward()
+    records = read_records(tmp_path / "t.h5")
+    for call, factor in enumerate([2.0, 3.0]):
+        arriving = torch.full((3, 2), factor)
+        passed_on = arriving @ model.weight.detach()
+        assert np.array_equal(records["linear", "grad_output", 0, 0, call].values, arriving)
+        assert np.array_equal(records["linear", "grad_input", 0, 0, call].values, passed_on)
 
 
 def test_a_late_gradient_is_of_the_step_it_comes_in(tmp_path: Path) -> None:
@@ -339,7 +359,133 @@ def test_eval_passes(eval_: bool, tmp_path: Path) -> None:
             model(torch.randn(1, 2))
     expected = [(0, 0, 0), (0, 1, 0)] if eval_ else [(0, 0, 0)]
     assert places(read_records(tmp_path / "t.h5"), "1") == expected
-    assert read_run(tmp_path / "t.h5").get("skipped_eval_calls", 0) == (0 if eval_ else 2)
+    assert read_run(tmp_path / "t.h5")["passes_without_gradients"] == 1
+
+
+@pytest.mark.parametrize("whole_run", [False, True])
+def test_training_in_eval_mode_is_training(whole_run: bool, tmp_path: Path) -> None:
+    """Frozen norms, or a script that evaluates once and forgets to go back to training mode."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+    optimizer = sgd(model)
+    with captured(tmp_path / "t.h5") as session:
+        for step in range(4):
+            if step == 2 or whole_run:
+                model.eval()
+                with torch.no_grad():
+                    model(torch.randn(3, 2))
+            optimizer.zero_grad()
+            square(model(torch.randn(3, 2))).backward()
+            optimizer.step()
+    records = read_records(tmp_path / "t.h5")
+    assert session.recorder.steps == 4
+    assert places(records, "0") == places(records, "3", "grad_input")
+    assert places(records, "0") == [(step, 0, 0) for step in range(4)]
+    assert read_run(tmp_path / "t.h5")["passes_without_gradients"] == (4 if whole_run else 1)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_pass_that_no_backward_pass_reaches_is_none_of_training(
+    training: bool, tmp_path: Path
+) -> None:
+    """Validation with gradients enabled: between steps, within one, and after the last."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = sgd(model)
+
+    def validate() -> None:
+        model.train(training)
+        model(torch.randn(5, 2))
+        model.train()
+
+    with captured(tmp_path / "t.h5") as session:
+        for _ in range(3):
+            validate()
+            optimizer.zero_grad()
+            square(model(torch.randn(3, 2))).backward()
+            validate()
+            optimizer.step()
+        validate()
+    records = read_records(tmp_path / "t.h5")
+    assert session.recorder.steps == 3
+    assert places(records, "0") == places(records, "1") == [(step, 0, 0) for step in range(3)]
+    assert {each.shape[0] for each in records.values()} == {3}
+    run = read_run(tmp_path / "t.h5")
+    assert run["passes_without_backward"] == 7
+    assert "unfinished_step" not in run
+
+
+def test_a_checkpoint_around_the_whole_model_has_its_steps(tmp_path: Path) -> None:
+    """It runs without gradients first: what counts is the pass within the backward pass."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1))
+    optimizer = sgd(model)
+    with captured(tmp_path / "t.h5") as session:
+        for _ in range(4):
+            x = torch.randn(3, 2, requires_grad=True)
+            square(checkpoint(model, x, use_reentrant=True)).backward()
+            optimizer.step()
+    records = read_records(tmp_path / "t.h5")
+    assert session.recorder.steps == 4
+    steps = [(step, 0, 0) for step in range(4)]
+    assert places(records, "0") == places(records, "0", "grad_input") == steps
+    assert "passes_without_gradients" not in read_run(tmp_path / "t.h5")
+
+
+def test_functional_calls_with_copied_parameters_train(tmp_path: Path) -> None:
+    """Beside a model whose own parameters an optimizer updates."""
+    model, other = nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)
+    copies = {
+        name: each.detach().clone().requires_grad_() for name, each in model.named_parameters()
+    }
+    first, second = torch.optim.SGD(copies.values(), 0.1), sgd(other)
+    with captured(tmp_path / "t.h5") as session:
+        for _ in range(3):
+            y = torch.func.functional_call(model, copies, (torch.randn(1, 2),))
+            (square(y) + square(other(torch.randn(1, 2)))).backward()
+            first.step()
+            second.step()
+    records = read_records(tmp_path / "t.h5")
+    assert session.recorder.steps == 3
+    assert places(records, "0") == places(records, "linear") == [(step, 0, 0) for step in range(3)]
+    assert "unrecorded_layers" not in read_run(tmp_path / "t.h5")
+
+
+def test_updates_by_hand_beside_an_optimizer(tmp_path: Path) -> None:
+    """Which steps something else, every fifth iteration."""
+    model, scale = nn.Linear(2, 2), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([scale], 0.1)
+    with captured(tmp_path / "t.h5") as session:
+        nn.Linear(1, 1)  # an optimizer of some model's parameters, so that it is known whose
+        head = nn.Linear(2, 1)
+        heads = sgd(head)
+        for iteration in range(20):
+            square(model(torch.randn(1, 2)) * scale).backward()
+            with torch.no_grad():
+                for each in model.parameters():
+                    each -= 0.1 * each.grad
+                    each.grad = None
+            if iteration % 5 == 4:
+                optimizer.step()
+                heads.step()
+    assert session.recorder.steps == 20
+    assert places(read_records(tmp_path / "t.h5"), "linear") == [(i, 0, 0) for i in range(20)]
+
+
+def test_each_backward_pass_has_the_scale_of_its_own_loss(tmp_path: Path) -> None:
+    """Several losses scaled before any goes back, and one that is not scaled at all."""
+    models = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+    optimizer = sgd(models)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=scale) for scale in (1024.0, 256.0)]
+    inputs = [torch.randn(1, 2, requires_grad=True) for _ in models]
+    with captured(tmp_path / "t.h5"):
+        losses = [square(model(x)) for model, x in zip(models, inputs, strict=True)]
+        scaled = [each.scale(loss) for each, loss in zip(scalers, losses, strict=False)]
+        for loss in (scaled[1], losses[2], scaled[0]):
+            loss.backward()
+        optimizer.step()
+    records = read_records(tmp_path / "t.h5")
+    found = [records[str(i), "grad_input", 0, 0, 0] for i in range(3)]
+    assert [record.loss_scale for record in found] == [1024.0, 256.0, 1.0]
+    for record, x, scale in zip(found, inputs, (1024, 256, 1), strict=True):
+        assert np.array_equal(record.values, x.grad.numpy() / scale)
 
 
 def test_passes_without_gradients_are_skipped(tmp_path: Path) -> None:
@@ -359,10 +505,13 @@ def test_replicas_for_one_pass_are_skipped(tmp_path: Path) -> None:
     assert read_run(tmp_path / "t.h5")["skipped_replica_calls"] == 1
 
 
-def test_a_forward_pass_alone_has_outputs_only(tmp_path: Path) -> None:
+def test_a_forward_pass_alone_is_counted(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
         Residual()(images())
-    assert {kind for _, kind, *_ in read_records(tmp_path / "t.h5")} == {"output"}
+    assert read_records(tmp_path / "t.h5") == {}
+    run = read_run(tmp_path / "t.h5")
+    assert run["passes_without_backward"] == 1
+    assert set(run["unrecorded_layers"].values()) == {"no backward pass reached it"}
 
 
 def test_a_failing_forward_pass_leaves_no_trace_behind(tmp_path: Path) -> None:
@@ -370,8 +519,8 @@ def test_a_failing_forward_pass_leaves_no_trace_behind(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
         with pytest.raises(RuntimeError):
             model(torch.randn(1, 2))
-        Recurrent()(torch.randn(1, 2, 3))
-    assert layers(read_records(tmp_path / "t.h5")) == {"0", "lstm", "head"}
+        square(Recurrent()(torch.randn(1, 2, 3))).backward()
+    assert layers(read_records(tmp_path / "t.h5")) == {"lstm", "head"}
 
 
 # --- names and geometry ---------------------------------------------------------------------------
@@ -396,7 +545,7 @@ def test_packed_keys_and_values(tmp_path: Path) -> None:
     attention = nn.MultiheadAttention(4, 2)
     x, memory = torch.randn(3, 2, 4), torch.randn(5, 2, 4)
     with captured(tmp_path / "t.h5"):
-        attention(x, memory, memory)
+        square(attention(x, memory, memory)[0]).backward()
     names = {"in_proj_q", "in_proj_kv", "out_proj"}
     names = {f"multiheadattention.{name}" for name in names}
     assert layers(read_records(tmp_path / "t.h5")) == names
@@ -413,7 +562,7 @@ def test_geometry_explains_the_shapes(tmp_path: Path) -> None:
         nn.Linear(1, 5),
     )
     with captured(tmp_path / "t.h5"):
-        model(torch.randn(2, 4, 27))
+        square(model(torch.randn(2, 4, 27))).backward()
     records = read_records(tmp_path / "t.h5")
     with TraceReader(tmp_path / "t.h5") as trace:
         for layer in layers(records):
@@ -434,15 +583,15 @@ class Wrapper(nn.Module):
 
 def test_wrappers_leave_no_name(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
-        Wrapper(Wrapper(Recurrent()))(torch.randn(1, 2, 3))
+        square(Wrapper(Wrapper(Recurrent()))(torch.randn(1, 2, 3))).backward()
     assert layers(read_records(tmp_path / "t.h5")) == {"lstm", "head"}
 
 
 def test_parts_called_on_their_own_keep_their_names(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
         model = nn.ModuleDict({"actor": nn.Sequential(nn.Linear(2, 2)), "critic": nn.Linear(2, 1)})
-        model["actor"](torch.randn(1, 2))
-        model["critic"](torch.randn(1, 2))
+        square(model["actor"](torch.randn(1, 2))).backward()
+        square(model["critic"](torch.randn(1, 2))).backward()
     assert layers(read_records(tmp_path / "t.h5")) == {"actor.0", "critic"}
 
 
@@ -566,8 +715,8 @@ def test_scripted_models_are_listed(tmp_path: Path) -> None:
     assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected
 
 
-def test_models_that_no_optimizer_updates_are_left_out(tmp_path: Path) -> None:
-    """Unless gradients pass through them: a perceptual loss is part of the training."""
+def test_models_that_do_not_train_are_left_out(tmp_path: Path) -> None:
+    """Where gradients pass through them they do: a perceptual loss is part of the training."""
     model, loss_net = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Conv1d(1, 1, 1))
     blur = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Conv1d(1, 1, 1))
     with captured(tmp_path / "t.h5"):
@@ -577,7 +726,7 @@ def test_models_that_no_optimizer_updates_are_left_out(tmp_path: Path) -> None:
             square(loss_net(model(x))).backward()
             optimizer.step()
     assert layers(read_records(tmp_path / "t.h5")) == {"0", "sequential2.0"}
-    reason = "no optimizer updates its model"
+    reason = "no backward pass reached it"
     expected = dict.fromkeys(["sequential.0", "sequential.1"], reason)
     assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected
 
@@ -730,10 +879,10 @@ def test_a_forked_child_records_nothing(tmp_path: Path) -> None:
     with hqtool.capture(model, tmp_path / "t.h5"):
         child = os.fork()
         if child == 0:
-            model(torch.randn(1, 2))
+            square(model(torch.randn(1, 2))).backward()
             os._exit(0)
         os.waitpid(child, 0)
-        model(torch.randn(1, 2))
+        square(model(torch.randn(1, 2))).backward()
     assert places(read_records(tmp_path / "t.h5"), "linear") == [(0, 0, 0)]
 
 
@@ -762,8 +911,8 @@ class Nested(nn.Module):
 def test_modules_may_nest_as_deep_as_without(tmp_path: Path) -> None:
     model = Nested()
     with captured(tmp_path / "t.h5"):
-        model(torch.randn(1, 2), 200)
-    assert len(read_records(tmp_path / "t.h5")) == 200
+        square(model(torch.randn(1, 2), 200)).backward()
+    assert len(places(read_records(tmp_path / "t.h5"), "linear")) == 200
     assert read_run(tmp_path / "t.h5").get("failed") is None
 
 

@@ -274,7 +274,7 @@ def test_a_script_is_recorded_from_its_import_of_torch_on(tmp_path: Path) -> Non
     assert steps == [(step, 0, 0) for step in range(3)]
     first, second, third = captured.stderr.splitlines()
     assert first.startswith("hqtool: trace.h5 (")
-    assert second == "hqtool: 3 steps (3 with values), 1 sites"
+    assert second == "hqtool: 3 steps (3 with values), 1 site"
     assert third == "hqtool: next: hqtool compare trace.h5"
     run = read_run(tmp_path / "trace.h5")
     assert run["command"] == ["script.py"]
@@ -311,7 +311,7 @@ def test_threads_that_outlive_the_script_are_recorded(tmp_path: Path) -> None:
     write(tmp_path / "pack" / "__init__.py", "import torch")
     write(tmp_path / "pack" / "late.py", source)
     captured = capture(tmp_path, "-m", "pack.late")
-    assert "1 steps (1 with values), 1 sites" in captured.stderr
+    assert "1 step (1 with values), 1 site" in captured.stderr
     assert state(tmp_path) == "complete"
 
 

@@ -19,6 +19,7 @@ from capture_models import read_records, read_run
 from command import hqtool
 from warm_python import WarmPython
 
+from hqtool.launch.messages import many
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import Record
 
@@ -66,7 +67,6 @@ BLOCKS += "blocks.1.conv.6 classifier.1"
 SEGMENTS = "reentrant.0 reentrant.3 modern.0 modern.3 tail.0 tail.2 head"
 LM = "blocks.0.qkv blocks.0.proj blocks.0.mlp.0 blocks.0.mlp.2 blocks.1.attention.in_proj "
 LM += "blocks.1.attention.out_proj head"
-FIRST_LAZILY = [(0, 0, 0), (0, 1, 0), (1, 0, 0), (2, 0, 0)]
 IN_STEPS_OF_D, IN_STEPS_OF_G = (
     [(step, 0, 0) for step in steps] for steps in ((0, 2, 4), (1, 3, 5))
 )
@@ -99,15 +99,21 @@ SCRIPTS = {
     ),
     "workers": Expected(4, passes(1, "0 2"), passes(1, "2")),
     "ema_eval": Expected(
-        3, passes(1, "features.0 head"), passes(1, "head"), {"skipped_eval_calls": 12}
+        3, passes(1, "features.0 head"), passes(1, "head"), {"passes_without_gradients": 12}
     ),
     "manual_update": Expected(4, passes(1, "0 2"), passes(1, "2"), {"steps_by_forward": True}),
     "exits_three": Expected(2, passes(1, "linear"), {}, status=3),
-    "raises": Expected(2, passes(1, "0 2"), passes(1, "2"), status=1),
+    "raises": Expected(
+        2, passes(1, "0 2"), passes(1, "2"), {"passes_without_backward": 1}, status=1
+    ),
     "dynamic_modules": Expected(
         3,
-        passes(FIRST_LAZILY, "0 1.stem 1.head 1.linear"),
-        passes(FIRST_LAZILY[1:], "1.stem 1.head 1.linear"),
+        passes(1, "0 1.stem 1.head 1.linear"),
+        passes(1, "1.stem 1.head 1.linear"),
+        {
+            "passes_without_backward": 1,
+            "unrecorded_layers": {"linear": "no backward pass reached it"},
+        },
     ),
     "direct_forward": Expected(
         3,
@@ -118,7 +124,10 @@ SCRIPTS = {
         4,
         passes(1, "0 3"),
         passes(1, "3"),
-        {"unrecorded_layers": dict.fromkeys(BLUR, "no optimizer updates its model")},
+        {
+            "passes_without_backward": 24,
+            "unrecorded_layers": dict.fromkeys(BLUR, "no backward pass reached it"),
+        },
     ),
     "child_process": Expected(2, passes(1, "0 2"), passes(1, "2")),
 }
@@ -127,12 +136,13 @@ SCRIPTS = {
 NOTES = (
     "failed",
     "late_tensors",
-    "repeated_gradients",
-    "skipped_eval_calls",
+    "passes_without_backward",
+    "passes_without_gradients",
     "skipped_replica_calls",
     "skipped_steps",
     "steps_by_forward",
     "torch_compile",
+    "unfinished_step",
     "unrecorded_layers",
 )
 
@@ -204,7 +214,7 @@ def test_the_trace_is_closed(ran: Ran) -> None:
         assert trace.state == ("truncated" if ran.expected.status else "complete")
     *_, steps, advice = ran.captured.stderr.splitlines()
     count, sites = ran.expected.steps, len(ran.expected.places())
-    assert steps == f"hqtool: {count} steps ({count} with values), {sites} sites"
+    assert steps == f"hqtool: {count} steps ({count} with values), {many(sites, 'site')}"
     assert advice == "hqtool: next: hqtool compare T.h5"
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from hqtool.capture.cost import StepCost, about
+from hqtool.capture.outcome import CaptureOutcome
 from hqtool.capture.settings import CaptureSettings
-from hqtool.launch.messages import say
+from hqtool.launch.messages import many, say
 from hqtool.sizes import binary_bytes
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Progress:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._next = now + self._pause
             size = binary_bytes(recorder.writer.bytes_written)
-            say(f"{recorder.steps} steps, {len(recorder.sites)} sites, {size}")
+            say(f"{many(recorder.steps, 'step')}, {many(len(recorder.sites), 'site')}, {size}")
 
     def _foretell(self, recorder: Recorder) -> None:
         """How large the trace gets: away from a terminal only if its budget is used up soon."""
@@ -76,51 +77,65 @@ def projection(cost: StepCost, settings: CaptureSettings) -> list[str]:
     return lines
 
 
-def closing_lines(path: str, size_bytes: int, recorder: Recorder | None) -> list[str]:
+def closing_lines(path: str, outcome: CaptureOutcome) -> list[str]:
     """What was missed, where the trace is, what is in it and what to do with it.
 
     Args:
         path: the trace, as it was named.
-        size_bytes: its size.
-        recorder: what recorded it; None where the program never imported torch.
     """
-    lines = [f"{path} ({binary_bytes(size_bytes)})"]
-    if recorder is None:
-        return [*lines, "nothing recorded: the program did not import torch"]
-    lines = [*_missed(recorder), *lines]
-    if not recorder.sites and recorder.failed:
-        return [*lines, f"nothing recorded: {_failures(path, recorder)}"]
-    if not recorder.sites and recorder.left_out:
-        return [
-            *lines,
-            _listing("nothing recorded: --layers and --exclude leave out ", recorder.left_out),
-        ]
-    if not recorder.sites:
-        return [*lines, "nothing recorded: no layer ran a forward pass in training mode"]
-    lines.append(
-        f"{recorder.steps} steps ({recorder.steps_with_values} with values), "
-        f"{len(recorder.sites)} sites"
-    )
-    if not recorder.steps:
+    lines = [*_missed(outcome), f"{path} ({binary_bytes(outcome.size_bytes)})"]
+    if not outcome.sites:
+        return [*lines, f"nothing recorded: {_why_nothing(path, outcome)}"]
+    lines.append(f"{_steps(outcome)}, {many(outcome.sites, 'site')}")
+    if not outcome.steps:
         return [*lines, "no optimizer made a step: consider --step-on forward"]
-    if recorder.failed:
-        lines.append(_failures(path, recorder))
+    if outcome.failed:
+        lines.append(_failures(path, outcome))
     return [*lines, f"next: hqtool compare {shlex.quote(path)}"]
 
 
-def _failures(path: str, recorder: Recorder) -> str:
+def nothing_imported(path: str, size_bytes: int) -> list[str]:
+    """What to say of a trace whose program never imported torch."""
+    place = f"{path} ({binary_bytes(size_bytes)})"
+    return [place, "nothing recorded: the program did not import torch"]
+
+
+def _steps(outcome: CaptureOutcome) -> str:
+    unfinished = ", and one that did not end" if outcome.ends_within_a_step else ""
+    return f"{many(outcome.steps, 'step')} ({outcome.steps_with_values} with values){unfinished}"
+
+
+def _why_nothing(path: str, outcome: CaptureOutcome) -> str:
+    watched = outcome.watched
+    if outcome.failed:
+        return _failures(path, outcome)
+    if watched.left_out:
+        return _listing("--layers and --exclude leave out ", watched.left_out)
+    if watched.passes_without_backward:
+        passes = many(watched.passes_without_backward, "forward pass", "es")
+        return f"no backward pass reached a layer ({passes} with gradients enabled)"
+    if watched.passes_without_gradients:
+        passes = many(watched.passes_without_gradients, "forward pass", "es")
+        return f"no layer ran with gradients enabled ({passes} without)"
+    return "no layer ran a forward pass"
+
+
+def _failures(path: str, outcome: CaptureOutcome) -> str:
     remedy = f"hqtool info {shlex.quote(path)} tells why"
-    return f"{len(recorder.failed)} sites could not be recorded: {remedy}"
+    return f"{many(len(outcome.failed), 'site')} could not be recorded: {remedy}"
 
 
-def _missed(recorder: Recorder) -> list[str]:
+def _missed(outcome: CaptureOutcome) -> list[str]:
     """What limits the trace, and what it cost."""
-    lines = unrecorded_lines(recorder.unrecorded)
-    if recorder.steps_by_forward:
-        lines.append("no optimizer was made: a step ends where the next forward pass begins")
-    if recorder.waited_seconds >= _LONG_WAIT and recorder.waited_share >= _LARGE_SHARE:
-        share = f"{recorder.waited_share:.0%}"
-        lines.append(f"training waited {recorder.waited_seconds:.1f} s ({share}) for the disk")
+    watched = outcome.watched
+    lines = unrecorded_lines(watched.unrecorded)
+    if watched.runs_eagerly:
+        lines.append("what torch.compile compiled ran eagerly: its bits are those of eager mode")
+    if watched.steps_by_forward:
+        lines.append("no optimizer updated it: a step ends where the next forward pass begins")
+    if outcome.waited_seconds >= _LONG_WAIT and outcome.waited_share >= _LARGE_SHARE:
+        share = f"{outcome.waited_share:.0%}"
+        lines.append(f"training waited {outcome.waited_seconds:.1f} s ({share}) for the disk")
     return lines
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -36,13 +36,25 @@ QUEUE_BYTES = 256 << 20
 NO_VALUES = KeptValues(None, None, False)
 
 
+class Reading(NamedTuple):
+    """What was read of a tensor: all that a record of it tells, but for where it belongs.
+
+    Args:
+        stats: of the whole tensor; on an accelerator a vector that has to be fetched.
+    """
+
+    shape: tuple[int, ...]
+    values: KeptValues
+    stats: Stats | Tensor
+    device: str
+
+
 class _Row(NamedTuple):
-    """A record on its way, without its statistics."""
+    """A record on its way."""
 
     site: Site
     position: Position
-    shape: tuple[int, ...]
-    values: KeptValues
+    reading: Reading
     loss_scale: float
 
 
@@ -63,14 +75,10 @@ class Recorder:
     Attributes:
         active: False once the trace is full, its budget spent, or closed.
         budget: how large the trace may grow.
-        loss_scale: factor that gradients carry at present.
         sites, devices: what was recorded so far, and where its tensors were.
         failed: what could not be recorded, and why.
-        unrecorded: layers that ran without being recorded though they were asked for, and why.
-        left_out: layers that ran and were not asked for.
         steps, steps_with_values: how many steps were committed, and kept values.
         records, value_bytes: how many records were made, and the size of their values.
-        steps_by_forward: steps were found from forward passes, for want of an optimizer.
         busy_seconds: what training threads spent here, and in guarded blocks.
     """
 
@@ -84,30 +92,30 @@ class Recorder:
         self.settings = settings
         self.active = True
         self.budget = Budget(settings.budget_bytes, settings.every)
-        self.loss_scale = 1.0
         self.sites: set[Site] = set()
         self.devices: set[str] = set()
         self.failed: dict[str, str] = {}
-        self.unrecorded: Mapping[str, str] = {}
-        self.left_out: Iterable[str] = ()
         self.steps = 0
         self.steps_with_values = 0
         self.records = 0
         self.value_bytes = 0
-        self.steps_by_forward = False
         self.busy_seconds = 0.0
         self._on_commit = on_commit
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._background = Background(QUEUE_BYTES)
         self._began = time.perf_counter()
-        self._deferred: list[tuple[_Row, Tensor]] = []
+        self._deferred: list[_Row] = []  # whose statistics have to be fetched
         self._full: TraceFull | None = None
         self._last_step = -1  # committed
+        self._latest_step = -1  # of all records
+        self._read = 0  # readings of the step that is read
+        self._step_read = -1
         self._kept_values = False  # in the current step
         self._described: set[str] = set()
         self._counts: collections.Counter[str] = collections.Counter()
-        self._chosen: dict[Site, bool] = {}  # asked for, and not failed
+        self._asked: dict[str, bool] = {}
+        self._failed_sites: set[Site] = set()
         self._guards = 0  # that are entered
         self._guarded_since = 0.0
 
@@ -121,24 +129,68 @@ class Recorder:
         """That time as a share of all time so far."""
         return self.waited_seconds / (time.perf_counter() - self._began)
 
-    def wants(self, site: Site) -> bool:
-        """Whether a site is to be recorded, here and now; never in a forked child."""
-        chosen = self._chosen.get(site)
-        if chosen is None:
-            settings = self.settings
-            chosen = site.tensor in settings.tensors and settings.wants(site.layer)
-            self._chosen[site] = chosen
-        return chosen and self.active and os.getpid() == self._pid
+    @property
+    def kinds(self) -> Collection[str]:
+        """The tensor kinds that are recorded."""
+        return self.settings.tensors
+
+    @property
+    def unfinished_step(self) -> int | None:
+        """The step that has records, but did not end; None where the last one did."""
+        return self._latest_step if self._latest_step > self._last_step else None
+
+    def asks_for(self, layer: str) -> bool:
+        """Whether a layer is to be recorded."""
+        asked = self._asked.get(layer)
+        if asked is None:
+            self._asked[layer] = asked = self.settings.wants(layer)
+        return asked
+
+    def read(self, tensor: Tensor, step: int) -> Reading | Exception | None:
+        """A tensor's statistics, and its values where they are due; see `Listener`.
+
+        None in a forked child, and of what has no floating-point values.
+        """
+        if not self.active or os.getpid() != self._pid:
+            return None
+        if self._full:
+            raise self._full
+        try:
+            return self._reading(tensor, step)
+        except Exception as error:
+            return error
+
+    def _reading(self, tensor: Tensor, step: int) -> Reading | None:
+        if not (tensor.is_floating_point() and tensor.numel()):
+            return None
+        values = self._values(step, tensor)
+        stats = stats_of_tensor(tensor) if _is_at_hand(tensor) else deferred_stats(tensor)
+        return Reading(tuple(tensor.shape), values, stats, tensor.device.type)
 
     def record(
-        self, site: Site, position: Position, tensor: Tensor, loss_scale: float = 1.0
+        self,
+        site: Site,
+        position: Position,
+        reading: Reading | Exception,
+        loss_scale: float = 1.0,
     ) -> None:
-        """Record a tensor's statistics, and its values where they are due, if wanted."""
-        if self.wants(site) and tensor.is_floating_point() and tensor.numel():
-            with self.guard(site):
-                self._read(site, position, tensor, loss_scale)
+        """Record what was read of a tensor, unless its site has failed."""
+        if site in self._failed_sites or not self.active or os.getpid() != self._pid:
+            return
+        if isinstance(reading, Exception):
+            self._failed(site, reading)
+            return
+        row = _Row(site, position, reading, loss_scale)
+        if isinstance(reading.stats, Tensor):
+            self._deferred.append(row)
+        else:
+            self._put(row, reading.stats)
+        self._latest_step = max(self._latest_step, position.step)
+        self._kept_values = self._kept_values or reading.values.array is not None
+        self.sites.add(site)
+        self.devices.add(reading.device)
 
-    def describe(self, layer: str, geometry: Callable[[], dict[str, Any]]) -> None:
+    def describe(self, layer: str, geometry: Callable[[], Mapping[str, Any]]) -> None:
         """Write a layer's geometry, once."""
         if layer not in self._described:
             self._described.add(layer)
@@ -161,7 +213,8 @@ class Recorder:
         """Make all of a step's records safe; it may be committed again, with more of them."""
         if not self.active or os.getpid() != self._pid:
             return
-        self.loss_scale = 1.0
+        if not self.steps:
+            self.note({"torch": torch_state(self.devices)})
         with self.guard("commit"):
             self._fetch()
             self._send("commit", functools.partial(self.writer.commit, step))
@@ -170,9 +223,9 @@ class Recorder:
                 raise self._full
             self._committed(step)
 
-    def count(self, event: str) -> None:
+    def count(self, event: str, number: int = 1) -> None:
         """Count something that a note of the trace will tell."""
-        self._counts[event] += 1
+        self._counts[event] += number
 
     def close(self, state: str) -> None:
         """Write the last notes and close the trace; truncated where it got full.
@@ -201,32 +254,27 @@ class Recorder:
 
     # Reading
 
-    def _read(self, site: Site, position: Position, tensor: Tensor, loss_scale: float) -> None:
-        if self._full:
-            raise self._full
-        values = self._values(site, position, tensor)
-        row = _Row(site, position, tuple(tensor.shape), values, loss_scale)
-        if _is_at_hand(tensor):
-            self._put(row, stats_of_tensor(tensor))
-        else:
-            self._deferred.append((row, deferred_stats(tensor)))
-        self.sites.add(site)
-        self.devices.add(tensor.device.type)
+    def _values(self, step: int, tensor: Tensor) -> KeptValues:
+        """All values, a sample of them, or none.
 
-    def _values(self, site: Site, position: Position, tensor: Tensor) -> KeptValues:
-        """All values, a sample of them, or none."""
+        Args:
+            step: the one the tensor belongs to, if it is going to be recorded.
+        """
         settings = self.settings
         kept = min(tensor.numel(), tensor.numel() if settings.full else settings.max_elements)
-        fits = self._keeps_values(position.step) and self.budget.admits(
-            kept * tensor.element_size()
-        )
+        fits = self._keeps_values(step) and self.budget.admits(kept * tensor.element_size())
         if not fits:
             return NO_VALUES
-        self._kept_values = True
         if kept == tensor.numel():
             return all_values(tensor)
-        key = "/".join(map(str, (site, *position)))
-        return sampled_values(tensor, settings.max_elements, settings.seed, key)
+        return sampled_values(tensor, settings.max_elements, settings.seed, self._sample_key(step))
+
+    def _sample_key(self, step: int) -> str:
+        """What tells a tensor from all others: names are not known yet when it is read."""
+        if step != self._step_read:
+            self._step_read, self._read = step, 0
+        self._read += 1
+        return f"{step}/{self._read}"
 
     def _keeps_values(self, step: int) -> bool:
         settings = self.settings
@@ -238,7 +286,9 @@ class Recorder:
         """Send what waits for its statistics: one transfer from each device."""
         deferred, self._deferred = self._deferred, []
         by_device: dict[torch.device, list[tuple[_Row, Tensor]]] = {}
-        for row, vector in deferred:
+        for row in deferred:
+            vector = row.reading.stats
+            assert isinstance(vector, Tensor)
             by_device.setdefault(vector.device, []).append((row, vector))
         for waiting in by_device.values():
             fetched = torch.stack([vector for _, vector in waiting]).tolist()
@@ -246,7 +296,8 @@ class Recorder:
                 self._put(row, stats_of_vector(vector))
 
     def _put(self, row: _Row, stats: Stats) -> None:
-        site, position, shape, values, loss_scale = row
+        site, position, reading, loss_scale = row
+        values = reading.values
         write = functools.partial(
             self.writer.write,
             site.layer,
@@ -256,7 +307,7 @@ class Recorder:
             position.micro,
             position.call,
             stats=stats,
-            shape=shape,
+            shape=reading.shape,
             sampled=values.sampled,
             dtype=values.dtype,
             loss_scale=loss_scale,
@@ -281,7 +332,7 @@ class Recorder:
 
     def _failed(self, what: Site | str, error: Exception) -> None:
         if isinstance(what, Site):
-            self._chosen[what] = False
+            self._failed_sites.add(what)
         self.failed[str(what)] = f"{type(error).__name__}: {error}"[:200]
 
     # After a step
@@ -351,3 +402,12 @@ class _Guard:
 def _is_at_hand(tensor: Tensor) -> bool:
     """Whether reading a tensor makes nothing wait."""
     return tensor.device.type == "cpu"
+
+
+def torch_state(devices: set[str]) -> dict[str, Any]:
+    """What a run depends on besides its script; reading it draws no random number."""
+    return {
+        "seed": torch.initial_seed(),
+        "threads": torch.get_num_threads(),
+        "devices": sorted(devices),
+    }

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
-from hqtool.capture.messages import closing_lines
+from hqtool.capture.messages import closing_lines, nothing_imported
 from hqtool.capture.provenance import provenance
 from hqtool.capture.settings import CaptureSettings
 from hqtool.errors import HqtoolError
@@ -23,6 +23,7 @@ from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_process, path_of_rank, rank_of_group, rank_of_process
 
 if TYPE_CHECKING:
+    from hqtool.capture.outcome import CaptureOutcome
     from hqtool.capture.recorder import Recorder
     from hqtool.capture.session import Session
     from hqtool.trace.writer import TraceWriter
@@ -95,6 +96,7 @@ class Recording:
         path: the trace, as it is to be named to its user.
         writer: the trace; None where there is none (yet).
         recorder: what records it; None where nothing does (yet).
+        outcome: what came of it; None before the trace is closed, and where torch never came.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Recording:
         self.path = plan.path
         self.writer: TraceWriter | None = None
         self.recorder: Recorder | None = None
+        self.outcome: CaptureOutcome | None = None
         self._session: Session | None = None
         self._on_commit = on_commit
         self._on_close = on_close
@@ -160,13 +163,22 @@ class Recording:
             return
         self._pid, self._closing = -1, True
         self._awaiting.close()
-        open_one = self._session or self.writer
-        if open_one is not None:
-            open_one.close(self._state)
+        if self._session is not None:
+            self.outcome = self._session.close(self._state)
+        elif self.writer is not None:
+            self.writer.close(self._state)
         self._on_close(self)
         self._closing = False
         if self._terminated:
             _die()
+
+    def closing_lines(self) -> list[str]:
+        """What to say of the trace, once it is closed; nothing where there is none."""
+        if self.writer is None:
+            return []
+        if self.outcome is None:
+            return nothing_imported(self.path, self.writer.bytes_written)
+        return closing_lines(self.path, self.outcome)
 
     def is_of_child(self) -> bool:
         """Whether this process was started by the one that was to be recorded."""
@@ -221,7 +233,7 @@ class Recording:
     def _become_child(self) -> None:
         self._pid = os.getpid()
         self.path = path_of_process(self.plan.path, self._pid)
-        self.writer = self.recorder = self._session = None
+        self.writer = self.recorder = self.outcome = self._session = None
         self._on_commit, self._on_close = _note_rank, _close_child
 
     def _child_trains(self) -> None:
@@ -281,5 +293,4 @@ def _close_child(recording: Recording) -> None:
         with suppress(OSError):
             os.unlink(recording.writer.path)
     elif not recording.plan.quiet:
-        size = recording.writer.bytes_written
-        say(*closing_lines(recording.path, size, recording.recorder))
+        say(*recording.closing_lines())

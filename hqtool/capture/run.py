@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hqtool.capture import require_torch
 from hqtool.capture.follow import follow
-from hqtool.capture.messages import Progress, closing_lines
+from hqtool.capture.messages import Progress
 from hqtool.capture.recording import Recording, plan_of
 from hqtool.capture.settings import CaptureSettings
 from hqtool.launch.child_processes import StartedProcesses
@@ -66,5 +66,4 @@ def run_script(
 def _tell(recording: Recording, started: StartedProcesses) -> None:
     """The closing lines."""
     if not recording.plan.quiet and recording.writer is not None:
-        size = recording.writer.bytes_written
-        say(*started.lines(), *closing_lines(recording.path, size, recording.recorder))
+        say(*started.lines(), *recording.closing_lines())

@@ -11,6 +11,7 @@ from hqtool.capture.budget import DEFAULT_BUDGET_BYTES
 from hqtool.errors import UsageError
 from hqtool.vocab import TENSOR_KINDS
 
+#: What may end a step; `hqtool.watch.steps` explains it, and would load torch.
 STEP_ENDS = ("auto", "optimizer", "forward")
 
 
@@ -34,7 +35,8 @@ class CaptureSettings:
             start of the next training forward pass (for updates made by hand); "auto": the
             former or, where the script never makes an optimizer, the latter.
         force: replace an existing trace.
-        eval: record modules in eval mode too.
+        eval: record what only evaluates, too: modules in eval mode without gradients, and forward
+            passes that no backward pass reaches.
         seed: of the sampling; training's own random numbers are never touched.
         budget_bytes: the trace's largest size, see `hqtool.capture.budget`; None: no limit.
         follow_fork: record what child processes train, too, each in a trace of its own; only

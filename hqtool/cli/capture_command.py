@@ -215,7 +215,7 @@ def _require_sites(trial: Trial) -> None:
     """Raise a DataError where a trial recorded nothing."""
     if not trial.sites:
         raise DataError(
-            f"no layer asked for ran a forward pass in training mode (exit status {trial.status})",
+            f"no backward pass reached a layer that is asked for (exit status {trial.status})",
             "does the script train? are --layers and --module-types right?",
         )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hqtool.launch.importing import after_import
+from hqtool.launch.messages import many
 from hqtool.patch import replace
 
 #: The module whose function a data loader's worker runs.
@@ -40,12 +41,12 @@ class StartedProcesses:
     def lines(self) -> list[str]:
         """What to say of them."""
         lines = [
-            f"not recorded: {_many(count, 'process', 'es')} started by {method}, "
+            f"not recorded: {many(count, 'process', 'es')} started by {method}, "
             f"if {_training(count)} (--follow-fork)"
             for method, count in sorted(self._by_method.items())
         ]
         if self._programs:
-            programs = f"{_many(self._programs, 'Python program')} started"
+            programs = f"{many(self._programs, 'Python program')} started"
             lines.append(f"not recorded: {programs}, if {_training(self._programs)}")
         return lines
 
@@ -83,10 +84,6 @@ def _is_python(args: Any) -> bool:
 
 def _is_path(args: Any) -> bool:
     return isinstance(args, bytes | os.PathLike)
-
-
-def _many(count: int, noun: str, plural: str = "s") -> str:
-    return f"{count} {noun}{plural if count > 1 else ''}"
 
 
 def _training(count: int) -> str:

@@ -10,3 +10,8 @@ def say(*messages: str) -> None:
     if messages:
         lines = "".join(f"hqtool: {message}\n" for message in messages)
         print(lines, end="", file=sys.stderr, flush=True)
+
+
+def many(count: int, noun: str, plural: str = "s") -> str:
+    """A number of things: '1 step', '2 steps'."""
+    return f"{count:,} {noun}{'' if count == 1 else plural}"

@@ -18,29 +18,23 @@ from hqtool.patch import replaced
 
 
 class Attention:
-    """One running forward pass of an attention module.
+    """One running forward pass of an attention module."""
 
-    Args:
-        module: the attention.
-        name: its name.
-    """
-
-    def __init__(self, module: nn.MultiheadAttention, name: str) -> None:
+    def __init__(self, module: nn.MultiheadAttention) -> None:
         self.module = module
-        self._name = name
         self._unprojected = "qkv"
 
-    def next_layer(self, rows: int) -> str:
-        """The name of the next product, by its weight's number of rows.
+    def next_part(self, rows: int) -> str:
+        """What the next product is called within the attention, by its weight's number of rows.
 
         That is `in_proj` or, where it is not packed, `in_proj_q`, `in_proj_kv` and so on; then
         `out_proj`.
         """
         if not self._unprojected:
-            return f"{self._name}.out_proj"
+            return "out_proj"
         count = rows // self.module.embed_dim
         part, self._unprojected = self._unprojected[:count], self._unprojected[count:]
-        return f"{self._name}.in_proj" + ("" if part == "qkv" else f"_{part}")
+        return "in_proj" + ("" if part == "qkv" else f"_{part}")
 
 
 class LinearSwitch:

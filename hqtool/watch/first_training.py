@@ -17,7 +17,7 @@ from hqtool.patch import replaced
 
 
 def at_first_training(act: Callable[[], None]) -> ExitStack:
-    """Call `act` just before the first forward pass in training mode with gradients enabled.
+    """Call `act` just before the first forward pass with gradients enabled.
 
     A data loader's worker may pass its data through a network, but does not train.
 
@@ -29,7 +29,7 @@ def at_first_training(act: Callable[[], None]) -> ExitStack:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-            if not _trains(module):
+            if not _may_train():
                 return original(module, *args, **kwargs)
             waiting.close()
             if once.acquire(blocking=False):
@@ -42,8 +42,8 @@ def at_first_training(act: Callable[[], None]) -> ExitStack:
     return waiting
 
 
-def _trains(module: nn.Module) -> bool:
-    if torch.compiler.is_compiling() or not (module.training and torch.is_grad_enabled()):
+def _may_train() -> bool:
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     return get_worker_info() is None
 

@@ -1,86 +1,75 @@
-"""One call of one layer: reading what flows in and out of it, forward and backward."""
+"""Forward passes, and the calls of layers in them."""
 
 from __future__ import annotations
 
-import functools
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import nn
 
-from hqtool.capture.recorder import Recorder
-from hqtool.vocab import Site
-from hqtool.watch.input_gradient import InputGradient
-from hqtool.watch.position import Clock, Position
-
-#: A site; making one costs more than finding it.
-_site = functools.lru_cache(maxsize=1 << 14)(Site)
+from hqtool.watch.names import Frame
+from hqtool.watch.position import Position
 
 
-class LayerCall:
-    """Records one call of a layer.
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class ForwardPass:
+    """A forward pass of an outermost module.
 
-    A gradient that comes when the step of its forward pass is over belongs to the step in which
-    it comes, as of one more forward pass.
+    Whether it is part of training shows when a backward pass reaches it. Until then the calls of
+    its layers wait. Where none comes, they go with the graph that autograd kept for it: nothing
+    else holds this object.
 
     Args:
-        layer: its name.
-        forward: the number of the forward pass.
+        number: of all forward passes.
+        step: the step it belongs to, if it trains.
+        recomputed_in: the backward pass within which it runs, to compute activations again.
+
+    Attributes:
+        trains: a backward pass has reached it.
+        updated: an optimizer updates a model that ran in it.
+        waiting: the calls of its layers that wait to be reported.
+        backward: the backward pass that reached it last.
     """
 
-    def __init__(self, recorder: Recorder, clock: Clock, layer: str, forward: int) -> None:
-        self._recorder = recorder
-        self._clock = clock
-        self._layer = layer
-        self._forward = forward
-        self._position = clock.place(layer, forward)
-        self._input_gradient: InputGradient | None = None
+    number: int
+    step: int
+    recomputed_in: int | None = None
+    trains: bool = False
+    updated: bool = False
+    waiting: list[LayerCall] = field(default_factory=list)
+    backward: int | None = None
 
-    def reads(self, x: Tensor) -> None:
-        """Record the input; to be called before the layer reads it."""
-        self._record("input", x)
-        if self._awaits(x, "grad_input"):
-            with self._recorder.guard(_site(self._layer, "grad_input")):
-                self._input_gradient = InputGradient(x)
 
-    def wrote(self, outputs: Sequence[Tensor]) -> None:
-        """Record the output, the first of what the layer wrote."""
-        self._record("output", outputs[0])
-        if self._awaits(outputs[0], "grad_output"):
-            with self._recorder.guard(_site(self._layer, "grad_output")):
-                outputs[0].register_hook(self._recording("grad_output"))  # type: ignore[no-untyped-call]
-        input_gradient, self._input_gradient = self._input_gradient, None
-        if input_gradient is not None:
-            with self._recorder.guard(_site(self._layer, "grad_input")):
-                input_gradient.call(self._recording("grad_input"), outputs)
+@dataclass(slots=True, eq=False)
+class LayerCall:
+    """One call of one layer: what was read of it, and where it belongs.
 
-    def _awaits(self, tensor: Tensor, kind: str) -> bool:
-        """Whether a gradient of this tensor can come and is wanted."""
-        flows = tensor.requires_grad and torch.is_grad_enabled()
-        return flows and self._recorder.wants(_site(self._layer, kind))
+    Args:
+        forward: the pass that it is part of.
+        module: the layer, or the attention that the layer is within.
+        part: what the layer is called within the attention; empty: it is the module itself.
+        frames: the passes that ran around it, outermost first; None where its name is known.
+        name: the layer's name; None: not known before the pass is known to train.
+        label: what to call it, in messages, until it has a name.
+        geometry: layer name → layer-spec keys; None where it was described before.
+        weight: the parameter that the layer multiplies with.
 
-    def _record(self, kind: str, tensor: Tensor) -> None:
-        self._recorder.record(_site(self._layer, kind), self._position, tensor)
+    Attributes:
+        readings: what was read of its tensors, by tensor kind.
+        position: where it belongs; None before it was reported.
+        places: by backward pass: where the gradients belong that came with it.
+    """
 
-    def _here(self) -> Position:
-        if self._position.step != self._clock.step:
-            self._position = self._clock.place(self._layer, self._forward)
-        return self._position
-
-    def _recording(self, kind: str) -> Callable[[Tensor], None]:
-        """What records the first gradient it is called with, and counts any further one.
-
-        Further ones come with double backward and with several backward passes over one graph.
-        """
-        recorder, site = self._recorder, _site(self._layer, kind)
-        came = False
-
-        def record(gradient: Tensor) -> None:
-            nonlocal came
-            if came:
-                recorder.count("repeated_gradients")
-            else:
-                recorder.record(site, self._here(), gradient, recorder.loss_scale)
-            came = True
-
-        return record
+    forward: ForwardPass
+    module: weakref.ref[nn.Module]
+    part: str
+    frames: Sequence[Frame] | None
+    name: str | None
+    label: str
+    geometry: Callable[[str], dict[str, Any]] | None = None
+    weight: weakref.ref[nn.Parameter] | None = None
+    readings: list[tuple[str, Any]] = field(default_factory=list)
+    position: Position | None = None
+    places: dict[int, Position] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, TypeGuard
 
-from torch import Tensor, nn
+from torch import Size, nn
 
 from hqtool.traffic.layers import Layer
 
@@ -70,18 +70,18 @@ class LayerTypes:
         return self.is_layer(module) or self.is_attention(module)
 
 
-def geometry_of(name: str, module: nn.Module, x: Tensor) -> dict[str, Any]:
-    """The layer-spec keys of a layer module that has read `x`; its class where the bill knows none.
+def geometry_of(name: str, module: nn.Module, shape: Size) -> dict[str, Any]:
+    """The layer-spec keys of a layer that has read a tensor of this shape, or its class alone.
 
     It never reads `module.weight`: a parametrized one would be computed anew, with side effects.
     """
     if isinstance(module, nn.Linear):
-        return linear_geometry(name, module.in_features, module.out_features, x)
+        return linear_geometry(name, module.in_features, module.out_features, shape)
     if isinstance(module, LAYER_TYPES):
-        return _conv_geometry(name, module, x)
+        return _conv_geometry(name, module, shape)
     if _is_gpt_linear(type(module)):
         weight: Any = module.weight
-        return linear_geometry(name, weight.shape[0], weight.shape[1], x)
+        return linear_geometry(name, weight.shape[0], weight.shape[1], shape)
     return {"name": name, "op": type(module).__name__}
 
 
@@ -90,31 +90,31 @@ def _is_gpt_linear(kind: type) -> bool:
     return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
-def linear_geometry(name: str, in_channels: int, out_channels: int, x: Tensor) -> dict[str, Any]:
-    """The layer-spec keys of a linear layer that has read `x`, (…, in_channels).
+def linear_geometry(name: str, in_channels: int, out_channels: int, shape: Size) -> dict[str, Any]:
+    """The layer-spec keys of a linear layer that has read a tensor (…, in_channels).
 
     The first dimension counts as the batch, all others as positions.
     """
-    batch = x.shape[0] if x.dim() > 1 else 1
-    positions = (math.prod(x.shape[1:-1]),)
+    batch = shape[0] if len(shape) > 1 else 1
+    positions = (math.prod(shape[1:-1]),)
     return Layer(name, "linear", in_channels, out_channels, positions, batch=batch).to_json()
 
 
-def _conv_geometry(name: str, module: Any, x: Tensor) -> dict[str, Any]:
+def _conv_geometry(name: str, module: Any, shape: Size) -> dict[str, Any]:
     dims = len(module.kernel_size)
     layer = Layer(
         name,
         next(op for kind, op in OP_OF_MODULE.items() if isinstance(module, kind)),
         module.in_channels,
         module.out_channels,
-        tuple(x.shape[-dims:]),
+        tuple(shape[-dims:]),
         module.kernel_size,
         module.stride,
         _padding(module.padding, dims),
         module.dilation,
         module.output_padding,
         module.groups,
-        batch=x.shape[0] if x.dim() == dims + 2 else 1,
+        batch=shape[0] if len(shape) == dims + 2 else 1,
     )
     return layer.to_json()
 

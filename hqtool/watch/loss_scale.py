@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from hqtool.patch import replaced
 
+#: Backward passes whose factor is remembered: few run at a time, one within another.
+_REMEMBERED = 16
 
-class ScalerWatch:
-    """Watches every `GradScaler`.
+
+class LossScale:
+    """Watches every `GradScaler`, and knows the factor of each backward pass.
+
+    A backward pass has the factor of the scaled loss that it starts from: there may be several
+    losses, scaled before any of them goes back, and others that are not scaled at all.
 
     Args:
-        on_scale: called with the factor at each `scale(loss)`.
+        guard: keeps failures away from training.
         on_skip: called with the optimizer whose step was skipped, for gradients overflowed.
     """
 
     def __init__(
-        self, on_scale: Callable[[float], None], on_skip: Callable[[Optimizer], None]
+        self,
+        guard: Callable[[str], AbstractContextManager[None, bool]],
+        on_skip: Callable[[Optimizer], None],
     ) -> None:
-        self._on_scale = on_scale
+        self._guard = guard
         self._on_skip = on_skip
         self._updates = 0
+        self._factors: dict[int, float] = {}  # by backward pass
 
     def attach(self, stack: ExitStack) -> None:
         """Watch until the stack is closed."""
@@ -37,14 +48,36 @@ class ScalerWatch:
         """To be called after each step of an optimizer: it was not skipped."""
         self._updates += 1
 
+    def of(self, backward: int, around: int | None = None) -> float:
+        """The factor of the gradients that a backward pass brings; 1 where none is known.
+
+        Args:
+            around: the backward pass within which this one runs, where activations are computed
+                again.
+        """
+        factor = self._factors.get(backward)
+        if factor is None and around is not None:
+            factor = self._factors.get(around)
+        return 1.0 if factor is None else factor
+
     def _wrap_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def scale(scaler: GradScaler, outputs: Any) -> Any:
             scaled = original(scaler, outputs)
-            self._on_scale(scaler.get_scale())
+            with self._guard("loss scale"):
+                factor = scaler.get_scale()
+                for loss in _losses_in(scaled):
+                    if loss.requires_grad:
+                        loss.register_hook(functools.partial(self._goes_back, factor))  # type: ignore[no-untyped-call]
             return scaled
 
         return scale
+
+    def _goes_back(self, factor: float, gradient: Tensor) -> None:
+        """A backward pass reaches a scaled loss, before anything else that depends on it."""
+        self._factors[torch._C._current_graph_task_id()] = factor
+        while len(self._factors) > _REMEMBERED:
+            del self._factors[min(self._factors)]
 
     def _wrap_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -62,3 +95,12 @@ def scale_left(optimizer: Optimizer) -> float:
     """The factor that gradients still carry when the optimizer steps: fused ones unscale late."""
     scale = getattr(optimizer, "grad_scale", None)
     return 1.0 if scale is None else float(scale)
+
+
+def _losses_in(scaled: Any) -> Iterator[Tensor]:
+    """What `GradScaler.scale` returns: a tensor, or any nesting of iterables of tensors."""
+    if isinstance(scaled, Tensor):
+        yield scaled
+    elif isinstance(scaled, (list, tuple, Mapping)):
+        for each in scaled.values() if isinstance(scaled, Mapping) else scaled:
+            yield from _losses_in(each)

@@ -1,4 +1,4 @@
-"""Every call of a module passes here: which of them are layers' calls to record, and which one."""
+"""Every call of a module passes here: which are calls of layers, and what is read of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from types import FunctionType
 from typing import Any
@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from hqtool.capture.recorder import Recorder
 from hqtool.patch import replaced
-from hqtool.vocab import Site
 from hqtool.watch.attention import Attention, LinearSwitch
-from hqtool.watch.layer_call import LayerCall
+from hqtool.watch.input_gradient import InputGradient
+from hqtool.watch.layer_call import ForwardPass, LayerCall
 from hqtool.watch.layer_types import LAYER_TYPES, LayerTypes, geometry_of, linear_geometry
-from hqtool.watch.names import Names, Pass
-from hqtool.watch.position import Clock
+from hqtool.watch.listener import Listener
+from hqtool.watch.names import Frame, Names
+from hqtool.watch.optimizers import Optimizers
+from hqtool.watch.reporter import Reporter, backward_pass, full_name
 from hqtool.watch.steps import Steps
 from hqtool.watch.unrecorded import Unrecorded
 
@@ -33,54 +34,63 @@ FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
 class _Running(threading.local):
     """What runs in this thread.
 
-    `passes` are the forward passes that are running, outermost first, `attentions` those that
-    are recorded of the attentions among them; `forward` numbers the outermost module's pass.
+    `frames` are the modules' calls that are running, outermost first, `attentions` those of them
+    whose products are read. `forward` is the pass of the outermost module, once a layer in it is
+    read; `recomputed` that of the backward pass within which modules ran last.
     """
 
     def __init__(self) -> None:
-        self.passes: list[Pass] = []
+        self.frames: list[Frame] = []
         self.attentions: list[Attention] = []
-        self.forward = 0
+        self.forward: ForwardPass | None = None
+        self.recomputed: ForwardPass | None = None
+        self.without_gradients = False
 
 
 class ModuleCalls:
-    """Records the layers among all modules called.
+    """Reads the layers among all modules called, with gradients enabled.
 
-    Recorded are forward passes in training mode with gradients enabled, and on request those in
-    eval mode. A forward pass that runs within a backward pass recomputes activations
-    (checkpointing): it is recorded where nothing was the first time, for then it ran without
-    gradients, and ignored where the first pass was recorded. Segments are computed again from the
-    last to the first, and calls of a layer that several of them share are numbered in that order.
+    A forward pass that runs within a backward pass computes activations again (checkpointing):
+    its layers are read where they were not the first time, for then they ran without gradients,
+    and passed over where they were. Segments are computed again from the last to the first, and
+    calls of a layer that several of them share are numbered in that order.
 
     Args:
-        is_trained: whether a forward pass is part of training; the running passes, outermost
-            first, and the module.
-        steps: is told where forward passes begin and backward passes come.
+        with_evaluation: read modules in eval mode without gradients, too, and wait for no
+            backward pass.
+
+    Attributes:
+        passes_begun: forward passes that ran with gradients enabled.
+        passes_without_gradients: those that ran without, as to evaluate.
     """
 
     def __init__(
         self,
+        listener: Listener,
         names: Names,
         types: LayerTypes,
-        clock: Clock,
-        recorder: Recorder,
         steps: Steps,
+        optimizers: Optimizers,
+        reporter: Reporter,
         unrecorded: Unrecorded,
-        is_trained: Callable[[nn.Module, Sequence[Pass]], bool],
+        *,
+        with_evaluation: bool,
     ) -> None:
+        self._listener = listener
         self._names = names
         self._types = types
-        self._clock = clock
-        self._recorder = recorder
         self._steps = steps
+        self._optimizers = optimizers
+        self._reporter = reporter
         self._unrecorded = unrecorded
-        self._is_trained = is_trained
+        self._with_evaluation = with_evaluation
         self._running = _Running()
-        self._forwards = itertools.count()
-        self._last_forward = -1
-        self._ran: dict[str, int] = {}  # layer: the step of its last forward pass
-        self._weights: dict[str, weakref.ref[Tensor]] = {}
+        self._numbers = itertools.count()
+        self._read_at: weakref.WeakKeyDictionary[nn.Module, dict[str, int]]
+        self._read_at = weakref.WeakKeyDictionary()  # by part: the step of its last pass
+        self._evaluated: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._linear_switch = LinearSwitch(self._wrap_linear)
+        self.passes_begun = self.passes_without_gradients = 0
 
     def attach(self, stack: ExitStack) -> None:
         """Watch until the stack is closed."""
@@ -88,23 +98,6 @@ class ModuleCalls:
         for kind in FORWARD_TYPES:
             if "forward" in vars(kind):
                 stack.enter_context(replaced(kind, "forward", self._wrap_forward))
-
-    def record_weights(self, parameters: Iterable[int], loss_scale: float) -> None:
-        """Record the weights, and their gradients, that are among these parameters.
-
-        Args:
-            parameters: their `id`s.
-            loss_scale: factor that the gradients carry.
-        """
-        wanted = set(parameters)
-        for layer, reference in self._weights.items():
-            weight = reference()
-            if weight is not None and id(weight) in wanted:
-                here = self._clock.place((layer, "weight"), next(self._forwards))
-                self._recorder.record(Site(layer, "weight"), here, weight)
-                if weight.grad is not None:
-                    site = Site(layer, "grad_weight")
-                    self._recorder.record(site, here, weight.grad, loss_scale)
 
     # Every call
 
@@ -119,18 +112,21 @@ class ModuleCalls:
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
             if not self._is_watching():
                 return original(module, *args, **kwargs)
-            self._enter(module, args, kwargs)
+            running = self._running
+            running.frames.append(Frame(module))
             try:
                 if not self._types.is_named(module) and not _is_scripted(module):
                     return original(module, *args, **kwargs)  # models nest deep: no more frames
                 return self._run(functools.partial(original, module), module, args, kwargs)
             finally:
-                self._running.passes.pop()
+                running.frames.pop()
+                if not running.frames:
+                    running.forward, running.without_gradients = None, False
 
         return call
 
     def _is_watching(self) -> bool:
-        return self._recorder.active and not _is_traced()
+        return self._listener.active and not _is_traced()
 
     def _wrap_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Make the replacement of a class's forward method, for who calls it past `__call__`.
@@ -149,15 +145,9 @@ class ModuleCalls:
         return functools.wraps(original)(twin)
 
     def _is_own(self, module: nn.Module) -> bool:
-        """Whether the innermost pass that runs is the module's own."""
-        passes = self._running.passes
-        return bool(passes) and passes[-1].module is module
-
-    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self._running.passes:
-            task = _backward_pass()
-            self._running.forward = next(self._forwards) if task is None else -2 - task
-        self._running.passes.append(Pass(module, args, kwargs))
+        """Whether the innermost call that runs is the module's own."""
+        frames = self._running.frames
+        return bool(frames) and frames[-1].module is module
 
     def _run(
         self,
@@ -167,13 +157,13 @@ class ModuleCalls:
         kwargs: dict[str, Any],
     ) -> Any:
         if self._types.is_layer(module):
-            if name := self._name(module):
-                return self._run_layer(compute, module, name, args, kwargs)
-        elif self._types.is_attention(module):
-            if name := self._name(module):
-                return self._run_attention(compute, Attention(module, name), args, kwargs)
-        elif self._name(module):
-            self._unrecorded.compiled(module)
+            return self._run_layer(compute, module, args, kwargs)
+        if self._types.is_attention(module):
+            return self._run_attention(compute, Attention(module), args, kwargs)
+        if torch.is_grad_enabled():
+            with self._listener.guard("names"):
+                if self._names.of(module, self._running.frames):
+                    self._unrecorded.compiled(module)
         return compute(*args, **kwargs)
 
     # Layers
@@ -182,14 +172,18 @@ class ModuleCalls:
         self,
         compute: Callable[..., Any],
         module: nn.Module,
-        name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         weight = module._parameters.get("weight")
-        geometry = functools.partial(geometry_of, name, module)
         run = functools.partial(compute, *args, **kwargs)
-        return self._through(module, name, _input_of(args, kwargs), run, geometry, weight)
+        reference = weakref.ref(module)
+
+        def geometry(name: str, shape: torch.Size) -> dict[str, Any]:
+            layer = reference()
+            return {} if layer is None else geometry_of(name, layer, shape)
+
+        return self._through(module, "", _input_of(args, kwargs), run, geometry, weight)
 
     def _run_attention(
         self,
@@ -213,15 +207,19 @@ class ModuleCalls:
             attention = self._innermost_attention()
             if attention is None:
                 return original(input, weight, bias)
-            layer = attention.next_layer(weight.shape[0])
-            geometry = functools.partial(linear_geometry, layer, weight.shape[1], weight.shape[0])
+            part = attention.next_part(weight.shape[0])
             project = functools.partial(original, input, weight, bias)
-            return self._through(attention.module, layer, input, project, geometry, weight)
+            rows, columns = weight.shape
+
+            def geometry(name: str, shape: torch.Size) -> dict[str, Any]:
+                return linear_geometry(name, columns, rows, shape)
+
+            return self._through(attention.module, part, input, project, geometry, weight)
 
         return linear
 
     def _innermost_attention(self) -> Attention | None:
-        """The recorded attention whose own code is running, not that of a module within."""
+        """The attention whose own code is running, not that of a module within."""
         for attention in self._running.attentions[-1:]:
             if self._is_own(attention.module):
                 return attention
@@ -230,84 +228,149 @@ class ModuleCalls:
     def _through(
         self,
         module: nn.Module,
-        layer: str,
+        part: str,
         x: Tensor | None,
         run: Callable[[], Any],
-        geometry: Callable[[Tensor], dict[str, Any]],
+        geometry: Callable[[str, torch.Size], dict[str, Any]],
         weight: Tensor | None,
     ) -> Any:
-        """Run a layer, which reads `x`, and record what there is to record of this call."""
-        if x is None:
-            self._unrecorded.unreadable(layer, "no tensor among its arguments")
+        """Run a layer, which reads `x`, and read what there is to read of this call."""
+        call = self._begin(module, part)
+        if call is None:
             return run()
-        layer_call = self._layer_call(layer)
-        if layer_call is None:
-            return run()
-        layer_call.reads(x)
+        gradient = None if x is None else self._read_input(call, x)
         result = run()
-        outputs = list(_tensors_in(result))
-        if outputs:
-            layer_call.wrote(outputs)
-            self._await_backward(outputs[0])
-            self._unrecorded.recorded(module, layer)
-        else:
-            self._unrecorded.unreadable(layer, "its output is no tensor")
-        self._recorder.describe(layer, functools.partial(geometry, x))
-        if isinstance(weight, nn.Parameter):
-            self._weights[layer] = weakref.ref(weight)
+        with self._listener.guard(call.label):
+            outputs = list(_tensors_in(result))
+            if x is None:
+                self._unrecorded.unreadable(call.label, "no tensor among its arguments")
+            elif not outputs:
+                self._unrecorded.unreadable(call.label, "its output is no tensor")
+            else:
+                if isinstance(weight, nn.Parameter):
+                    call.weight = weakref.ref(weight)
+                shape = x.shape
+                call.geometry = lambda name: geometry(name, shape)
+                self._read_outputs(call, outputs, gradient)
+                self._reporter.finished(call)
         return result
 
-    def _await_backward(self, y: Tensor) -> None:
-        if y.requires_grad and self._steps.await_backward():
-            y.register_hook(lambda gradient: self._steps.went_back())  # type: ignore[no-untyped-call]
+    def _read_input(self, call: LayerCall, x: Tensor) -> InputGradient | None:
+        """Read what a layer is about to read, and mark where its gradient will come from."""
+        kinds = self._listener.kinds
+        with self._listener.guard(call.label):
+            if "input" in kinds:
+                self._read(call, "input", x)
+            if "grad_input" in kinds and x.requires_grad and torch.is_grad_enabled():
+                return InputGradient(x)
+        return None
+
+    def _read_outputs(
+        self, call: LayerCall, outputs: list[Tensor], gradient: InputGradient | None
+    ) -> None:
+        """Read the output, the first of what the layer wrote, and await gradients."""
+        y = outputs[0]
+        if "output" in self._listener.kinds:
+            self._read(call, "output", y)
+        if y.requires_grad:
+            y.register_hook(self._reporter.gradient(call, "grad_output"))  # type: ignore[no-untyped-call]
+        if gradient is not None:
+            gradient.call(self._reporter.gradient(call, "grad_input"), outputs)
+
+    def _read(self, call: LayerCall, kind: str, tensor: Tensor) -> None:
+        reading = self._listener.read(tensor, call.forward.step)
+        if reading is not None:
+            call.readings.append((kind, reading))
 
     # Which calls
 
-    def _name(self, module: nn.Module) -> str | None:
-        """The name under which a call is recorded; None: it is not recorded."""
-        with self._recorder.guard("names"):
-            if self._is_training(module):
-                passes = self._running.passes
-                if self._is_trained(module, passes):
-                    return self._names.of(module, passes)
-                self._unrecorded.untrained(module, passes)
+    def _begin(self, module: nn.Module, part: str) -> LayerCall | None:
+        """The call of a layer that is to be read; None: it is not."""
+        with self._listener.guard("names"):
+            name = self._known_name(module, part)
+            if name is None and self._names.are_of_one_model:
+                return None
+            if name is not None and not self._listener.asks_for(name):
+                self._unrecorded.unwanted(name)
+                return None
+            forward = self._forward_pass(module, part)
+            if forward is None:
+                return None
+            self._unrecorded.ran(module)
+            reference = weakref.ref(module)
+            if name is not None:
+                self._unrecorded.began(module, part, name)
+                return LayerCall(forward, reference, part, None, name, name)
+            frames = tuple(self._running.frames)
+            label = self._unrecorded.awaited(module, part, frames)
+            return LayerCall(forward, reference, part, frames, None, label)
         return None
 
-    def _is_training(self, module: nn.Module) -> bool:
-        """Whether this is a forward pass of the kind that is recorded."""
+    def _known_name(self, module: nn.Module, part: str) -> str | None:
+        """A layer's name, if it can have one before its pass is known to train.
+
+        Names are given to models in the order in which they first train. What an optimizer
+        updates is as good as known to.
+        """
+        name, frames = self._names.known(module), self._running.frames
+        if name is None and torch.is_grad_enabled():
+            model = self._names.top(frames[0].module)
+            if self._names.are_of_one_model or self._optimizers.update(model):
+                name = self._names.of(module, frames)
+        return full_name(name, part)
+
+    def _forward_pass(self, module: nn.Module, part: str) -> ForwardPass | None:
+        """The pass that a call is part of; None: it is none of those that are read."""
         if getattr(module, "_is_replica", False):  # DataParallel makes new ones for each pass
-            self._recorder.count("skipped_replica_calls")
-            return False
-        if module.training:
-            return torch.is_grad_enabled()
-        if not self._recorder.settings.eval:
-            self._recorder.count("skipped_eval_calls")
-        return self._recorder.settings.eval
-
-    def _layer_call(self, layer: str) -> LayerCall | None:
-        """The layer_call of this call; None: nothing of it is to be recorded."""
-        with self._recorder.guard(layer):
-            if not self._recorder.settings.wants(layer):
-                self._unrecorded.unwanted(layer)
-            elif not self._is_recomputed(layer):
-                self._begin_forward()
-                return LayerCall(self._recorder, self._clock, layer, self._running.forward)
-        return None
-
-    def _is_recomputed(self, layer: str) -> bool:
-        """Whether this runs within a backward pass and was recorded before."""
-        if _backward_pass() is not None:
-            return self._ran.get(layer, -2) >= self._clock.step - 1
+            self._listener.count("skipped_replica_calls")
+            return None
+        backward = backward_pass()
+        if backward != -1:
+            return None if self._was_read(module, part) else self._recomputed(backward)
         if torch.is_grad_enabled():
-            self._ran[layer] = self._clock.step
-        return False
+            forward = self._outermost()
+            self._read_at.setdefault(module, {})[part] = forward.step
+            return forward
+        return self._evaluation(module)
 
-    def _begin_forward(self) -> None:
-        """Passes without gradients, as to evaluate, belong to the step at hand."""
-        forward = self._running.forward
-        if forward > self._last_forward and torch.is_grad_enabled():
-            self._last_forward = forward
-            self._steps.forward_begins()
+    def _outermost(self) -> ForwardPass:
+        if self._running.forward is None:
+            step = self._steps.forward_begins()
+            self._running.forward = self._new_pass(step)
+            self.passes_begun += 1
+        return self._running.forward
+
+    def _recomputed(self, backward: int) -> ForwardPass | None:
+        """What runs within one backward pass counts as one pass."""
+        if not torch.is_grad_enabled():
+            return None
+        forward = self._running.recomputed
+        if forward is None or forward.recomputed_in != backward:
+            step = self._steps.forward_begins(backward)
+            forward = self._new_pass(step, recomputed_in=backward)
+            self._running.recomputed = forward
+            if self._running.frames[0].module in self._evaluated:  # it was no evaluation
+                self.passes_without_gradients -= 1
+        return forward
+
+    def _evaluation(self, module: nn.Module) -> ForwardPass | None:
+        """A pass without gradients: it is counted, and read only if that was asked for."""
+        if not self._running.without_gradients and self._running.forward is None:
+            self._running.without_gradients = True
+            self.passes_without_gradients += 1
+            self._evaluated.add(self._running.frames[0].module)
+        if not self._with_evaluation or module.training:
+            return None
+        if self._running.forward is None:
+            self._running.forward = self._new_pass(self._steps.step)
+        return self._running.forward
+
+    def _new_pass(self, step: int, recomputed_in: int | None = None) -> ForwardPass:
+        return ForwardPass(next(self._numbers), step, recomputed_in, trains=self._with_evaluation)
+
+    def _was_read(self, module: nn.Module, part: str) -> bool:
+        """Whether a layer was read when it ran first, before its activations are computed again."""
+        return self._read_at.get(module, {}).get(part, -2) >= self._steps.step - 1
 
 
 def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -330,12 +393,6 @@ def _tensors_in(result: Any) -> Iterator[Tensor]:
 
 def _is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
-
-
-def _backward_pass() -> int | None:
-    """The number of the backward pass that is running in this thread, if one is."""
-    task: int = torch._C._current_graph_task_id()
-    return None if task == -1 else task
 
 
 def _is_traced() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -19,17 +19,14 @@ _WRAPPERS = {
 
 
 @dataclass(slots=True)
-class Pass:
-    """A running forward pass of a module.
+class Frame:
+    """A running call of a module.
 
     Args:
-        args, kwargs: what it was called with.
-        made: the names given to what was made in this pass.
+        made: the names given to what was made in this call.
     """
 
     module: nn.Module
-    args: Sequence[object] = ()
-    kwargs: dict[str, object] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
 
 
@@ -47,6 +44,9 @@ class Names:
     Args:
         is_named: whether a module's name appears in a trace.
         model: name only its modules, and what is called within; None: every module asked for.
+
+    Attributes:
+        are_of_one_model: there is such a model.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Names:
         self._prefixes: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._taken: dict[str, weakref.ref[nn.Module] | None] = {}  # by whom; None: for ever
         self._model = model
+        self.are_of_one_model = model is not None
 
     def meet(self, modules: Iterable[nn.Module]) -> None:
         """Learn what modules in use are parts of which."""
@@ -72,7 +73,7 @@ class Names:
         if self._parent(child) is None:
             self._parents[child] = weakref.ref(parent)
 
-    def of(self, module: nn.Module, running: Sequence[Pass]) -> str | None:
+    def of(self, module: nn.Module, running: Sequence[Frame]) -> str | None:
         """The module's name; None where it is no part of the model.
 
         Args:
@@ -82,9 +83,13 @@ class Names:
             self._find(module, running)
         return self._names.get(module)
 
-    def outside(self, module: nn.Module, running: Sequence[Pass]) -> str:
-        """What to call a module that is given no name, for its model is not recorded."""
-        for root in self.roots(module, running):
+    def known(self, module: nn.Module) -> str | None:
+        """The name that a module was given; None where it has none yet."""
+        return self._names.get(module)
+
+    def outside(self, module: nn.Module, running: Sequence[Frame]) -> str:
+        """What to call a module that is given no name, for its model does not train."""
+        for root in (self.top(running[0].module), self.top(module)):
             for name, each in root.named_modules():
                 if each is module:
                     return _full_name(root, _class_name(root), _clean(name, False))
@@ -93,11 +98,6 @@ class Names:
     def path(self, module: nn.Module) -> str:
         """What begins the names of a named module's parts; for a root mostly nothing."""
         return self._prefixes.get(module, self._names.get(module, ""))
-
-    def roots(self, module: nn.Module, running: Sequence[Pass]) -> Iterator[nn.Module]:
-        """What the module belongs to: the model that runs, and what holds the module itself."""
-        yield self.top(running[0].module)
-        yield self.top(module)
 
     def named(self) -> list[tuple[str, nn.Module]]:
         """All modules that have a name, called or not."""
@@ -115,7 +115,7 @@ class Names:
         link = self._parents.get(module)
         return None if link is None else link()
 
-    def _find(self, module: nn.Module, running: Sequence[Pass]) -> None:
+    def _find(self, module: nn.Module, running: Sequence[Frame]) -> None:
         """Name it, and all that its root holds, unless it is no part of the model."""
         self._adopt(self._model if self._model is not None else self.top(running[0].module))
         if module in self._names:
@@ -127,7 +127,7 @@ class Names:
         if self._model is None or (caller is not None and caller.module in self._names):
             self._adopt(root, caller)
 
-    def _adopt(self, root: nn.Module, caller: Pass | None = None) -> None:
+    def _adopt(self, root: nn.Module, caller: Frame | None = None) -> None:
         """Name what `root` holds and has no name yet; `caller` ran when it was first called."""
         lone = list(root._modules.keys()) == ["module"]  # DataParallel and its like
         found = {
@@ -143,7 +143,7 @@ class Names:
         for module, name in found.items():
             self._names[module] = _full_name(root, prefix, name)
 
-    def _prefix(self, root: nn.Module, layers: dict[str, nn.Module], caller: Pass | None) -> str:
+    def _prefix(self, root: nn.Module, layers: dict[str, nn.Module], caller: Frame | None) -> str:
         """What tells a root's names from those taken before; mostly nothing."""
         if root not in self._prefixes:
             place = "" if caller is None else self.path(caller.module)

@@ -22,11 +22,11 @@ class Optimizers:
     An optimizer is named after its class; a second one of that class gets a number, from 2.
 
     Args:
-        concern: whether an optimizer updates what is recorded; others are ignored.
+        model: ignore optimizers that update nothing of it; None: ignore none.
     """
 
-    def __init__(self, concern: Callable[[Optimizer], bool]) -> None:
-        self._concern = concern
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self._model = model
         self._names: weakref.WeakKeyDictionary[Optimizer, str] = weakref.WeakKeyDictionary()
         self._groups = 0  # how many parameter groups were added: what is cached is valid for
         self._trained: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]]
@@ -52,9 +52,11 @@ class Optimizers:
     def update(self, model: nn.Module) -> bool:
         """Whether any of them updates a model, as far as can be told.
 
-        Where none holds a parameter of any model (it may hold copies in another precision, or
-        an image), nothing can be told, and every model counts.
+        Where there are some, but none holds a parameter of any model (it may hold copies in
+        another precision, or an image), nothing can be told, and every model counts.
         """
+        if not self.exist():
+            return False
         counted, updated = self._trained.get(model, (-1, True))
         if counted != self._groups:
             updated = not self._parameters().isdisjoint(map(id, model.parameters()))
@@ -96,7 +98,7 @@ class Optimizers:
         """Name an optimizer, unless it is to be ignored."""
         if optimizer in self._names:
             return True
-        if not self._concern(optimizer):
+        if not self._concerns_model(optimizer):
             return False
         name = type(optimizer).__name__.lower()
         taken = set(self._names.values())
@@ -105,6 +107,11 @@ class Optimizers:
         self._names[optimizer] = next(name for name in names if name not in taken)
         self._groups += 1
         return True
+
+    def _concerns_model(self, optimizer: Optimizer) -> bool:
+        if self._model is None:
+            return True
+        return not set(ids_of(optimizer)).isdisjoint(map(id, self._model.parameters()))
 
 
 def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:

@@ -1,8 +1,7 @@
-"""When is now: the step, the micro-batch in it, the layer's call in that."""
+"""Where in training a record belongs: the step, the micro-batch in it, the layer's call in that."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import NamedTuple
 
 
@@ -14,30 +13,42 @@ class Position(NamedTuple):
     call: int
 
 
-class Clock:
-    """Counts steps, and places each call of a layer within its step.
+#: Steps of a layer in which places are remembered; a pass that trains later gets a new place.
+_STEPS_REMEMBERED = 64
+
+
+class Positions:
+    """Counts steps, and gives each call of a layer its place within a step.
 
     A layer's first call in a further forward pass of the same step is a further micro-batch; its
     further calls in the same forward pass are calls 1, 2, …
+
+    Attributes:
+        step: the step that training is in.
     """
 
     def __init__(self) -> None:
         self.step = 0
-        self._last: dict[Hashable, tuple[Position, int]] = {}
+        self._last: dict[str, dict[int, tuple[Position, int]]] = {}
 
-    def place(self, recurring: Hashable, forward: int) -> Position:
-        """The position of the next call.
+    def place(self, layer: str, forward: int, step: int) -> Position:
+        """The place of a layer's next call.
 
         Args:
-            recurring: what is called, a layer.
-            forward: the number of the forward pass the call belongs to.
+            layer: its name.
+            forward: the number of the forward pass that the call belongs to.
+            step: the step that it belongs to.
         """
-        last, last_forward = self._last.get(recurring, (Position(-1, 0, 0), -1))
-        if last.step != self.step:
-            here = Position(self.step, 0, 0)
-        elif last_forward != forward:
-            here = Position(self.step, last.micro + 1, 0)
+        steps = self._last.setdefault(layer, {})
+        if step not in steps:
+            here = Position(step, 0, 0)
         else:
-            here = last._replace(call=last.call + 1)
-        self._last[recurring] = here, forward
+            last, last_forward = steps[step]
+            if last_forward == forward:
+                here = last._replace(call=last.call + 1)
+            else:
+                here = Position(step, last.micro + 1, 0)
+        steps[step] = here, forward
+        if len(steps) > _STEPS_REMEMBERED:
+            del steps[min(steps)]
         return here

@@ -2,85 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from hqtool.watch.position import Clock
+from hqtool.watch.listener import Listener
+from hqtool.watch.position import Positions
 
 
 class Steps:
-    """Finds the ends of training steps.
+    """Finds the ends of training steps, and tells the listener.
 
-    A step ends once an optimizer has stepped, and the next one begins with the next forward pass:
-    optimizers that step one after the other, with no forward pass between, end one step together.
-    So a GAN, which passes forward for either optimizer, has a step for each.
+    A step ends once an optimizer has stepped. The next one begins with the first backward pass
+    after the next forward pass: optimizers that step one after the other, with no forward pass
+    between, end one step together. So a GAN, which passes forward for either optimizer, has a
+    step for each; and a forward pass that no backward pass reaches begins none.
 
-    Where updates are made by hand a step ends where a forward pass begins: with `step_on`
-    "forward" any, with "auto" the first one after a backward pass, as long as the script has made
-    no optimizer.
+    Where updates are made by hand a step ends where a forward pass begins, the first one after a
+    backward pass: with `step_on` "forward" any, with "auto" where no optimizer updates a model
+    that a backward pass of this step has reached.
 
     Args:
-        step_on: "optimizer", "forward" or "auto", as in `CaptureSettings`.
-        clock: is advanced.
-        optimizers_exist: whether there is any.
-        on_end: called when a step ends, with the names of the optimizers that ended it; again
-            when a further one has.
+        step_on: "optimizer", "forward" or "auto".
+        positions: its step is advanced.
 
     Attributes:
         by_forward: steps were found without an optimizer, though none was asked for.
+        ended: the step has ended, and no further one has begun.
     """
 
-    def __init__(
-        self,
-        step_on: str,
-        clock: Clock,
-        optimizers_exist: Callable[[], bool],
-        on_end: Callable[[tuple[str, ...]], None],
-    ) -> None:
+    def __init__(self, step_on: str, positions: Positions, listener: Listener) -> None:
         self.by_forward = False
+        self.ended = False
         self._step_on = step_on
-        self._clock = clock
-        self._optimizers_exist = optimizers_exist
-        self._on_end = on_end
-        self._begun = False  # a forward pass has
-        self._went_back = False
-        self._ended = False  # the next forward pass begins another
+        self._positions = positions
+        self._listener = listener
         self._ended_by: tuple[str, ...] = ()
+        self._backward_passes: set[int] = set()  # of this step, and since its end
+        self._went_back = False  # in this step
+        self._is_updated = False  # a model that a backward pass of this step has reached
+        self._forward_since_end = self._backward_since_end = False
+        self._named: tuple[str, ...] = ()  # the optimizers that the listener was told of last
+
+    @property
+    def step(self) -> int:
+        """The step that training is in, or that has ended last."""
+        return self._positions.step
+
+    def forward_begins(self, recomputed_in: int | None = None) -> int:
+        """A forward pass begins, with gradients enabled.
+
+        Args:
+            recomputed_in: the backward pass within which it does, to compute activations again.
+
+        Returns:
+            the step that it belongs to, if it trains.
+        """
+        if recomputed_in not in self._backward_passes:
+            self.finish()
+        if recomputed_in is not None:
+            self._backward_passes.add(recomputed_in)
+        self._forward_since_end = True
+        return self._positions.step + self.ended
+
+    def went_back(self, backward: int, is_updated: bool) -> None:
+        """A backward pass has reached a forward pass.
+
+        Args:
+            is_updated: an optimizer updates its model.
+        """
+        if self.ended and self._forward_since_end:
+            self._advance()
+        self._backward_passes.add(backward)
+        self._backward_since_end = True
+        if not self.ended:
+            self._went_back = True
+            self._is_updated = self._is_updated or is_updated
 
     def stepped(self, optimizer: str) -> None:
         """An optimizer has stepped, or would have but for gradients that overflowed."""
-        if self._step_on != "forward" and optimizer not in self._ended_by:
-            self._end((*self._ended_by, optimizer))
-
-    def forward_begins(self) -> None:
-        """A forward pass that is recorded begins."""
-        self.finish()
-        if self._ended:
+        if self._step_on == "forward":
+            return
+        if optimizer in self._ended_by:
+            if not (self._forward_since_end or self._backward_since_end):
+                return
             self._advance()
-        self._begun = True
-
-    def went_back(self) -> None:
-        """A backward pass has reached the model."""
-        self._went_back = True
-
-    def await_backward(self) -> bool:
-        """Whether backward passes matter."""
-        return self._step_on == "auto" and not self._went_back and not self._optimizers_exist()
+        self._end((*self._ended_by, optimizer))
 
     def finish(self) -> None:
         """End a step that was made by hand, if it has not ended: no more of it follows."""
-        if not self._ended and self._made_by_hand():
+        if not self.ended and self._went_back and self._is_made_by_hand():
             self.by_forward = self._step_on == "auto"
             self._end(())
 
-    def _made_by_hand(self) -> bool:
-        if self._step_on == "forward":
-            return self._begun
-        return self._step_on == "auto" and self._went_back and not self._optimizers_exist()
+    def _is_made_by_hand(self) -> bool:
+        return self._step_on == "forward" or (self._step_on == "auto" and not self._is_updated)
 
     def _end(self, by: tuple[str, ...]) -> None:
-        self._ended, self._ended_by = True, by
-        self._on_end(by)
+        self.ended, self._ended_by = True, by
+        self._forward_since_end = self._backward_since_end = False
+        self._listener.commit(self._positions.step)
+
+    def name_optimizers(self) -> None:
+        """Tell which optimizers ended this step, if others than before: no more of them will."""
+        if self.ended and self._ended_by != self._named:
+            self._named = self._ended_by
+            self._listener.name_optimizers(self._positions.step, self._named)
 
     def _advance(self) -> None:
-        self._clock.step += 1
-        self._ended, self._ended_by, self._went_back = False, (), False
+        self.name_optimizers()
+        self._positions.step += 1
+        self.ended, self._ended_by = False, ()
+        self._went_back = self._is_updated = False
+        self._backward_passes.clear()

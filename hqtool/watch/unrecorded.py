@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hqtool.watch.layer_types import LAYER_TYPES, LOOKUP_TYPES, UNBILLED_TYPES, LayerTypes
-from hqtool.watch.names import Names, Pass
+from hqtool.watch.names import Frame, Names
 from hqtool.watch.optimizers import parameters_of
 
 _SCRIPTED = {kind.__name__ for kind in (*LAYER_TYPES, nn.LSTM, nn.GRU, nn.RNN, nn.Bilinear)}
@@ -32,13 +32,50 @@ class Unrecorded:
         self._names = names
         self._types = types
         self._wants = wants
-        self._recorded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-        self._untrained: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self._ran: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # and were read
+        self._awaited: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._idle: dict[str, None] = {}  # ran, and no backward pass reached it
+        self._reached: set[str] = set()
         self._judged: set[int] = set()  # ids of parameters
 
-    def recorded(self, module: nn.Module, layer: str) -> None:
-        """A layer was recorded, which is a module or within it."""
-        self._recorded.add(module)
+    def ran(self, module: nn.Module) -> None:
+        """A layer ran, and was read."""
+        self._ran.add(module)
+
+    def awaited(self, module: nn.Module, part: str, frames: Sequence[Frame]) -> str:
+        """A layer ran that has no name yet, for no backward pass has reached it so far.
+
+        Returns:
+            what to call it until it has one.
+        """
+        if module not in self._awaited:
+            self._awaited[module] = self._names.outside(module, frames)
+        name = ".".join(filter(None, (self._awaited[module], part)))
+        self._idle[name] = None
+        return name
+
+    def began(self, module: nn.Module, part: str, layer: str) -> None:
+        """A layer ran that has this name."""
+        if layer not in self._reached:
+            self.named(module, part)
+            self._idle[layer] = None
+
+    def named(self, module: nn.Module, part: str) -> None:
+        """A layer has got a name, or is going to."""
+        if module in self._awaited:
+            name = self._awaited[module]
+            self._idle.pop(".".join(filter(None, (name, part))), None)
+
+    def finish(self) -> None:
+        """Nothing more is to come: what no backward pass has reached is told."""
+        for name in self._idle:
+            self._add(name, "no backward pass reached it")
+
+    def recorded(self, layer: str) -> None:
+        """A layer was recorded."""
+        if layer not in self._reached:
+            self._reached.add(layer)
+            self._idle.pop(layer, None)
         if self.reasons:
             self.reasons.pop(layer, None)
 
@@ -49,12 +86,6 @@ class Unrecorded:
     def unreadable(self, layer: str, reason: str) -> None:
         """A layer ran of which there was nothing to record."""
         self._add(layer, reason)
-
-    def untrained(self, module: nn.Module, running: Sequence[Pass]) -> None:
-        """A layer ran in training mode, but no optimizer updates its model."""
-        if module not in self._untrained:
-            self._untrained.add(module)
-            self._add(self._names.outside(module, running), "no optimizer updates its model")
 
     def compiled(self, model: nn.Module) -> None:
         """A model ran that torch.jit has compiled: within it no module is called."""
@@ -79,7 +110,7 @@ class Unrecorded:
             self._judged.update(map(id, news))
 
     def _judge(self, parameters: list[Tensor]) -> None:
-        used = {id(each) for module in self._recorded for each in module.parameters()}
+        used = {id(each) for module in self._ran for each in module.parameters()}
         missing = {id(each) for each in parameters} - used
         for name, module in self._names.named() if missing else ():
             for own, parameter in module._parameters.items():

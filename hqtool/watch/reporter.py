@@ -1,0 +1,187 @@
+"""Telling a listener of layers' calls, as soon as it is known that they are part of training."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from hqtool.vocab import Site
+from hqtool.watch.layer_call import LayerCall
+from hqtool.watch.listener import Listener
+from hqtool.watch.loss_scale import LossScale
+from hqtool.watch.names import Names
+from hqtool.watch.optimizers import Optimizers
+from hqtool.watch.position import Position, Positions
+from hqtool.watch.steps import Steps
+from hqtool.watch.unrecorded import Unrecorded
+
+#: A site; making one costs more than finding it.
+_site = functools.lru_cache(maxsize=1 << 14)(Site)
+
+
+class Reporter:
+    """Reports the calls of layers: at once where their forward pass trains, else when it does.
+
+    A forward pass trains if a backward pass reaches it: neither the mode of its modules tells,
+    nor what optimizers there are. Each backward pass through a layer gives gradients of its own:
+    the first has the place of the layer's call, any further one the place of a further call. A
+    gradient that comes in a later step than its forward pass belongs to the step in which it
+    comes, as of one more forward pass.
+
+    Attributes:
+        passes_reached: forward passes that a backward pass has reached; those that only compute
+            activations again do not count.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        names: Names,
+        positions: Positions,
+        steps: Steps,
+        optimizers: Optimizers,
+        loss_scale: LossScale,
+        unrecorded: Unrecorded,
+    ) -> None:
+        self._listener = listener
+        self._names = names
+        self._positions = positions
+        self._steps = steps
+        self._optimizers = optimizers
+        self._loss_scale = loss_scale
+        self._unrecorded = unrecorded
+        self._weights: dict[str, weakref.ref[nn.Parameter]] = {}
+        self._updates = 0
+        self.passes_reached = 0
+
+    def finished(self, call: LayerCall) -> None:
+        """A layer's call has ended; its pass may train, or may be going to."""
+        if call.forward.trains:
+            self._report(call)
+        else:
+            call.forward.waiting.append(call)
+
+    def gradient(self, call: LayerCall, kind: str) -> Callable[[Tensor], None]:
+        """What is to be called with each gradient of a kind that comes to a layer's call.
+
+        Args:
+            kind: 'grad_input' or 'grad_output'.
+        """
+        wanted = kind in self._listener.kinds
+
+        def came(gradient: Tensor) -> None:
+            with self._listener.guard(kind if call.name is None else _site(call.name, kind)):
+                backward = backward_pass()
+                self._reached(call, backward)
+                if wanted and call.name is not None:
+                    self._record_gradient(call, kind, gradient, backward)
+
+        return came
+
+    def record_weights(self, parameters: Iterable[int], loss_scale: float) -> None:
+        """Record the weights, and their gradients, that are among these parameters.
+
+        Args:
+            parameters: their `id`s.
+            loss_scale: factor that the gradients carry.
+        """
+        wanted, step = set(parameters), self._positions.step
+        self._updates += 1
+        for layer, reference in self._weights.items():
+            weight = reference()
+            if weight is not None and id(weight) in wanted:
+                here = self._positions.place(f"{layer}/weight", self._updates, step)
+                self._record(layer, "weight", here, weight)
+                if weight.grad is not None:
+                    self._record(layer, "grad_weight", here, weight.grad, loss_scale)
+
+    def _reached(self, call: LayerCall, backward: int) -> None:
+        """A backward pass has reached a layer's call."""
+        forward = call.forward
+        if forward.backward == backward:
+            return
+        if forward.backward is None and forward.recomputed_in is None:
+            self.passes_reached += 1
+        forward.backward = backward
+        waiting, forward.waiting = forward.waiting, []
+        forward.updated = forward.updated or any(map(self._is_updated, (call, *waiting)))
+        self._steps.went_back(backward, forward.updated)
+        forward.trains = True
+        for each in waiting:
+            self._report(each)
+
+    def _is_updated(self, call: LayerCall) -> bool:
+        """Whether an optimizer updates the model of a layer."""
+        module = call.module()
+        return module is not None and self._optimizers.update(self._names.top(module))
+
+    def _report(self, call: LayerCall) -> None:
+        """Tell the listener of a call that is part of training."""
+        module = call.frames and call.frames[-1].module  # keeps what was made in passing
+        if not self._find_name(call):
+            return
+        forward, name = call.forward, str(call.name)
+        call.position = self._positions.place(name, forward.number, forward.step)
+        for kind, reading in call.readings:
+            self._listener.record(_site(name, kind), call.position, reading)
+        call.readings = []
+        if call.geometry is not None:
+            self._listener.describe(name, functools.partial(call.geometry, name))
+        del module
+        if call.weight is not None:
+            self._weights[name] = call.weight
+        self._unrecorded.recorded(name)
+
+    def _find_name(self, call: LayerCall) -> bool:
+        """Name the layer, if it has no name yet; whether it is asked for."""
+        frames, call.frames = call.frames, None
+        if frames is not None:
+            module = frames[-1].module
+            self._unrecorded.named(module, call.part)
+            name = self._names.of(module, frames)
+            call.name = full_name(name, call.part)
+        if call.name is not None and not self._listener.asks_for(call.name):
+            self._unrecorded.unwanted(call.name)
+            call.name = None
+        return call.name is not None
+
+    def _record_gradient(self, call: LayerCall, kind: str, gradient: Tensor, backward: int) -> None:
+        assert call.name is not None
+        here = self._place(call, backward)
+        factor = self._loss_scale.of(backward, call.forward.recomputed_in)
+        self._record(call.name, kind, here, gradient, factor)
+
+    def _place(self, call: LayerCall, backward: int) -> Position:
+        """Where the gradients belong that come to a call with a backward pass."""
+        if backward not in call.places:
+            step, here = self._positions.step, call.position
+            if here is None or here.step != step or call.places:
+                assert call.name is not None
+                here = self._positions.place(call.name, call.forward.number, step)
+            call.places[backward] = here
+        return call.places[backward]
+
+    def _record(
+        self, layer: str, kind: str, here: Position, tensor: Tensor, loss_scale: float = 1.0
+    ) -> None:
+        site = _site(layer, kind)
+        if kind in self._listener.kinds:
+            with self._listener.guard(site):
+                reading = self._listener.read(tensor, here.step)
+                if reading is not None:
+                    self._listener.record(site, here, reading, loss_scale)
+
+
+def full_name(module: str | None, part: str) -> str | None:
+    """The name of a layer, which is a module or a part of it."""
+    return f"{module}.{part}" if module and part else module
+
+
+def backward_pass() -> int:
+    """The number of the backward pass that is running in this thread; -1 where none is."""
+    task: int = torch._C._current_graph_task_id()
+    return task

@@ -1,0 +1,189 @@
+"""Watching training in this process, from the first hook to the last."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from hqtool.watch.eager_mode import EagerMode
+from hqtool.watch.layer_types import LayerTypes
+from hqtool.watch.listener import Listener
+from hqtool.watch.loss_scale import LossScale, scale_left
+from hqtool.watch.module_calls import ModuleCalls
+from hqtool.watch.names import Names
+from hqtool.watch.optimizers import Optimizers, ids_of, objects_of
+from hqtool.watch.position import Positions
+from hqtool.watch.reporter import Reporter
+from hqtool.watch.steps import Steps
+from hqtool.watch.unrecorded import Unrecorded
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a watcher has seen that its listener was not told.
+
+    Args:
+        unrecorded: by name: what trained without being reported, and why.
+        left_out: layers that ran and were not asked for.
+        skipped_steps: steps whose update a GradScaler skipped.
+        steps_by_forward: steps were found from forward passes, for want of an optimizer.
+        runs_eagerly: torch.compile was used, and what it compiled ran eagerly.
+        passes_without_gradients, passes_without_backward: forward passes that ran with gradients
+            disabled, and those that no backward pass reached.
+    """
+
+    unrecorded: dict[str, str]
+    left_out: dict[str, str]
+    skipped_steps: tuple[int, ...]
+    steps_by_forward: bool
+    runs_eagerly: bool
+    passes_without_gradients: int
+    passes_without_backward: int
+
+
+class Watcher:
+    """Watches training in this process, from `attach` to `detach`, and tells a listener.
+
+    Steps are numbered from 0; see `Steps` for where they end. A step that a GradScaler skips ends,
+    too.
+
+    Args:
+        step_on: what ends a step: "optimizer", "forward" or "auto".
+        module_types: names of the classes whose modules are layers; empty: the usual.
+        with_evaluation: tell of what only evaluates, too.
+        model: watch only its modules; None: those of any model.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        *,
+        step_on: str = "auto",
+        module_types: tuple[str, ...] = (),
+        with_evaluation: bool = False,
+        model: nn.Module | None = None,
+    ) -> None:
+        types = LayerTypes(module_types)
+        positions = Positions()
+        self._listener = listener
+        self._model = model
+        self._optimizers = Optimizers(model)
+        self._names = Names(types.is_named, model)
+        self._unrecorded = Unrecorded(self._names, types, listener.asks_for)
+        self._steps = Steps(step_on, positions, listener)
+        self._loss_scale = LossScale(listener.guard, self._update_skipped)
+        self._reporter = Reporter(
+            listener,
+            self._names,
+            positions,
+            self._steps,
+            self._optimizers,
+            self._loss_scale,
+            self._unrecorded,
+        )
+        self._calls = ModuleCalls(
+            listener,
+            self._names,
+            types,
+            self._steps,
+            self._optimizers,
+            self._reporter,
+            self._unrecorded,
+            with_evaluation=with_evaluation,
+        )
+        self._eager = EagerMode()
+        self._skipped_steps: list[int] = []
+        self._attached = ExitStack()
+
+    def attach(self) -> None:
+        """Begin to watch."""
+        stack = self._attached
+        for handle in (
+            register_module_module_registration_hook(self._module_placed),
+            register_optimizer_step_pre_hook(self._before_update),
+            register_optimizer_step_post_hook(self._after_update),
+        ):
+            stack.callback(handle.remove)
+        in_use = objects_of(nn.Module, Optimizer)
+        if self._model is None:
+            self._names.meet(each for each in in_use if issubclass(type(each), nn.Module))
+        stack.enter_context(_deeper_recursion())
+        optimizers = [each for each in in_use if issubclass(type(each), Optimizer)]
+        self._optimizers.attach(stack, optimizers)
+        self._calls.attach(stack)
+        self._loss_scale.attach(stack)
+        self._eager.attach(stack)
+
+    def detach(self) -> None:
+        """Leave torch as it was."""
+        self._attached.close()
+
+    def finish(self) -> Watched:
+        """End the last step, if it was made by hand, and say what else was seen."""
+        with self._listener.guard("steps"):
+            self._steps.finish()
+            self._steps.name_optimizers()
+            self._unrecorded.finish()
+        return Watched(
+            unrecorded=dict(sorted(self._unrecorded.reasons.items())),
+            left_out=dict(sorted(self._unrecorded.left_out.items())),
+            skipped_steps=tuple(self._skipped_steps),
+            steps_by_forward=self._steps.by_forward,
+            runs_eagerly=self._eager.used,
+            passes_without_gradients=self._calls.passes_without_gradients,
+            passes_without_backward=self._calls.passes_begun - self._reporter.passes_reached,
+        )
+
+    def _module_placed(self, parent: nn.Module, name: str, child: nn.Module | None) -> None:
+        with self._listener.guard("names"):
+            if child is not None:
+                self._names.note_parent(parent, child)
+
+    def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        with self._listener.guard("unrecorded layers"):
+            if _is_power_of_two(self._steps.step):  # looking at every parameter takes time
+                self._unrecorded.updated(optimizer)
+        with self._listener.guard("weights"):
+            if not {"weight", "grad_weight"}.isdisjoint(self._listener.kinds):
+                self._reporter.record_weights(ids_of(optimizer), scale_left(optimizer))
+
+    def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._loss_scale.updated()
+        self._updated(optimizer)
+
+    def _update_skipped(self, optimizer: Optimizer) -> None:
+        self._skipped_steps.append(self._steps.step)
+        self._updated(optimizer)
+
+    def _updated(self, optimizer: Optimizer) -> None:
+        """An optimizer has stepped, or would have."""
+        with self._listener.guard("steps"):
+            if (name := self._optimizers.name(optimizer)) is not None:
+                self._steps.stepped(name)
+
+
+@contextmanager
+def _deeper_recursion() -> Iterator[None]:
+    """Room for the frames that watching adds to each of nested modules."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(2 * before)
+    try:
+        yield
+    finally:
+        if sys.getrecursionlimit() == 2 * before:  # else the script has set its own
+            sys.setrecursionlimit(before)
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
