@@ -11,6 +11,7 @@ def grid(lo, hi, bits, scheme):
         m = max(abs(lo), abs(hi))
         top = 2 ** (bits - 1) - 1
         return m / top, -top, top
+    assert scheme == "asymmetric"
     lo, hi = min(lo, 0.0), max(hi, 0.0)
     step = (hi - lo) / (2**bits - 1)
     z = min(max(round(-lo / step), 0), 2**bits - 1) if step else 0
@@ -21,7 +22,7 @@ def metrics(x, lo, hi, bits, scheme="asymmetric", rounding="nearest"):
     """Every metric of DESIGN section 3 over the finite values of x; None where missing."""
     x = [float(v) for v in x if math.isfinite(v)]
     step, first, last = grid(lo, hi, bits, scheme)
-    score = {"nearest": _nearest, "stochastic": _stochastic}[rounding]
+    score = ROUNDINGS[rounding]
     rows = [score(v, step, first, last) for v in x]
     err, qq, xq, saturated, underflowed = (math.fsum(r[i] for r in rows) for i in range(5))
     xx = math.fsum(v * v for v in x)
@@ -66,3 +67,7 @@ def _stochastic(v, step, first, last):
     lower, upper = below * step, (below + 1) * step
     variance = max((v - lower) * (upper - v), 0.0)
     return variance, v * v + variance, v * v, saturated, underflowed
+
+
+#: Roundings whose moments are known without a draw.
+ROUNDINGS = {"nearest": _nearest, "stochastic": _stochastic}

@@ -1,4 +1,4 @@
-"""What every estimator and every metric must hold to, those registered tomorrow included.
+"""What every estimator, metric and command must hold to, those registered tomorrow included.
 
 Nothing here names one: all come from the registries. An estimator is taken at its defaults and at
 the extremes of each of its parameters that it accepts.
@@ -14,11 +14,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import numpy as np
+import oracle
 import pytest
 from command import hqtool
 from deciding import decisions, observe
 
+from hqtool.cli.main import COMMANDS, cli
 from hqtool.core.dense import dense_moments
 from hqtool.core.grid import SCHEMES, Format, grids_of
 from hqtool.core.metrics import METRICS, Metric, figure
@@ -271,7 +274,6 @@ def test_an_estimator_without_moments_decides_alike_in_every_format(spec: str) -
 
 METRIC = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 RANGES = [Range(-1, 1), Range(0, 0), Range(-1e-3, 2), Range(0, 100), Range(-1e70, 1e70)]
-ROUNDINGS = ["nearest", "stochastic"]
 
 TENSORS = {name: np.concatenate([np.ravel(x) for x in xs]) for name, xs in HISTORIES.items()}
 
@@ -292,7 +294,7 @@ def test_a_metric_tells_what_it_is(metric: Metric) -> None:
 
 
 @METRIC
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
 @pytest.mark.parametrize("tensor", TENSORS)
 def test_a_metric_is_a_figure_a_grid_or_missing(metric: Metric, tensor: str, rounding: str) -> None:
     m = moments(TENSORS[tensor], rounding)
@@ -309,7 +311,7 @@ def test_of_no_value_every_metric_is_missing(metric: Metric, tensor: str) -> Non
 
 
 @METRIC
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
 def test_a_metric_does_not_depend_on_the_path(metric: Metric, rounding: str) -> None:
     """That of the sorted values, and that over every value."""
     for x in map(finite_values, TENSORS.values()):
@@ -363,3 +365,22 @@ def test_compare_scores_every_estimator(compared: dict[str, Any]) -> None:
     for label in labels:
         expected = looks_expected(ESTIMATORS.parse(label).value, len(RAMP))
         assert looks[label] == sum(expected)
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_explains_itself(name: str) -> None:
+    """Itself and every option, in words; what it does not know is told in two lines."""
+    command = cli.get_command(click.Context(cli), name)
+    assert isinstance(command, click.Command)
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    done = hqtool(name, "--help")
+    assert (done.status, done.err) == (0, "")
+    for option in options:
+        assert option.help, option.name
+        assert option.opts[0] in done.out
+    wrong = hqtool(name, "--no-such-option")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert len(wrong.err.splitlines()) <= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import oracle
 import pytest
 
 from hqtool.core.grid import Format, Grid, grids_of
@@ -14,8 +15,6 @@ from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.vocab import Range
 
-ROUNDINGS = ["nearest", "stochastic"]
-
 
 def metrics(values, lo, hi, bits=8, scheme="asymmetric", rounding="nearest"):
     grids = grids_of([Range(lo, hi)], [Format(bits, scheme)])
@@ -23,7 +22,7 @@ def metrics(values, lo, hi, bits=8, scheme="asymmetric", rounding="nearest"):
     return {name: None if f[0] != f[0] else f[0] for name, f in found.items()}
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
 def test_all_zero(rounding):
     for ends in ((0, 0), (-1, 1)):
         assert metrics([0, 0, 0], *ends, rounding=rounding) == {
@@ -36,7 +35,7 @@ def test_all_zero(rounding):
         }
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
 def test_empty_range_saturates_every_nonzero_value(rounding):
     found = metrics([0, 1, -2, 0], 0, 0, rounding=rounding)
     assert found == {
@@ -55,7 +54,7 @@ def test_nonzero_tensor_that_quantizes_to_nothing_has_cosine_0():
     assert found["saturation"] == 0
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
 def test_empty_and_non_finite_tensors_have_no_metric(rounding):
     for values in ([], [math.nan], [math.inf, -math.inf]):
         assert set(metrics(values, -1, 1, rounding=rounding).values()) == {None}

@@ -8,8 +8,8 @@ import numpy as np
 import oracle
 import pytest
 
-from hqtool.core.dense import dense_moments
-from hqtool.core.grid import Format, Grid, Grids, grids_of
+from hqtool.core.dense import ROUNDINGS, dense_moments
+from hqtool.core.grid import SCHEMES, Format, Grid, Grids, grids_of
 from hqtool.core.metrics import measure
 from hqtool.core.observation import PreparedValues
 from hqtool.core.quantize import quantize
@@ -66,8 +66,12 @@ def assert_same(moments, wanted):
             assert got == pytest.approx(want, rel=1e-6, abs=0), name
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
-@pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
+def test_every_rounding_has_its_oracle():
+    assert {*oracle.ROUNDINGS, "stochastic-sampled"} == {*ROUNDINGS}
+
+
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
 @pytest.mark.parametrize("name", TENSORS)
 def test_both_paths_equal_the_oracle(name, bits, scheme, rounding):
@@ -117,7 +121,7 @@ def test_many_grids_at_once_answer_as_one_by_one():
             assert getattr(together, name)[i] == getattr(single, name)[0]
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
 @pytest.mark.parametrize("bits", [4, 8, 11, 14, 16])
 @pytest.mark.parametrize("offset", [0.0, 1.0, 1000.0])
 def test_large_tensors_keep_six_digits(bits, offset, rounding, monkeypatch):

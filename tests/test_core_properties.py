@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ coarse_grids = st.builds(
     lambda bits, scheme, ends: Format(bits, scheme).grid(ends),
     st.integers(2, 9), st.sampled_from(sorted(SCHEMES)), ranges,
 )  # fmt: skip
-roundings = st.sampled_from(["nearest", "stochastic"])
+roundings = st.sampled_from(sorted(oracle.ROUNDINGS))
 
 
 @st.composite

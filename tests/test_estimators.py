@@ -13,7 +13,7 @@ from deciding import decisions, observe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqtool.core.grid import Format
+from hqtool.core.grid import SCHEMES, Format
 from hqtool.core.metrics import cosine
 from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.search import LIMIT, golden_section
@@ -92,7 +92,7 @@ def exhaustive(x, bits, scheme="asymmetric", ratios=4000):
     return cosine(obs.moments([Range(a * full.lo, a * full.hi) for a in candidates])).max()
 
 
-@pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("bits", [3, 4, 6])
 def test_dsgc_finds_the_best_cosine(bits, scheme):
     x = RNG.laplace(size=4000)

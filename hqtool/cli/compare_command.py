@@ -78,7 +78,13 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
     show_default=True,
     help="stochastic: the exact expectation; stochastic-sampled: one draw, by --seed.",
 )
-@click.option("--scheme", type=click.Choice(list(SCHEMES)), default="asymmetric", show_default=True)
+@click.option(
+    "--scheme",
+    type=click.Choice(list(SCHEMES)),
+    default="asymmetric",
+    show_default=True,
+    help="asymmetric: the range as it is, zero on a level; symmetric: mirrored about zero.",
+)
 @click.option(
     "--loss-scale",
     type=click.Choice(list(LOSS_SCALES)),
