@@ -1,26 +1,45 @@
-"""Reports as text for people: 80 columns and wider, colour only where the terminal has it."""
+"""Reports as text for people: as wide as the terminal, colour only where it has it.
+
+A table whose figures do not fit side by side is set row by row: none is ever cut.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import groupby
-from typing import Any, TextIO
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
+from typing import Any, NamedTuple, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from hqtool.report.breaking import broken, longest_piece
 from hqtool.report.model import MISSING, Column, Report, Row, Table
 
 BEST = " *"
+
+#: Blanks between two columns, and before each row below a heading.
+GAP = 2
 
 
 def render(report: Report, out: TextIO) -> None:
     """Write tables, closing sentences and notes; honours NO_COLOR and COLUMNS."""
     console = _Console(file=out, highlight=False)
+    if console.is_terminal:
+        _print(report, console)
+        return
+    with console.capture() as text:
+        _print(report, console)
+    out.write(re.sub(" +\n", "\n", text.get()))
+
+
+def _print(report: Report, console: Console) -> None:
     for table in report.tables:
-        console.print(_rich(table))
+        _print_table(table, console)
         console.print()
     if report.closing:
         console.print(Text(report.closing))
@@ -34,35 +53,162 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def _rich(table: Table) -> RichTable:
+def _print_table(table: Table, console: Console) -> None:
+    if table.title:
+        console.print(Text(table.title, style="bold"))
+    body, width = _body(table), console.width
+    widths = _widths(body, console)
+    pieces = _row_by_row(body, width) if widths is None else _side_by_side(body, widths)
+    console.width = max(width, _total(widths or []))
+    for piece in pieces:
+        console.print(piece)
+    console.width = width
+
+
+class _Body(NamedTuple):
+    """A table's cells: the rows of each section, below its heading or below none."""
+
+    columns: Sequence[Column]
+    sections: Sequence[tuple[str | None, Sequence[Sequence[Text]]]]
+    total: Sequence[Text]
+
+    def rows(self) -> Iterator[Sequence[Text]]:
+        """Every row, the total included."""
+        yield from chain.from_iterable(rows for _, rows in self.sections)
+        if self.total:
+            yield self.total
+
+
+def _body(table: Table) -> _Body:
+    sections = [
+        (None if heading is None else str(heading), [_cells(row, table) for row in rows])
+        for heading, rows in groupby(table.rows, lambda row: row.get(table.section or ""))
+    ]
+    total = table.total
+    shown = [] if total is None else [Text(_shown(column, total)) for column in table.columns]
+    return _Body(table.columns, sections, shown)
+
+
+def _cells(row: Row, table: Table) -> list[Text]:
+    """A row's cells; below a heading it is indented."""
+    cells = [_cell(column, row, table) for column in table.columns]
+    if row.get(table.section or "") is not None:
+        cells[0] = Text(" " * GAP).append_text(cells[0])
+    return cells
+
+
+# Side by side
+
+
+def _side_by_side(body: _Body, widths: Sequence[int]) -> Iterator[RenderableType]:
+    yield _grid(body.columns, widths, [], header=True)
+    for heading, rows in body.sections:
+        if heading is not None:
+            yield Text(heading, style="bold")
+        yield _grid(body.columns, widths, rows)
+    if body.total:
+        yield Text()
+        yield _grid(body.columns, widths, [body.total])
+
+
+def _grid(
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    rows: Iterable[Sequence[Text]],
+    header: bool = False,
+) -> RichTable:
     drawn = RichTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1),
+        box=box.SIMPLE_HEAD if header else None,
+        padding=(0, GAP - 1 if header else GAP, 0, 0),
         pad_edge=False,
         show_edge=False,
-        show_footer=table.total is not None,
+        show_header=header,
     )
-    for column in table.columns:
-        _add_column(drawn, column, table.total)
-    for heading, rows in groupby(table.rows, lambda row: row.get(table.section or "")):
-        if heading is not None:
-            drawn.add_row(Text(str(heading), style="bold"))
-        for row in rows:
-            drawn.add_row(*(_cell(column, row, table) for column in table.columns))
+    for column, width in zip(columns, widths, strict=True):
+        side: Any = "right" if column.number else "left"
+        drawn.add_column(column.header, width=width, justify=side, overflow="fold")
+    for cells in rows:
+        drawn.add_row(*map(_fitted, cells, widths))
     return drawn
 
 
-def _add_column(drawn: RichTable, column: Column, total: Row | None) -> None:
-    drawn.add_column(
-        column.header,
-        footer=_shown(column, total) if total else "",
-        justify="right" if column.number else "left",
-        no_wrap=column.number,
-        min_width=0 if column.number else 10,
-        overflow="fold",
-    )
+def _fitted(cell: Text, width: int) -> Text:
+    """The cell, broken between words where it is wider than its column."""
+    if cell_len(cell.plain) <= width:
+        return cell
+    text = cell.plain.lstrip(" ")
+    indent = " " * (len(cell.plain) - len(text))
+    lines = [indent + line for line in broken(text, width - len(indent))]
+    return Text("\n".join(lines), style=cell.style)
+
+
+# Widths
+
+
+def _widths(body: _Body, console: Console) -> list[int] | None:
+    """The width of each column; None where even the narrowest do not fit side by side.
+
+    A file or pipe has no width of its own, unless COLUMNS gives it one: there they always fit.
+    """
+    columns = list(zip(*body.rows(), strict=True)) or [()] * len(body.columns)
+    cells = [[Text(c.header), *column] for c, column in zip(body.columns, columns, strict=True)]
+    natural = [max(cell_len(cell.plain) for cell in column) for column in cells]
+    least = list(map(_least, body.columns, cells))
+    bound = console.is_terminal or "COLUMNS" in os.environ
+    room = console.width if bound else max(console.width, _total(least))
+    widths = _narrowed(natural, least, room)
+    return None if widths is None else list(map(_needed, cells, widths))
+
+
+def _total(widths: Sequence[int]) -> int:
+    """The width of a table, gaps included."""
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _least(column: Column, cells: Iterable[Text]) -> int:
+    """How narrow a column may become: a figure is never broken, a text between its words."""
+    return max((cell_len if column.number else longest_piece)(cell.plain) for cell in cells)
+
+
+def _narrowed(natural: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
+    """The widest columns made narrower, until all fit."""
+    if _total(least) > room:
+        return None
+    widths = list(natural)
+    for _ in range(_total(widths) - room):
+        width, place = max((w, i) for i, w in enumerate(widths) if w > least[i])
+        widths[place] = width - 1
+    return widths
+
+
+def _needed(cells: Iterable[Text], width: int) -> int:
+    """What a column needs of its width, its cells broken."""
+    return max(cell_len(line) for cell in cells for line in _fitted(cell, width).plain.split("\n"))
+
+
+# Row by row
+
+
+def _row_by_row(body: _Body, width: int) -> Iterator[RenderableType]:
+    """Each row a block, each figure a line of it, where columns do not fit side by side."""
+    for heading, rows in body.sections:
+        if heading is not None:
+            yield Text(heading, style="bold")
+        for row in rows:
+            yield from _block(body.columns, row, width)
+    if body.total:
+        yield from _block(body.columns, body.total, width)
+
+
+def _block(columns: Sequence[Column], row: Sequence[Text], width: int) -> Iterator[Text]:
+    yield _fitted(row[0], width)
+    wide = max(cell_len(column.header) for column in columns)
+    for column, cell in zip(columns[1:], row[1:], strict=True):
+        name = column.header + " " * (wide - cell_len(column.header) + GAP)
+        yield Text(2 * GAP * " " + name).append(cell.plain.rstrip(), cell.style)
+
+
+# Cells
 
 
 def _cell(column: Column, row: Row, table: Table) -> Text:
