@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # an optimizer's first step would import it
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -18,6 +20,8 @@ from hqtool.capture.settings import settings_of
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.writer import TraceWriter
 from hqtool.vocab import TENSOR_KINDS, Record
+
+gc.freeze()  # each capture looks for optimizers among all objects: torch's own take 0.2 s
 
 ALL_KINDS = tuple(TENSOR_KINDS)
 STEPS = 3
