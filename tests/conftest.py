@@ -1,4 +1,18 @@
-"""Shared by all tests."""
+"""Shared by all tests; what a file tests stands in its first line.
+
+Beside it lie modules that hold no tests:
+
+- oracle.py: formats and metrics in plain Python floats, one value at a time.
+- deciding.py: one estimator over one site's tensors.
+- command.py: `hqtool` in this process, and Python programs in processes of their own.
+- warm_python.py: Python programs that import torch, at a tenth of what a start of Python takes.
+- capture_models.py: models, trainings, `captured` for a capture in this process.
+- scripts/: training scripts that know nothing of hqtool.
+
+The cheapest that shows the thing is the right one: `captured` for what is recorded of a model,
+`warm_python` for what a script does or sees, `command.start` for how Python starts and ends.
+A test waits for a condition, never for time, and passes beside any other.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,141 @@
+"""Defaults of `hqtool capture` from hqtool.toml and pyproject.toml."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from capture_models import read_run
+from command import finish, hqtool, start
+
+from hqtool.capture.settings import CaptureSettings
+
+EMPTY = "import sys"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a script that does nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.py").write_text(EMPTY)
+    return tmp_path
+
+
+def capture(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """`hqtool capture`, in a process of its own."""
+    return finish(start(folder, "-m", "hqtool", "capture", *args))
+
+
+@pytest.mark.parametrize(
+    ("file", "table"),
+    [("hqtool.toml", "[capture]"), ("pyproject.toml", "[tool.hqtool.capture]")],
+)
+def test_a_file_gives_defaults_and_the_command_line_wins(
+    file: str, table: str, folder: Path
+) -> None:
+    options = """
+        every = 100
+        burst = 3
+        layers = ["*.conv*"]
+        exclude = "stem"
+        tensors = ["output", "weight,grad_weight"]
+        module-types = ["Conv2d"]
+        budget = "1MiB"
+        steps = "0:1000"
+        max-elements = 7
+        full = true
+        step-on = "forward"
+        eval = true
+        seed = 5
+        follow-fork = true
+        """
+    (folder / file).write_text(table + textwrap.dedent(options))
+    done = capture(folder, "--every", "4", "--layers", "head", "script.py")
+    assert done.returncode == 0, done.stderr
+    first, _, told = done.stderr.partition("\n")
+    assert first.startswith(f"hqtool: defaults from {file}: exclude, module-types, tensors, burst")
+    assert "every" not in first
+    assert "script.h5" in told
+    settings = read_run(folder / "script.h5")["settings"]
+    assert (
+        settings
+        == CaptureSettings(
+            layers=("head",),
+            exclude=("stem",),
+            tensors=("output", "weight", "grad_weight"),
+            module_types=("Conv2d",),
+            every=4,
+            burst=3,
+            steps=(0, 1000),
+            max_elements=7,
+            full=True,
+            step_on="forward",
+            eval=True,
+            seed=5,
+            budget_bytes=1 << 20,
+            follow_fork=True,
+        ).to_json()
+    )
+
+
+def test_only_the_first_file_counts_and_quiet_is_quiet(folder: Path) -> None:
+    (folder / "hqtool.toml").write_text("[capture]\nquiet = true\nevery = 3")
+    (folder / "pyproject.toml").write_text("[tool.hqtool.capture]\nevery = 4\nburst = 2")
+    done = capture(folder, "script.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    settings = read_run(folder / "script.h5")["settings"]
+    assert (settings["every"], settings["burst"]) == (3, 1)
+
+
+def test_files_elsewhere_and_of_others_do_not_count(folder: Path) -> None:
+    (folder / "hqtool.toml").write_text("[capture]\nevery = 3")
+    inner = folder / "inner"
+    inner.mkdir()
+    (inner / "pyproject.toml").write_text("[project]\nname = 'x'\n[tool.other]\nevery = 4")
+    done = capture(inner, "../script.py")
+    assert "defaults" not in done.stderr
+    assert read_run(inner / "script.h5")["settings"]["every"] == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "remedy"),
+    [
+        ("[capture]\nevry = 3", "no such option: evry", "use: layers, exclude"),
+        ("[capture]\nforce = true", "no such option: force", "use: layers, exclude"),
+        ("[capture]\nverify = true", "no such option: verify", "use: layers, exclude"),
+        ("[capture]\nevery = '3'", "every = '3' is no whole number", "every = 100"),
+        ("[capture]\nevery = 3.0", "every = 3.0 is no whole number", "every = 100"),
+        ("[capture]\nseed = true", "seed = True is no whole number", "seed = 100"),
+        ("[capture]\nfull = 1", "full = 1 is neither true nor false", "full = true"),
+        ("[capture]\nlayers = [1]", "layers = [1] is no list of texts", 'layers = ["…"]'),
+        ("[capture]\nbudget = 5", "budget = 5 is no text", 'budget = "…"'),
+        ("[capture]\nstep-on = 'x'", "step-on = 'x'", "one of auto, optimizer, forward"),
+        ("every = 3", "every stands outside", "put it under [capture]"),
+        ("capture = 3", "capture stands outside", "put it under [capture]"),
+        ("[capture", "hqtool.toml is no TOML", "mend it, or give --no-config"),
+        ("[capture]\nx = '\xff'", "hqtool.toml is no TOML", "mend it, or give --no-config"),
+    ],
+)
+def test_a_faulty_file(text: str, cause: str, remedy: str, folder: Path) -> None:
+    (folder / "hqtool.toml").write_bytes(text.encode("latin-1"))
+    done = hqtool("capture", "script.py")
+    assert (done.status, done.out) == (2, "")
+    first, second = done.err.splitlines()
+    assert first.startswith("hqtool: hqtool.toml")
+    assert cause in first
+    assert remedy in second
+    assert not (folder / "script.h5").exists()
+
+
+def test_a_faulty_file_can_be_passed_over(folder: Path) -> None:
+    (folder / "hqtool.toml").write_text("[capture")
+    assert "--no-config" in hqtool("capture", "--help").out
+    assert capture(folder, "--no-config", "script.py").returncode == 0
+    (folder / "hqtool.toml").unlink()
+    (folder / "pyproject.toml").write_text("[tool.hqtool]\nevery = 3")
+    assert "put it under [tool.hqtool.capture]" in hqtool("capture", "script.py").err
