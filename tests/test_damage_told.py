@@ -95,7 +95,7 @@ def test_damaged_values_in_info(path: Path, tmp_path: Path) -> None:
     done = hqtool("info", path)
     assert done.status == 3
     assert "complete" not in done.out
-    assert "state damaged: some values do not match" in " ".join(done.out.split())
+    assert "state damaged: the file was cut or changed" in " ".join(done.out.split())
     assert done.err.splitlines()[0].endswith("the values of 2 records are damaged")
     assert "hqtool repair " in done.err
     document = json.loads(hqtool("info", path, "--json", "-").out)
@@ -124,14 +124,18 @@ def test_values_past_the_limit_are_not_called_checked(
     with TraceReader(path) as reader:
         condition = condition_of(reader)
     assert (condition.state, condition.damaged_values) == ("complete", None)
-    assert "62.5 KiB, were not checked" in condition.notes[0]
+    assert "62.5 KiB, were not checked for damage" in condition.notes[0]
 
 
 def test_a_cut_copy_of_a_real_trace_is_never_complete(tmp_path: Path) -> None:
     data, cut = DIGITS.read_bytes(), tmp_path / "cut.h5"
-    for share in (0.2, 0.5, 0.8, 0.95):
-        cut.write_bytes(data[: int(share * len(data))])
+    for end in (*(int(share * len(data)) for share in (0.2, 0.5, 0.8, 0.95)), len(data) - 1):
+        cut.write_bytes(data[:end])
         assert told(cut) is not None
+    done = hqtool("info", cut)  # what is missing held nothing
+    assert (done.status, "complete" in done.out) == (3, False)
+    assert done.err.startswith(f"hqtool: {cut}: the file is cut short\n")
+    assert not repair(cut, tmp_path / "clean.h5").lost
 
 
 def test_a_trace_is_told_as_one_where_it_does_not_belong(path: Path, tmp_path: Path) -> None:

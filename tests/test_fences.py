@@ -94,3 +94,28 @@ SPEC = str(PACKAGE.parent / "sample_data" / "table5.toml")
 )
 def test_what_stays_unloaded(code, unloaded):
     assert not loaded_by(code) & unloaded
+
+
+#: What is public of a named tuple, though it begins with an underscore.
+OF_NAMED_TUPLES = {"_fields", "_make", "_replace", "_asdict"}
+
+
+def private_names_of_others(path: Path) -> set[str]:
+    """Private names that a file imports, or reads off anything but `self`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and not _of_self(node):
+            found.add(node.attr)
+    private = {name for name in found if name.startswith("_") and not name.startswith("__")}
+    return private - OF_NAMED_TUPLES
+
+
+def _of_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "trace").glob("*.py")), ids=lambda p: p.name)
+def test_what_is_private_in_the_trace_stays_so(path):
+    assert private_names_of_others(path) == set()

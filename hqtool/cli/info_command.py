@@ -49,7 +49,7 @@ def command(
     With --follow, while it is being recorded: steps, their rate, and the sites whose range
     moved most in the last step.
 
-    Exit status 3 where values are damaged.
+    Exit status 3 where one is damaged.
     """
     if live:
         _require_no_files(json_to, csv_to)
@@ -70,10 +70,13 @@ def _report(traces: tuple[str, ...]) -> Report:
 
 
 def _require_sound(document: Mapping[str, Any]) -> None:
-    """Raise a DataError where a trace of the report has damaged values."""
+    """Raise a DataError where a trace of the report is damaged."""
     for trace in document.get("traces", [document]):
-        if damaged := trace["damaged_values"]:
-            cause = f"{trace['path']}: the values of {damaged} records are damaged"
+        if trace["state"] == "damaged":
+            cut = ["the file is cut short"] if trace["cut_short"] else []
+            damaged = trace["damaged_values"]
+            values = [f"the values of {damaged} records are damaged"] if damaged else []
+            cause = f"{trace['path']}: {' and '.join(cut + values)}"
             raise DataError(cause, remedy_of(trace["path"]))
 
 

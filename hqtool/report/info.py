@@ -31,7 +31,7 @@ STATES = {
     "complete": "complete",
     "open": "open: still being written, or its writer was killed; readable to its last commit",
     "truncated": "truncated: the recording ended early; readable to its last commit",
-    "damaged": "damaged: some values do not match their checksums; all statistics do",
+    "damaged": "damaged: the file was cut or changed; all statistics match their checksums",
 }
 
 
@@ -62,29 +62,34 @@ class Condition(NamedTuple):
 
     Args:
         state: a key of STATES: the trace's own, or damaged.
+        cut_short: the end of the file is missing.
         damaged_values: records whose values are damaged; None where there were too many bytes of
             values to check them.
         notes: what limits that.
     """
 
     state: str
+    cut_short: bool
     damaged_values: int | None
     notes: tuple[str, ...] = ()
 
     @property
     def entries(self) -> dict[str, Any]:
         """What a document says of it."""
-        return {"state": self.state, "damaged_values": self.damaged_values}
+        return {
+            "state": self.state,
+            "cut_short": self.cut_short,
+            "damaged_values": self.damaged_values,
+        }
 
 
 def condition_of(reader: TraceReader) -> Condition:
     """The condition of an open trace."""
-    if reader.payload_bytes > CHECKED_BYTES:
-        size = binary_bytes(reader.payload_bytes)
-        note = f"{reader.path}: its values, {size}, were not checked against their checksums"
-        return Condition(reader.state, None, (note,))
-    damaged = reader.damaged_values()
-    return Condition("damaged" if damaged else reader.state, damaged)
+    cut, size = reader.cut_short, reader.payload_bytes
+    damaged = reader.damaged_values() if size <= CHECKED_BYTES else None
+    state = "damaged" if cut or damaged else reader.state
+    unchecked = f"{reader.path}: its values, {binary_bytes(size)}, were not checked for damage"
+    return Condition(state, cut, damaged, (unchecked,) if damaged is None else ())
 
 
 def site_row(s: SiteSummary) -> dict[str, Any]:

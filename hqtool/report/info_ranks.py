@@ -57,7 +57,7 @@ def ranks_report(reader: RanksReader) -> Report:
     ranks, problem = _ranks_or_problem(reader.traces)
     conditions = [condition_of(trace) for trace in reader.traces]
     traces = list(map(_trace_row, reader.traces, conditions))
-    state = "damaged" if any(c.damaged_values for c in conditions) else reader.state
+    state = "damaged" if any(c.state == "damaged" for c in conditions) else reader.state
     rows = [_site_row(summary, reader.traces) for summary in reader.overview()]
     size = sum(row["file_bytes"] for row in traces)
     document = {

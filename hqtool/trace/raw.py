@@ -51,6 +51,11 @@ class RawTrace(ClosedAtEnd):
         """Close the file; nothing can be read any more."""
         self._file.close()
 
+    def cut_short(self) -> bool:
+        """Whether the file ends before HDF5's own account of it does."""
+        size: int = self._file.id.get_filesize()
+        return size > os.path.getsize(self.path)
+
     def require_open(self) -> None:
         """Raise a UsageError once the trace is closed."""
         if not self._file:

@@ -153,6 +153,12 @@ class TraceReader(ClosedAtEnd):
         """Size of all values kept."""
         return self._covered.payload
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the end of the file is missing, with values or without."""
+        with self._damage():
+            return self._raw.cut_short()
+
     def damaged_values(self) -> int:
         """How many records keep values that do not read, or do not match their checksum.
 
