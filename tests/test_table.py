@@ -114,6 +114,17 @@ def test_a_pipe_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(wide, monkeypatch, 80)[0].strip() == "x"
 
 
+def test_a_checksum_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = (Column("a", "fact", number=False), Column("b", "value", number=False))
+    table = Table("", columns, ({"a": "sum", "b": "f" * 90}, {"a": "state", "b": "complete"}))
+    assert drawn(table, monkeypatch, 60)[2:6] == [
+        f"sum    {'f' * 53}",
+        f"       {'f' * 37}",
+        "state  complete",
+        "",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "width", "lines"),
     [

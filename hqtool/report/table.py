@@ -25,6 +25,9 @@ BEST = " *"
 #: Blanks between two columns, and before each row below a heading.
 GAP = 2
 
+#: Cells from which on a word, such as a checksum, is no name that must stay whole.
+LONGEST_WORD = 40
+
 
 def render(report: Report, out: TextIO) -> None:
     """Write tables, closing sentences and notes; honours NO_COLOR and COLUMNS."""
@@ -167,7 +170,9 @@ def _total(widths: Sequence[int]) -> int:
 
 def _least(column: Column, cells: Iterable[Text]) -> int:
     """How narrow a column may become: a figure is never broken, a text between its words."""
-    return max((cell_len if column.number else longest_piece)(cell.plain) for cell in cells)
+    if column.number:
+        return max(cell_len(cell.plain) for cell in cells)
+    return min(LONGEST_WORD, max(longest_piece(cell.plain) for cell in cells))
 
 
 def _narrowed(natural: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
@@ -183,7 +188,8 @@ def _narrowed(natural: Sequence[int], least: Sequence[int], room: int) -> list[i
 
 def _needed(cells: Iterable[Text], width: int) -> int:
     """What a column needs of its width, its cells broken."""
-    return max(cell_len(line) for cell in cells for line in _fitted(cell, width).plain.split("\n"))
+    lines = (line for cell in cells for line in _fitted(cell, width).plain.split("\n"))
+    return min(width, max(map(cell_len, lines)))
 
 
 # Row by row

@@ -261,12 +261,10 @@ class TraceReader(ClosedAtEnd):
         flat = from_stored(bits, ELEMENT_NAMES[row.element])
         return flat if row.sampled else flat.reshape(shape)
 
-    @contextlib.contextmanager
-    def _damage(self) -> Iterator[None]:
+    def _damage(self) -> contextlib.AbstractContextManager[None]:
         """Whatever goes wrong in reading the file is damage to it."""
         self._raw.require_open()
-        with damage_told(self.path, lambda: remedy_of(self.path)):
-            yield
+        return damage_told(self.path, lambda: remedy_of(self.path))
 
 
 def _unscaled(record: Record) -> Record:
