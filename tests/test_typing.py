@@ -68,7 +68,7 @@ def test_a_users_code_is_checked(tmp_path: Path) -> None:
     ], done.stdout
     assert values.startswith("numpy.ndarray")
     assert values.endswith("| None")
-    errors = [line for line in lines if ": error: " in line]
+    errors = [line for line in lines if line.startswith("user.py") and ": error: " in line]
     assert len(errors) == 2, done.stdout
     assert '"evry"' in errors[0]
     assert '"every"' in errors[1]
