@@ -1,4 +1,4 @@
-"""Sizes as people read them."""
+"""Sizes and counts as people read them."""
 
 from __future__ import annotations
 
@@ -10,3 +10,12 @@ def binary_bytes(amount: float) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count and what it counts: '1 step', '2,000 steps'.
+
+    Args:
+        plural: of a noun that does not merely take an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"

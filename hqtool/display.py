@@ -1,0 +1,55 @@
+"""Text as a terminal may show it: nothing in it acts, and no encoding is too small for it."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+
+#: The encoding error handler that writes ASCII marks for what an encoding lacks.
+ASCII_MARKS = "hqtool.ascii-marks"
+
+#: Marks that hqtool prints, in ASCII. What is not named here loses its accents, or is escaped.
+_MARKS = {
+    "×": "x", "–": "-", "—": "-", "−": "-", "─": "-", "·": "*", "…": "...", "→": "->", "←": "<-",
+    "↔": "<->", "≤": "<=", "≥": ">=", "≠": "!=", "±": "+/-", "∞": "inf", "‖": "||", "√": "sqrt",
+    "Δ": "Delta", "Σ": "Sum", "η": "eta", "∈": "in", "“": '"', "”": '"', "„": '"', "’": "'",
+}  # fmt: skip
+
+#: Unicode categories of what acts on a terminal, or cannot be written: controls, invisible format
+#: characters (among them those that turn the direction of writing), lone surrogates, line breaks.
+_ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def harmless(text: str) -> str:
+    """The text with everything escaped that a terminal would act on, such as ESC as \\x1b.
+
+    To be called where a name, path or message from outside is shown, and nowhere else.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _ACTING else c for c in text)
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates escaped, which no UTF-8 can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def _ascii_marks(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_mark, error.object[error.start : error.end])), error.end
+
+
+def _mark(character: str) -> str:
+    if character in _MARKS:
+        return _MARKS[character]
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode("ascii")
+    return plain or _escaped(character)
+
+
+codecs.register_error(ASCII_MARKS, _ascii_marks)

@@ -1,0 +1,259 @@
+"""Files that are written: what must not be touched, and how a new one takes its place.
+
+An output that is an input is always refused, and nothing is overwritten unasked. A regular file is
+replaced as a whole, in the folder where it lies, so that a symlink to it stays; a device or FIFO
+is written to, never replaced.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from hqtool.errors import DataError, UsageError
+
+#: What stands for stdout in place of a file's name.
+STDOUT = "-"
+
+
+class ReaderGone(Exception):
+    """Whoever read a pipe has had enough: no error. (Not an OSError: those are.)"""
+
+
+class Target(io.FileIO):
+    """A file to write whose failures say what could not be written.
+
+    Args:
+        file: its path, or an open descriptor, which is left open.
+        name: how it is to be named.
+        mode: 'x' creates the file, 'w' opens what is there.
+    """
+
+    def __init__(self, file: str | int, name: str, mode: str = "w") -> None:
+        super().__init__(file, mode, closefd=isinstance(file, str))
+        self._shown = name
+        self._failed = False
+
+    def write(self, data: bytes) -> int | None:  # type: ignore[override]
+        """As FileIO does. After a failure the rest is dropped: it has been told.
+
+        Raises:
+            ReaderGone: the reader of a pipe has closed it.
+            DataError: anything else that goes wrong.
+        """
+        if self._failed:
+            return len(data)
+        try:
+            return super().write(data)
+        except OSError as error:
+            self._failed = True
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGone from None
+            raise cannot_write(self._shown, error) from error
+
+
+def text_of(target: Target, **how: str | bool | None) -> TextIO:
+    """A buffered text stream onto a target; the arguments are TextIOWrapper's."""
+    return io.TextIOWrapper(io.BufferedWriter(target), **how)  # type: ignore[arg-type]
+
+
+def cannot_write(name: str, error: OSError) -> DataError:
+    """The error of an output that fails."""
+    return DataError(f"cannot write {name}: {error.strerror}", "check folder and disk")
+
+
+def check_outputs(
+    outputs: Mapping[str, str], inputs: Mapping[str, str], *, force: bool, whole: Iterable[str] = ()
+) -> None:
+    """Before any work: refuse what must not or cannot be written at its end.
+
+    Args:
+        outputs: what asks for each output → the file, or '-'.
+        inputs: path of each input → what it is.
+        force: existing files may be overwritten; never an input.
+        whole: those of the outputs that must be regular files.
+
+    Raises:
+        UsageError: an output is an input, or another output, or exists (without `force`), or is
+            nothing that could be written to.
+        DataError: its folder is missing or read-only.
+    """
+    places = {option: STDOUT if names_stdout(path) else path for option, path in outputs.items()}
+    _check_distinct(places)
+    for option, path in places.items():
+        if path == STDOUT and option not in whole:
+            continue
+        is_stream = _is_stream(option, path)
+        for source, noun in inputs.items():
+            if same_file(path, source):
+                raise UsageError(f"{option} {path} is {noun}", "choose another name")
+        if is_stream and option in whole:
+            raise UsageError(f"{option} {path} is no regular file", "name a file")
+        if not is_stream:
+            _check_regular(path, force, folder=option not in whole)
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two paths lead to one file, through whatever links; it need not exist."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def place_new(partial: str, target: str, *, force: bool) -> None:
+    """Let a finished file take its place; what it replaces hands on its permissions.
+
+    Raises:
+        UsageError: a file is there (without `force`).
+        OSError: the place cannot be taken.
+    """
+    if force:
+        with suppress(OSError):
+            shutil.copymode(target, partial)
+    elif os.path.lexists(target):
+        raise UsageError(f"{target} exists by now", "choose another name, or overwrite with -f")
+    os.replace(partial, target)
+
+
+@contextmanager
+def written(path: str, *, force: bool = True, lines: bool = False) -> Iterator[tuple[TextIO, str]]:
+    """An output to write, and the path to write to; it takes its place at the end.
+
+    A device, FIFO or open descriptor is written to at once. Of a file nothing is left after an
+    error, nor after Ctrl-C or SIGTERM unless `lines`.
+
+    Args:
+        path: as `check_outputs` has let it pass; not '-'.
+        lines: each line stands alone: what is cut short keeps its whole lines, if there are any.
+
+    Raises:
+        DataError: it cannot be written.
+        UsageError: the file has come to exist meanwhile (without `force`).
+    """
+    if _is_stream("output", path):
+        number = _descriptor(path)
+        with _opened(path if number is None else number, path, "w") as out:
+            yield out, path
+        return
+    target = os.path.realpath(path)
+    partial = f"{target}.{os.getpid()}.part"
+    try:
+        with _opened(partial, path, "x") as out:
+            yield out, partial
+        place_new(partial, target, force=force)
+    except (KeyboardInterrupt, SystemExit):
+        if lines and _cut_to_whole_lines(partial):
+            os.replace(partial, target)
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            os.unlink(partial)
+
+
+@contextmanager
+def _opened(file: str | int, name: str, mode: str) -> Iterator[TextIO]:
+    """A text stream; lone surrogates are escaped, for UTF-8 has no place for them."""
+    try:
+        target = Target(file, name, mode)
+    except OSError as error:
+        raise cannot_write(name, error) from error
+    with text_of(target, encoding="utf-8", errors="backslashreplace", newline="") as out:
+        yield out
+
+
+def _cut_to_whole_lines(path: str) -> int:
+    """How many bytes of whole lines remain; 0 where there is no such file, too."""
+    try:
+        with open(path, "r+b") as out:
+            whole = sum(len(line) for line in out if line.endswith(b"\n"))
+            out.truncate(whole)
+            return whole
+    except OSError:
+        return 0
+
+
+def _check_distinct(places: Mapping[str, str]) -> None:
+    """Only a device takes several outputs at once: there nothing can be lost."""
+    earlier: list[tuple[str, str]] = []
+    for option, path in places.items():
+        for other, its in earlier:
+            both_stdout = path == its == STDOUT
+            apart = STDOUT in (path, its) or _is_device(path) or not same_file(path, its)
+            if both_stdout or not apart:
+                where = "stdout" if both_stdout else path
+                raise UsageError(f"{other} and {option} both want {where}", "name two files")
+        earlier.append((option, path))
+
+
+def _check_regular(path: str, force: bool, folder: bool) -> None:
+    if os.path.exists(path) and not force:
+        raise UsageError(f"{path} exists", "choose another name, or overwrite with -f")
+    if folder:
+        place = os.path.dirname(os.path.realpath(path))
+        if not os.path.isdir(place):
+            raise DataError(f"cannot write {path}: its folder does not exist", "create the folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise DataError(f"cannot write {path}: its folder is read-only", "name another folder")
+
+
+def _is_stream(option: str, path: str) -> bool:
+    """Whether a path is a device, FIFO or open descriptor, not a regular file, perhaps to come.
+
+    Raises:
+        UsageError: it is neither.
+        DataError: it cannot be reached.
+    """
+    if not path or path == STDOUT or "\0" in path:
+        raise UsageError(f"{option} needs the name of a file, not {path!r}", "name a file")
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFDIR if path.endswith(os.sep) else stat.S_IFREG
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if stat.S_ISREG(mode):
+        return False
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return True
+    what = "a folder" if stat.S_ISDIR(mode) else "no file"
+    raise UsageError(f"{option} {path} is {what}", "name a file")
+
+
+def _is_device(path: str) -> bool:
+    with suppress(OSError):
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    return False
+
+
+def names_stdout(path: str) -> bool:
+    """Whether an output is stdout, by whatever name."""
+    return path == STDOUT or _descriptor(path) == 1
+
+
+def _descriptor(path: str) -> int | None:
+    """The open descriptor of this process that a path names, such as /dev/stdout or /dev/fd/3."""
+    path = os.path.abspath(path)
+    with suppress(OSError):
+        path = os.path.join(os.path.dirname(path), os.readlink(path)) if _at_dev(path) else path
+    folder, name = os.path.split(path)
+    own = re.fullmatch(r"/proc/(self|[0-9]+)/fd", os.path.realpath(folder))
+    return int(name) if own and name.isdecimal() and _is_own(own[1]) else None
+
+
+def _at_dev(path: str) -> bool:
+    return path in ("/dev/stdin", "/dev/stdout", "/dev/stderr")
+
+
+def _is_own(process: str) -> bool:
+    return process in ("self", str(os.getpid()))
