@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import unicodedata
+from typing import TextIO
 
 #: The encoding error handler that writes ASCII marks for what an encoding lacks.
 ASCII_MARKS = "hqtool.ascii-marks"
@@ -33,6 +34,12 @@ def harmless(text: str) -> str:
 def encodable(text: str) -> str:
     """The text with lone surrogates escaped, which no UTF-8 can hold."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def encodable_in(text: str, out: TextIO) -> str:
+    """The text with ASCII marks for what a stream's encoding lacks."""
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    return text.encode(encoding, ASCII_MARKS).decode(encoding)
 
 
 def _escaped(text: str) -> str:

@@ -14,9 +14,12 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hqtool.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 #: What stands for stdout in place of a file's name.
 STDOUT = "-"
@@ -40,7 +43,7 @@ class Target(io.FileIO):
         self._shown = name
         self._failed = False
 
-    def write(self, data: bytes) -> int | None:  # type: ignore[override]
+    def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
         """As FileIO does. After a failure the rest is dropped: it has been told.
 
         Raises:
@@ -48,7 +51,7 @@ class Target(io.FileIO):
             DataError: anything else that goes wrong.
         """
         if self._failed:
-            return len(data)
+            return memoryview(data).nbytes
         try:
             return super().write(data)
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import re
@@ -13,6 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hqtool.errors import UsageError
+from hqtool.nearest import known_names
 from hqtool.parameters import from_json, is_text, parameters_of, read_text, shown, to_json
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             if why := self._outside.get(name):
                 raise UsageError(why, "mend or remove that package")
-            raise UsageError(f"unknown {self.noun} '{name}'", self._remedy(name))
+            raise UsageError(f"unknown {self.noun} '{name}'", known_names(name, self._entries))
         return self._entries[name]
 
     def parse(self, text: str) -> Choice[T]:
@@ -189,11 +189,6 @@ class Registry(Generic[T]):
             _warn(f"hqtool: {why}")
             return why
         return None
-
-    def _remedy(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._entries, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        return f"{hint}known: {', '.join(self._entries)}"
 
 
 def _warn(message: str) -> None:

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "hqtool"
 
 #: Floors, lowest first; an import may only point to the same folder or a lower floor.
 FLOORS = [
-    {"errors", "parameters", "patch", "sizes", "vocab"},
+    {"display", "errors", "nearest", "parameters", "patch", "sizes", "vocab"},
+    {"outputs"},
     {"registry"},
     {"core"},
     {"estimators", "traffic"},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +12,16 @@ import click
 
 from hqtool.capture.budget import budget_of
 from hqtool.capture.settings import STEP_ENDS, CaptureSettings
-from hqtool.cli.defaults import config_option, defaults_used
+from hqtool.cli.choice import choice_of
+from hqtool.cli.defaults import config_file, config_option, defaults_used
+from hqtool.cli.files import WHOLE_OUTPUT, FileCommand
 from hqtool.cli.output import announce
+from hqtool.cli.streams import own_streams, script_streams
 from hqtool.cli.words import split_words
+from hqtool.display import harmless
 from hqtool.errors import DataError, UsageError
+from hqtool.launch.process_rank import path_of_rank, rank_of_process
+from hqtool.launch.program import program_files
 from hqtool.vocab import TENSOR_KINDS
 
 if TYPE_CHECKING:
@@ -24,15 +33,49 @@ DEFAULT = CaptureSettings()
 ONLY_TYPED = ("force", "list-sites", "dry-run", "expect-steps", "verify")
 
 
+class CaptureCommand(FileCommand):
+    """Its inputs are the script and what the script is given; its output has a name anyway."""
+
+    def inputs(self, ctx: click.Context) -> dict[str, str]:
+        """The program's files, and existing files among its arguments."""
+        target, *argv = ctx.params["program"]
+        files = program_files(target, module=ctx.params["module"])
+        words = [part for word in argv for part in (word, word.partition("=")[2])]
+        given = {word: "an argument of the script" for word in words if os.path.isfile(word)}
+        return given | dict.fromkeys(files, "the program to run") | config_file(ctx)
+
+    def outputs(self, ctx: click.Context) -> dict[str, str]:
+        """None where only a trial is run."""
+        if ctx.params["list_sites"] or ctx.params["dry_run"]:
+            return {}
+        target, module = ctx.params["program"][0], ctx.params["module"]
+        out = ctx.params["out"]
+        out = _trace_of(target, module) if out is None else out
+        return {"-o": path_of_rank(out, rank_of_process()) if out else out}
+
+    @contextmanager
+    def ended_by_sigterm(self) -> Iterator[None]:
+        """The script is to find Python's own streams; its recording knows what to do at SIGTERM."""
+        with script_streams():
+            yield
+
+
 @click.command(
     "capture",
+    cls=CaptureCommand,
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
     options_metavar="[OPTIONS] [--]",
 )
 @click.argument("program", metavar="SCRIPT.py|-m MODULE [ARGS]...", nargs=-1, required=True)
 @config_option(ONLY_TYPED)
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
-@click.option("-o", "out", metavar="TRACE.h5", help="The trace to write; default: SCRIPT.h5.")
+@click.option(
+    "-o",
+    "out",
+    type=WHOLE_OUTPUT,
+    metavar="TRACE.h5",
+    help="The trace to write; default: SCRIPT.h5.",
+)
 @click.option("--layers", metavar="GLOB", multiple=True, help="Only layers whose name matches.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Not the layers that match.")
 @click.option(
@@ -83,7 +126,7 @@ ONLY_TYPED = ("force", "list-sites", "dry-run", "expect-steps", "verify")
 )
 @click.option(
     "--step-on",
-    type=click.Choice(STEP_ENDS),
+    type=choice_of(STEP_ENDS),
     default=DEFAULT.step_on,
     show_default=True,
     help="What ends a step; forward: for updates made by hand; auto: that, without optimizers.",
@@ -180,7 +223,7 @@ def _list_sites(target: str, argv: list[str], *, quiet: bool, **how: Any) -> int
     if not trial.steps:
         early = f"the script ended, with status {trial.status}, before its first step did"
         announce(f"hqtool: {early}: these ran", quiet)
-    print(*listing(trial), sep="\n")
+    _print(listing(trial))
     return 0
 
 
@@ -207,7 +250,7 @@ def _estimate(
             "nothing can be said of its size: see hqtool capture --list-sites",
         )
     _require_sites(trial)
-    print(*estimate(trial, settings, expected), sep="\n")
+    _print(estimate(trial, settings, expected))
     return 0
 
 
@@ -224,8 +267,13 @@ def _verify(target: str, argv: list[str], **how: Any) -> int:
     from hqtool.trial.verify import verify
 
     verdict = verify(target, argv, **how)
-    print(*verdict.lines, sep="\n")
+    _print(verdict.lines)
     return verdict.status
+
+
+def _print(lines: Sequence[str]) -> None:
+    with own_streams():
+        print(*map(harmless, lines), sep="\n")
 
 
 def _trace_of(target: str, module: bool) -> str:
@@ -240,6 +288,9 @@ def _steps(text: str | None) -> tuple[int | None, int | None] | None:
     try:
         if not colon:
             raise ValueError
-        return (int(first) if first else None, int(end) if end else None)
+        bounds = (int(first) if first else None, int(end) if end else None)
     except ValueError:
         raise UsageError(f"--steps {text} is no A:B", "write --steps 100:200, or 100:") from None
+    if bounds[1] is not None and bounds[1] <= (bounds[0] or 0):
+        raise UsageError(f"--steps {text} holds no step", "write --steps A:B with A below B")
+    return bounds

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable
 
 import click
 
-from hqtool.cli.output import announce, check_targets, deliver, file_options
+from hqtool.cli.choice import choice_of
+from hqtool.cli.files import INPUT, OUTPUT, WHOLE_OUTPUT, FileCommand
+from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
 from hqtool.cli.step_streams import step_streams
 from hqtool.cli.words import bit_widths, split_words
@@ -19,12 +22,14 @@ from hqtool.core.grid import SCHEMES
 from hqtool.core.metrics import METRICS
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.estimators.protocol import Estimator
+from hqtool.outputs import names_stdout
 from hqtool.registry import Choice
 from hqtool.report.comparison import RANKINGS, comparison_report
+from hqtool.report.table import render
 from hqtool.vocab import TENSOR_KINDS
 
 
-class ExplainedCommand(click.Command):
+class ExplainedCommand(FileCommand):
     """A command whose help ends with what its figures mean."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -41,10 +46,10 @@ COSTS = {
 }
 
 
-def _shared_folder(targets: Mapping[str, str | None]) -> str:
+def _shared_folder(targets: Iterable[str | None]) -> str:
     """Where a cluster's workers and this process both see files: beside the results."""
-    files = [target for target in targets.values() if target not in (None, "-")]
-    return os.path.dirname(str(files[0])) or "." if files else "."
+    files = [target for target in targets if target and not names_stdout(target)]
+    return os.path.dirname(files[0]) or "." if files else "."
 
 
 def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
@@ -54,7 +59,7 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
 
 
 @click.command("compare", cls=ExplainedCommand)
-@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+@click.argument("traces", type=INPUT, metavar="TRACE...", nargs=-1, required=True)
 @click.option(
     "--estimator",
     "estimators",
@@ -73,21 +78,21 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
 )
 @click.option(
     "--rounding",
-    type=click.Choice(list(ROUNDINGS)),
+    type=choice_of(list(ROUNDINGS)),
     default="nearest",
     show_default=True,
     help="stochastic: the exact expectation; stochastic-sampled: one draw, by --seed.",
 )
 @click.option(
     "--scheme",
-    type=click.Choice(list(SCHEMES)),
+    type=choice_of(list(SCHEMES)),
     default="asymmetric",
     show_default=True,
     help="asymmetric: the range as it is, zero on a level; symmetric: mirrored about zero.",
 )
 @click.option(
     "--loss-scale",
-    type=click.Choice(list(LOSS_SCALES)),
+    type=choice_of(list(LOSS_SCALES)),
     default="divided",
     show_default=True,
     help="Of gradients recorded under AMP: divided out, or kept in, as the hardware sees them.",
@@ -115,7 +120,7 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
 @click.option("--seed", metavar="N", type=int, default=0, help="Of stochastic-sampled's noise.")
 @click.option(
     "--by",
-    type=click.Choice(["tensor", "layer"]),
+    type=choice_of(["tensor", "layer"]),
     default="tensor",
     show_default=True,
     help="Rows per tensor kind, or of every layer.",
@@ -125,7 +130,7 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
 )
 @click.option(
     "--rank-by",
-    type=click.Choice(list(RANKINGS)),
+    type=choice_of(list(RANKINGS)),
     default="cosine",
     show_default=True,
     help="What --best goes by.",
@@ -136,8 +141,16 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
     help="Hold every search against an exhaustive scan of clip ratios.",
 )
 @click.option("--per-step", is_flag=True, help="Give every scored step in JSON and CSV.")
-@click.option("--jsonl", "jsonl_to", metavar="FILE|-", help="Every scored step as JSON lines.")
-@click.option("--parquet", "parquet_to", metavar="FILE", help="Every scored step as Parquet.")
+@click.option(
+    "--jsonl", "jsonl_to", type=OUTPUT, metavar="FILE|-", help="Every scored step as JSON lines."
+)
+@click.option(
+    "--parquet",
+    "parquet_to",
+    type=WHOLE_OUTPUT,
+    metavar="FILE",
+    help="Every scored step as Parquet.",
+)
 @click.option(
     "--jobs", metavar="N", type=click.IntRange(1), help="Processes to use; default: all cores."
 )
@@ -178,13 +191,7 @@ def command(
     Every estimator sees the recorded tensors in order, as it would in training. Metrics are
     means over a site's scored steps, then over sites; the best of each column is marked *.
     """
-    targets = {
-        "--json": json_to,
-        "--csv": csv_to,
-        "--jsonl": jsonl_to,
-        "--parquet": parquet_to,
-    }
-    check_targets(targets, force)
+    targets = (json_to, csv_to, jsonl_to, parquet_to)
     settings = ReplaySettings(
         estimators=_choices(estimators or DEFAULTS),
         bits=bit_widths(bits),
@@ -198,7 +205,7 @@ def command(
     selection = Selection(layers, split_words(tensors))
     csv_steps = csv_to if per_step else None
     document = per_step and json_to is not None
-    with step_streams(document, csv_steps, jsonl_to, parquet_to, quiet) as streams:
+    with step_streams(document, csv_steps, jsonl_to, parquet_to, quiet, force) as streams:
         with progress_of("sites", quiet) as progress:
             workers = jobs or default_jobs()
             executor = cluster(scheduler, workers) if scheduler else processes(workers)
@@ -215,5 +222,6 @@ def command(
                 on_warning=lambda line: announce(f"hqtool: {line}", quiet),
             )
         report = comparison_report(results, by, rank_by if best else None, streams.kept)
-        table = "-" not in targets.values()
-        deliver(report, json_to, None if per_step else csv_to, quiet, table)
+        deliver(report, json_to, None if per_step else csv_to, quiet, force=force, table=False)
+    if not any(target and names_stdout(target) for target in targets):
+        render(report, sys.stdout)

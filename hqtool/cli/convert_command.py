@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import click
 
+from hqtool.cli.files import INPUT, WHOLE_OUTPUT, FileCommand
 from hqtool.cli.output import announce, force_option, quiet_option
 from hqtool.trace.convert import convert_npz
 
 
-@click.command("convert")
-@click.argument("files", metavar="FILES...", nargs=-1, required=True)
-@click.option("-o", "out", metavar="TRACE.h5", required=True, help="The trace to write.")
+@click.command("convert", cls=FileCommand)
+@click.argument("files", type=INPUT, metavar="FILES...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "out",
+    type=WHOLE_OUTPUT,
+    metavar="TRACE.h5",
+    required=True,
+    help="The trace to write.",
+)
 @force_option
 @quiet_option
 def command(files: tuple[str, ...], out: str, force: bool, quiet: bool) -> None:

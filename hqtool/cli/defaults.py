@@ -60,6 +60,11 @@ def defaults_used() -> str | None:
     return f"defaults from {ctx.meta[_FILE]}: {', '.join(used)}" if used else None
 
 
+def config_file(ctx: click.Context) -> dict[str, str]:
+    """The file that defaults came from, if any, and what it is."""
+    return {ctx.meta[_FILE]: "the file of defaults"} if _FILE in ctx.meta else {}
+
+
 def _take_defaults(ctx: click.Context, only_typed: Collection[str]) -> None:
     """Hand the file's options to click, which lets the command line win."""
     file = next(filter(os.path.isfile, PLACES), None)

@@ -1,6 +1,6 @@
 """The files of a command: which options name inputs and outputs, and what holds of them all.
 
-An option or argument that names a file has the type INPUT, OUTPUT or TRACE_OUTPUT, and its command
+An option or argument that names a file has the type INPUT, OUTPUT or WHOLE_OUTPUT, and its command
 is a FileCommand. That is all: the command then refuses, before it does anything, an output that
 is an input or another output, or that exists, and completes names of files in the shell.
 """
@@ -21,7 +21,7 @@ from click.shell_completion import CompletionItem
 from hqtool.outputs import check_outputs
 
 
-class FileName(click.ParamType):
+class FileName(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 has no arguments
     """The name of a file."""
 
     name = "file"

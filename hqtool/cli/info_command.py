@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.cli.files import INPUT, FileCommand
+from hqtool.cli.output import deliver, file_options
 from hqtool.errors import DataError, UsageError
 from hqtool.report.follow import follow
 from hqtool.report.info import info_report
@@ -19,8 +20,8 @@ from hqtool.trace.reader import TraceReader
 from hqtool.trace.remains import remedy_of
 
 
-@click.command("info")
-@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+@click.command("info", cls=FileCommand)
+@click.argument("traces", type=INPUT, metavar="TRACE...", nargs=-1, required=True)
 @click.option(
     "--follow", "live", is_flag=True, help="Show a single one as it grows, until it is closed."
 )
@@ -55,9 +56,8 @@ def command(
         _require_no_files(json_to, csv_to)
         follow(_single(traces), sys.stdout, interval)
         return
-    check_targets({"--json": json_to, "--csv": csv_to}, force)
     report = _report(traces)
-    deliver(report, json_to, csv_to, quiet)
+    deliver(report, json_to, csv_to, quiet, force=force)
     _require_sound(report.document)
 
 

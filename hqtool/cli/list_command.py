@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.cli.files import FileCommand
+from hqtool.cli.output import deliver, file_options
 from hqtool.report.catalogue import catalogue_report
 
 
-@click.command("list")
+@click.command("list", cls=FileCommand)
 @file_options
 def command(json_to: str | None, csv_to: str | None, force: bool, quiet: bool) -> None:
     """List estimators, metrics and tensor kinds, with their parameters."""
-    check_targets({"--json": json_to, "--csv": csv_to}, force)
-    deliver(catalogue_report(), json_to, csv_to, quiet)
+    deliver(catalogue_report(), json_to, csv_to, quiet, force=force)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from hqtool import __version__
-from hqtool.errors import HqtoolError
+from hqtool.cli.files import Terminated, die_of_sigterm
+from hqtool.cli.streams import own_streams
+from hqtool.display import harmless
+from hqtool.errors import HqtoolError, UsageError
+from hqtool.nearest import known_names
+from hqtool.outputs import ReaderGone
 
 #: Command → what `--help` says of it; its module is hqtool.cli.NAME_command.
 COMMANDS = {
@@ -23,12 +29,39 @@ COMMANDS = {
 }
 
 
+#: The status of a command that SIGTERM ended.
+_TERMINATED = 128 + signal.SIGTERM
+
+
+class BareCommand(click.UsageError):
+    """Nothing was asked for."""
+
+
 class LazyGroup(click.Group):
     """Knows its commands' names and summaries without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order a user meets them."""
         return list(COMMANDS)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without any word show the help, as click does: on stderr, for nothing was asked."""
+        if not args and not ctx.resilient_parsing:
+            raise BareCommand(ctx.get_help(), ctx)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first word; an unknown one is answered with the nearest."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(f"no such command: {args[0]}", known_names(args[0], COMMANDS))
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands without importing them."""
+        names = [CompletionItem(n, help=h) for n, h in COMMANDS.items() if n.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import the command's module."""
@@ -44,7 +77,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="hqtool")
+@click.version_option(__version__, "-V", "--version", prog_name="hqtool")
 def cli() -> None:
     """Choose a quantization range estimator.
 
@@ -57,18 +90,39 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; errors become one or two lines on stderr and an exit status."""
     try:
-        status = cli.main(standalone_mode=False)
-        sys.stdout.flush()
-    except click.ClickException as error:
-        status = _complain(error.format_message(), _help_hint(error), error.exit_code)
-    except click.Abort:
-        status = 130
-    except HqtoolError as error:
-        status = _complain(error.cause, error.remedy, error.exit_status)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with own_streams():
+            status = _status()
+    except (HqtoolError, OSError) as error:  # what was left to be written
+        status = _told(error)
+    except ReaderGone:
         status = 0
-    sys.exit(status if isinstance(status, int) else 0)
+    if status == _TERMINATED:
+        die_of_sigterm()
+    sys.exit(status)
+
+
+def _status() -> int:
+    try:
+        found = cli.main(prog_name="hqtool", standalone_mode=False)
+        return found if isinstance(found, int) else 0
+    except BareCommand as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    except Terminated:
+        return _TERMINATED
+    except click.Abort:
+        return 130
+    except (click.ClickException, HqtoolError, OSError) as error:
+        return _told(error)
+
+
+def _told(error: Exception) -> int:
+    """Tell of an error; its exit status."""
+    if isinstance(error, HqtoolError):
+        return _complain(error.cause, error.remedy, error.exit_status)
+    if isinstance(error, click.ClickException):
+        return _complain(error.format_message(), _help_hint(error), error.exit_code)
+    return _complain(str(error), None, 3)
 
 
 def _help_hint(error: click.ClickException) -> str | None:
@@ -77,11 +131,12 @@ def _help_hint(error: click.ClickException) -> str | None:
 
 
 def _complain(cause: str, remedy: str | None, status: int) -> int:
-    print(f"hqtool: {_one_line(cause)}", file=sys.stderr)
-    if remedy:
-        print(f"  {_one_line(remedy)}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"hqtool: {_one_line(cause)}", file=sys.stderr)
+        if remedy:
+            print(f"  {_one_line(remedy)}", file=sys.stderr)
     return status
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return harmless(" ".join(text.split()))

@@ -20,7 +20,11 @@ from hqtool.report.table import render
 Command = Callable[..., Any]
 
 json_option = click.option(
-    "--json", "json_to", type=OUTPUT, metavar="FILE|-", help="Write all figures as JSON; '-' is stdout."
+    "--json",
+    "json_to",
+    type=OUTPUT,
+    metavar="FILE|-",
+    help="Write all figures as JSON; '-' is stdout.",
 )
 csv_option = click.option(
     "--csv", "csv_to", type=OUTPUT, metavar="FILE|-", help="Write the rows as CSV; '-' is stdout."
@@ -70,9 +74,9 @@ def deliver(
     json_to: str | None,
     csv_to: str | None,
     quiet: bool,
-    table: bool = True,
     *,
     force: bool,
+    table: bool = True,
 ) -> None:
     """Write a report everywhere it was asked for; the table goes to stdout unless data does.
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import click
 
+from hqtool.cli.files import INPUT, WHOLE_OUTPUT, FileCommand
 from hqtool.cli.output import announce, force_option, quiet_option
 from hqtool.trace.repair import Repaired, repair
 
 
-@click.command("repair")
-@click.argument("trace")
-@click.option("-o", "out", metavar="CLEAN.h5", required=True, help="The trace to write.")
+@click.command("repair", cls=FileCommand)
+@click.argument("trace", type=INPUT)
+@click.option(
+    "-o",
+    "out",
+    type=WHOLE_OUTPUT,
+    metavar="CLEAN.h5",
+    required=True,
+    help="The trace to write.",
+)
 @force_option
 @quiet_option
 def command(trace: str, out: str, force: bool, quiet: bool) -> int:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from hqtool.cli.output import written
+from hqtool.outputs import ReaderGone, names_stdout
 from hqtool.report.steps import ParquetRows, Sink, csv_rows, json_lines
 
 
@@ -21,7 +22,12 @@ class StepStreams:
 
 @contextmanager
 def step_streams(
-    document: bool, csv_to: str | None, jsonl_to: str | None, parquet_to: str | None, quiet: bool
+    document: bool,
+    csv_to: str | None,
+    jsonl_to: str | None,
+    parquet_to: str | None,
+    quiet: bool,
+    force: bool,
 ) -> Iterator[StepStreams]:
     """Open every file that was asked for; each is complete when the block ends."""
     with ExitStack() as files:
@@ -33,14 +39,22 @@ def step_streams(
             sinks.append(json_lines(lines.file))
         for target, sink in ((csv_to, csv_rows), (jsonl_to, json_lines)):
             if target is not None:
-                sinks.append(sink(files.enter_context(written(target, quiet, lines=True))[0]))
+                place = written(target, quiet, lines=True, force=force)
+                sinks.append(sink(files.enter_context(place)[0]))
         if parquet_to is not None:
-            rows = ParquetRows(files.enter_context(written(parquet_to, quiet))[1])
+            rows = ParquetRows(files.enter_context(written(parquet_to, quiet, force=force))[1])
             files.callback(rows.close)
             sinks.append(rows)
 
+        wanted = kept or any(t and not names_stdout(t) for t in (csv_to, jsonl_to, parquet_to))
+
         def on_spool(path: str) -> None:
-            for sink in sinks:
-                sink(path)
+            for sink in list(sinks):
+                try:
+                    sink(path)
+                except ReaderGone:  # the other files are wanted all the same
+                    sinks.remove(sink)
+                    if not wanted:
+                        raise
 
         yield StepStreams(on_spool if sinks else None, kept)

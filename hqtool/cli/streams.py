@@ -6,26 +6,31 @@ of a pipe who has had enough is no error, and a message that cannot be shown cha
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hqtool.display import ASCII_MARKS
 from hqtool.errors import DataError
 from hqtool.outputs import ReaderGone, Target, text_of
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 
 class _Messages(Target):
     """stderr: what it does not take is lost."""
 
-    def write(self, data: bytes) -> int | None:  # type: ignore[override]
+    def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
         """As `Target.write`, but never an error."""
         try:
             return super().write(data)
         except (DataError, ReaderGone):
-            return len(data)
+            return memoryview(data).nbytes
 
 
 @contextmanager
@@ -50,9 +55,9 @@ def script_streams() -> Iterator[None]:
     own = sys.stdout, sys.stderr
     if isinstance(getattr(getattr(own[0], "buffer", None), "raw", None), Target):
         sys.stdout.flush()
-        sys.stdout = sys.__stdout__  # type: ignore[assignment]
+        sys.stdout = sys.__stdout__
     if isinstance(getattr(getattr(own[1], "buffer", None), "raw", None), Target):
-        sys.stderr = sys.__stderr__  # type: ignore[assignment]
+        sys.stderr = sys.__stderr__
     try:
         yield
     finally:
@@ -62,7 +67,20 @@ def script_streams() -> Iterator[None]:
 def _stream(target: Target, original: TextIO | None) -> TextIO:
     encoding = getattr(original, "encoding", None) or "utf-8"
     at_once = target.fileno() == 2 or target.isatty()
+    if codecs.lookup(encoding).name == "ascii":
+        return _AsciiText(io.BufferedWriter(target), errors=ASCII_MARKS, line_buffering=at_once)
     return text_of(target, encoding=encoding, errors=ASCII_MARKS, line_buffering=at_once)
+
+
+class _AsciiText(io.TextIOWrapper):
+    """Takes only ASCII, but does not say so: click would write UTF-8 past a stream that does."""
+
+    def __init__(self, buffer: io.BufferedWriter, errors: str, line_buffering: bool) -> None:
+        super().__init__(buffer, "utf-8", errors, line_buffering=line_buffering)
+
+    def write(self, text: str) -> int:
+        """Write what ASCII has, and for the rest what the error handler gives."""
+        return super().write(text.encode("ascii", self.errors or "strict").decode("ascii"))
 
 
 def _fill_closed_descriptors() -> None:

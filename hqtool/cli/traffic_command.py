@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.output import check_targets, deliver, file_options
+from hqtool.cli.choice import choice_of
+from hqtool.cli.files import INPUT, FileCommand
+from hqtool.cli.output import deliver, file_options
 from hqtool.errors import DataError
 from hqtool.trace.signature import may_be_trace
 from hqtool.traffic.bill import PASSES, parse_bits
 from hqtool.traffic.spec import load_spec
 
 
-@click.command("traffic")
-@click.argument("spec")
+@click.command("traffic", cls=FileCommand)
+@click.argument("spec", type=INPUT)
 @click.option(
     "--bits",
     metavar="w=8,a=8,g=8,acc=32",
@@ -22,7 +24,7 @@ from hqtool.traffic.spec import load_spec
 @click.option(
     "--pass",
     "pass_name",
-    type=click.Choice(list(PASSES)),
+    type=choice_of(list(PASSES)),
     default="forward",
     show_default=True,
     help="Which pass of training to bill.",
@@ -45,12 +47,11 @@ def command(
     """
     from hqtool.report.traffic import traffic_report
 
-    check_targets({"--json": json_to, "--csv": csv_to}, force)
     if may_be_trace(spec):
         raise _not_a_spec(spec)
     layers = load_spec(spec)
     widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
-    deliver(traffic_report(layers, widths, pass_name), json_to, csv_to, quiet)
+    deliver(traffic_report(layers, widths, pass_name), json_to, csv_to, quiet, force=force)
 
 
 def _not_a_spec(path: str) -> DataError:

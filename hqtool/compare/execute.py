@@ -85,7 +85,7 @@ def run_task(task: Task) -> SiteResult:
 
         def write(row: StepRow) -> None:
             named = row.flat() | {"trace": task.path}
-            out.write(json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n")
+            out.write(json.dumps(named, allow_nan=False) + "\n")
 
         summaries = replay(task.site, records, task.settings, counts, write)
     os.replace(mine, spool)

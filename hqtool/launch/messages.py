@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+
+from hqtool.display import encodable_in, harmless
 
 
 def say(*messages: str) -> None:
     """Whole lines on stderr, in one piece: other processes may write there, too."""
     if messages:
-        lines = "".join(f"hqtool: {message}\n" for message in messages)
-        print(lines, end="", file=sys.stderr, flush=True)
+        lines = "".join(f"hqtool: {harmless(message)}\n" for message in messages)
+        with suppress(OSError, ValueError):  # closed or full: training goes on all the same
+            if sys.stderr is not None:
+                sys.stderr.write(encodable_in(lines, sys.stderr))
+                sys.stderr.flush()
 
 
 def many(count: int, noun: str, plural: str = "s") -> str:

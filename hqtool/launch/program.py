@@ -38,6 +38,16 @@ def find_program(target: str, argv: Sequence[str], *, module: bool = False) -> C
     return lambda: _run_file(target, argv)
 
 
+def program_files(target: str, *, module: bool = False) -> list[str]:
+    """Where the program may lie; of a module, without importing its packages."""
+    if not module:
+        return [target]
+    name = os.path.join(*target.split("."))
+    ends = (".py", os.path.join(os.sep, "__main__.py"), os.path.join(os.sep, "__init__.py"))
+    places = [os.path.join(folder, name) for folder in ("", *sys.path)]
+    return [place + end for place in places for end in ends if os.path.isfile(place + end)]
+
+
 def exit_status(run: Callable[[], None]) -> int:
     """Run a program and report its end as the interpreter would.
 

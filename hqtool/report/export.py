@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TextIO
+from collections.abc import Mapping
+from typing import Any, TextIO
 
+from hqtool.display import harmless
 from hqtool.report.model import Report
 
 
 def render_json(report: Report, out: TextIO) -> None:
     """The report's document, one JSON value and a newline; steps stream from their file."""
-    text = json.dumps(report.document, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(report.document, indent=1, allow_nan=False)
     if report.steps is None:
         out.write(text + "\n")
         return
@@ -27,4 +29,9 @@ def render_csv(report: Report, out: TextIO) -> None:
     rows = list(report.rows)
     writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(shown_cells, rows))
+
+
+def shown_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of CSV: whoever looks at it does so in a terminal, too."""
+    return {key: harmless(v) if isinstance(v, str) else v for key, v in row.items()}

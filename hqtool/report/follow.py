@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TextIO
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from hqtool.display import harmless
 from hqtool.errors import DataError
+from hqtool.report.console import Screen
 from hqtool.report.model import MISSING
-from hqtool.sizes import binary_bytes
+from hqtool.sizes import binary_bytes, counted
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import Record, Site
 
@@ -163,14 +164,16 @@ def _widths(records: Iterable[Record]) -> dict[int, float]:
 
 @contextmanager
 def _block(out: TextIO) -> Iterator[Callable[[Glimpse], None]]:
-    console = Console(file=out, highlight=False)
+    console = Screen(out)
     with Live(console=console, auto_refresh=False) as live:
-        yield lambda seen: live.update(Text("\n".join(_block_of(seen))), refresh=True)
+        yield lambda seen: live.update(
+            Text("\n".join(map(harmless, _block_of(seen)))), refresh=True
+        )
 
 
 @contextmanager
 def _lines(out: TextIO) -> Iterator[Callable[[Glimpse], None]]:
-    yield lambda seen: print(_line_of(seen), file=out, flush=True)
+    yield lambda seen: print(harmless(_line_of(seen)), file=out, flush=True)
 
 
 def _line_of(seen: Glimpse) -> str:
@@ -194,7 +197,7 @@ def _move_line(move: Move) -> str:
 def _headline(seen: Glimpse) -> str:
     rate = MISSING if seen.rate is None else f"{seen.rate:.2f}"
     size = binary_bytes(seen.file_bytes)
-    return f"{seen.path}: {seen.state}, {len(seen.steps)} steps, {rate} steps/s, {size}"
+    return f"{seen.path}: {seen.state}, {counted(len(seen.steps), 'step')}, {rate} steps/s, {size}"
 
 
 def _times(factor: float) -> str:

@@ -10,7 +10,9 @@ from itertools import islice
 from typing import IO, Any
 
 from hqtool.compare.execute import step_entries
+from hqtool.display import encodable
 from hqtool.errors import HqtoolError
+from hqtool.report.export import shown_cells
 
 #: Takes the path of each spool in turn.
 Sink = Callable[[str], None]
@@ -36,7 +38,7 @@ def csv_rows(out: IO[str]) -> Sink:
     writer.writeheader()
 
     def take(spool: str) -> None:
-        writer.writerows(_rows(spool))
+        writer.writerows(map(shown_cells, _rows(spool)))
         out.flush()
 
     return take
@@ -66,7 +68,9 @@ class ParquetRows:
     def __call__(self, spool: str) -> None:
         rows = _rows(spool)
         while group := list(islice(rows, GROUP_ROWS)):
-            self._writer.write_table(self._arrow.Table.from_pylist(group, self._schema))
+            self._writer.write_table(
+                self._arrow.Table.from_pylist([*map(_in_utf8, group)], self._schema)
+            )
 
     def close(self) -> None:
         """Finish the file."""
@@ -78,3 +82,7 @@ class ParquetRows:
         whole = dict.fromkeys(("step", "micro", "call", "bits"), self._arrow.int64())
         kinds = texts | whole | {"looked": self._arrow.bool_()}
         return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in names])
+
+
+def _in_utf8(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: encodable(v) if isinstance(v, str) else v for key, v in row.items()}

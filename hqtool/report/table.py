@@ -17,7 +17,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from hqtool.display import harmless
 from hqtool.report.breaking import broken, longest_piece
+from hqtool.report.console import Screen
 from hqtool.report.model import MISSING, Column, Report, Row, Table
 
 BEST = " *"
@@ -31,7 +33,7 @@ LONGEST_WORD = 40
 
 def render(report: Report, out: TextIO) -> None:
     """Write tables, closing sentences and notes; honours NO_COLOR and COLUMNS."""
-    console = _Console(file=out, highlight=False)
+    console = Screen(out)
     if console.is_terminal:
         _print(report, console)
         return
@@ -45,20 +47,14 @@ def _print(report: Report, console: Console) -> None:
         _print_table(table, console)
         console.print()
     if report.closing:
-        console.print(Text(report.closing))
+        console.print(Text(harmless(report.closing)))
     for note in report.notes:
-        console.print(Text(f"note: {note}", style="dim"))
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to the command, which knows that a reader who has enough is no error."""
-        raise BrokenPipeError
+        console.print(Text(f"note: {harmless(note)}", style="dim"))
 
 
 def _print_table(table: Table, console: Console) -> None:
     if table.title:
-        console.print(Text(table.title, style="bold"))
+        console.print(Text(harmless(table.title), style="bold"))
     body, width = _body(table), console.width
     widths = _widths(body, console)
     pieces = _row_by_row(body, width) if widths is None else _side_by_side(body, widths)
@@ -84,7 +80,7 @@ class _Body(NamedTuple):
 
 def _body(table: Table) -> _Body:
     sections = [
-        (None if heading is None else str(heading), [_cells(row, table) for row in rows])
+        (None if heading is None else harmless(str(heading)), [_cells(row, table) for row in rows])
         for heading, rows in groupby(table.rows, lambda row: row.get(table.section or ""))
     ]
     total = table.total
@@ -241,4 +237,4 @@ def _is_number(entry: Any) -> bool:
 
 def _shown(column: Column, row: Mapping[str, Any]) -> str:
     entry = row.get(column.key)
-    return MISSING if entry is None else column.show(entry)
+    return MISSING if entry is None else harmless(column.show(entry))

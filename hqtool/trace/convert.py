@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, BinaryIO, NamedTuple
 
@@ -14,10 +14,11 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from hqtool.errors import DataError, UsageError
+from hqtool.outputs import same_file
 from hqtool.trace.content import element_of
 from hqtool.trace.files import ClosedAtEnd, exists_already, reason, rename, require_folder
 from hqtool.trace.signature import HDF5
-from hqtool.trace.writer import TraceWriter
+from hqtool.trace.writer import MARGIN_BYTES, TraceWriter
 from hqtool.vocab import TENSOR_KINDS, Site
 
 #: Archives kept open at once.
@@ -69,6 +70,9 @@ def convert_npz(
     paths, target = [os.fspath(file) for file in files], os.path.realpath(out)
     if not paths:
         raise UsageError("nothing to convert", "give .npz archives")
+    for path in paths:
+        if same_file(target, path):
+            raise UsageError(f"{target} is one of the files to convert", "choose another name")
     _require_name(target, force)
     entries = _entries(paths)
     partial = f"{target}.{os.getpid()}.partial"
@@ -124,12 +128,16 @@ def _parsed(path: str, key: str) -> tuple[Site, int]:
 
 def _write(entries: Sequence[_Entry], paths: Sequence[str], partial: str) -> None:
     run = {"command": "convert", "files": list(paths)}
-    with _Archives(paths) as archives, TraceWriter(partial, force=True, run=run) as writer:
+    with _Archives(paths) as archives, _writer(partial, run) as writer:
         for step, group in groupby(entries, key=lambda entry: entry.step):
             for entry in group:
                 values = _values(paths[entry.file], archives.open(entry.file), entry.key)
                 writer.write(entry.site.layer, entry.site.tensor, step, values)
             writer.commit(step)
+
+
+def _writer(partial: str, run: Mapping[str, Any]) -> TraceWriter:
+    return TraceWriter(partial, force=True, run=run, reserve_bytes=MARGIN_BYTES)
 
 
 def _values(path: str, archive: NpzFile, key: str) -> NDArray[Any]:
@@ -154,6 +162,8 @@ def _opened(path: str) -> Iterator[NpzFile]:
 
 
 def _file(path: str) -> BinaryIO:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{path}: cannot be opened (no regular file)", "give .npz archives")
     try:
         return open(path, "rb")
     except OSError as error:

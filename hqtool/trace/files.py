@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 from types import TracebackType
 from typing import Any, Self
 
@@ -88,7 +89,11 @@ def create(path: str, *, replace: bool = False) -> Any:
 
 
 def require_folder(path: str) -> None:
-    """Raise a UsageError unless the folder of a file to be created exists."""
+    """Raise a UsageError unless a regular file may lie there: its folder exists, it is none."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise UsageError(
+            f"{path} exists and is no regular file: it cannot be replaced", "name another file"
+        )
     if not os.path.isdir(os.path.dirname(path)):
         raise UsageError(f"{path}: its folder does not exist", "create the folder first")
 
@@ -96,6 +101,8 @@ def require_folder(path: str) -> None:
 def rename(source: str, target: str) -> None:
     """Give a file the name of another, which is replaced; a UsageError where that is impossible."""
     try:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(target, source)
         os.replace(source, target)
     except OSError as error:
         why = reason(error)

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hqtool.errors import DataError, UsageError
+from hqtool.outputs import same_file
 from hqtool.trace.files import exists_already, rename, require_folder
 from hqtool.trace.journal import Told
 from hqtool.trace.remains import NO_RESCUE, Remains
 from hqtool.trace.schema import ELEMENT_NAMES, NO_STEP, Row
-from hqtool.trace.writer import TraceWriter
+from hqtool.trace.writer import MARGIN_BYTES, TraceWriter
 from hqtool.vocab import Site
 
 
@@ -80,21 +81,19 @@ def repair(
 
 def _require_name(target: str, source: str | os.PathLike[str], force: bool) -> None:
     require_folder(target)
-    if target == os.path.realpath(source) or _same_file(target, source):
+    if same_file(target, os.fspath(source)):
         raise UsageError(f"{target} is the trace to repair", "choose another name for the new one")
     if not force and os.path.lexists(target):
         raise exists_already(target)
 
 
-def _same_file(target: str, source: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samefile(target, source)
-    except OSError:
-        return False
+def _writer(partial: str, remains: Remains) -> TraceWriter:
+    run = remains.told.run
+    return TraceWriter(partial, force=True, run=run, reserve_bytes=MARGIN_BYTES)
 
 
 def _rewrite(remains: Remains, partial: str) -> Repaired:
-    with TraceWriter(partial, force=True, run=remains.told.run) as writer:
+    with _writer(partial, remains) as writer:
         _describe(remains.told, writer)
         steps, records, values_lost = _copy_all(remains, writer)
         if not records:

@@ -38,8 +38,11 @@ from hqtool.trace.schema import (
 from hqtool.trace.scrap import put_scrap, shield, unshield
 from hqtool.vocab import TENSOR_KINDS, Site, Stats
 
-#: Free disk space, in bytes, below which recording stops.
+#: Free disk space, in bytes, below which recording stops: training needs some, too.
 RESERVE_BYTES = 256 << 20
+
+#: The same where nothing is being trained: what keeps HDF5 from a failing write.
+MARGIN_BYTES = 8 << 20
 
 #: Items that a dataset's buffer holds: 4 MiB of values, 600 KB of rows.
 BUFFER_ITEMS = {"payload": 4 << 20, "rows": 4096, "journal": 1 << 16, "commits": 1}
@@ -364,9 +367,9 @@ class TraceWriter(files.ClosedAtEnd):
         free_bytes = shutil.disk_usage(os.path.dirname(self._path)).free
         if free_bytes < self._reserve_bytes + coming_bytes:
             raise TraceFull(
-                f"{self._path}: recording stops, only {free_bytes >> 20} MiB are free there "
+                f"{self._path}: only {free_bytes >> 20} MiB are free there "
                 f"and {self._reserve_bytes >> 20} MiB stay untouched",
-                "free some space, or record less: fewer layers, steps or elements",
+                "free some space, or write to another disk",
             )
 
     # Ending
