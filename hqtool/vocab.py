@@ -76,6 +76,30 @@ class Stats(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SampleLayout:
+    """How a sample lies in its tensor, and the tensor's extremes, which it always knows.
+
+    The sampled values are fibres, one after the other: all values along the channel axis at one
+    position of the other axes. Where fibres are too long they are cut into equal pieces, which
+    count as fibres here. In the row-major order of the tensor, fibre f begins at
+    f // stride · length · stride + f % stride, and its values are `stride` places apart.
+
+    Args:
+        fibres: numbers of the fibres kept, ascending; every fibre was as likely as any other.
+        length: number of values in a fibre.
+        stride: distance between the neighbours in a fibre.
+        extremes: the largest and smallest finite values of the tensor, exact.
+        extreme_places: index of each of them in the row-major order of the tensor.
+    """
+
+    fibres: NDArray[np.int64]
+    length: int
+    stride: int
+    extremes: NDArray[Any]
+    extreme_places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """What was recorded of a site at one (step, micro-batch, call).
 
@@ -83,6 +107,9 @@ class Record:
         shape: the tensor's full shape, also where only a sample of its values was kept.
         stats: exact, over the full tensor.
         values: the tensor, in `shape`; where `sampled`, a 1-D uniform sample of it; or None.
+        sampled: values are but a sample, in which each value of the tensor was equally likely.
+        layout: where in the tensor a sample's values lie, and the tensor's extremes; None of
+            whole tensors, and of samples in older traces.
         loss_scale: factor that the gradient carried when it was recorded (AMP); 1 where none.
             Readers divide it out of `stats` and `values` unless asked not to.
         rank_numels: number of elements on each rank, where the record joins several ranks'
@@ -98,6 +125,7 @@ class Record:
     sampled: bool = False
     loss_scale: float = 1.0
     rank_numels: tuple[int, ...] = ()
+    layout: SampleLayout | None = None
 
     @property
     def numel(self) -> int:
@@ -123,11 +151,12 @@ class Moments:
         saturated: values whose code before clipping lies outside the grid's codes.
         underflowed: nonzero values whose code is zero's.
 
-    Under stochastic rounding every entry is the expectation over the rounding noise.
+    Under stochastic rounding every entry is the expectation over the rounding noise. Of a sample
+    with a layout every entry is an estimate for the whole tensor.
     """
 
-    count: int
-    nonzero: int
+    count: float
+    nonzero: float
     xx: float
     qq: NDArray[np.float64]
     xq: NDArray[np.float64]

@@ -36,11 +36,13 @@ import hqtool  # noqa: E402
 from hqtool.capture import recorder as recorder_module  # noqa: E402
 from hqtool.capture.settings import CaptureSettings, settings_of  # noqa: E402
 from hqtool.capture.tensors import sampled_values, stats_of_tensor  # noqa: E402
+from hqtool.core.samples import places_of  # noqa: E402
 from hqtool.core.stats import stats_of  # noqa: E402
 from hqtool.errors import UsageError  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
 from hqtool.trace.writer import TraceFull, TraceWriter  # noqa: E402
 from hqtool.traffic.layers import layer_from_json  # noqa: E402
+from hqtool.vocab import TENSOR_KINDS  # noqa: E402
 
 
 def places(records: dict[Key, Any], layer: str, kind: str = "output") -> list[tuple[int, ...]]:
@@ -104,9 +106,9 @@ def test_a_sample_is_uniform_without_replacement() -> None:
     tensor = torch.arange(40.0).reshape(8, 5).T
     counts: Counter[float] = Counter()
     for key in range(2000):
-        values = sampled_values(tensor, 10, 0, str(key)).array
+        values = sampled_values(tensor, 12, 0, str(key)).array
         assert values is not None
-        assert len(set(values.tolist())) == 10
+        assert len(set(values.tolist())) == 10  # besides an extreme at either end
         counts.update(values.tolist())
     assert set(counts) == set(range(40))
     assert max(abs(count - 500) for count in counts.values()) < 5 * math.sqrt(500)
@@ -134,6 +136,31 @@ def test_values_are_kept_every_so_many_steps_within_bounds(tmp_path: Path) -> No
     assert places(records, "linear") == [(step, 0, 0) for step in range(8)]
 
 
+@pytest.mark.parametrize("make", ["conv1d", "conv2d", "conv_transpose2d", "linear", "unbatched"])
+def test_samples_keep_fibres_along_the_channel_axis(make: str, tmp_path: Path) -> None:
+    """Axis 1 of a convolution's tensors, 0 where they have no batch; the last of all others."""
+    model, x, axis = {
+        "conv1d": (nn.Conv1d(16, 24, 3), torch.randn(4, 16, 40), 1),
+        "conv2d": (nn.Conv2d(16, 24, 3), torch.randn(4, 16, 8, 12), 1),
+        "conv_transpose2d": (nn.ConvTranspose2d(16, 24, 3), torch.randn(4, 16, 8, 12), 1),
+        "linear": (nn.Linear(16, 24), torch.randn(4, 20, 16), 2),
+        "unbatched": (nn.Conv2d(16, 24, 3), torch.randn(16, 20, 22), 0),
+    }[make]
+    optimizer = sgd(model)
+    with captured(tmp_path / "t.h5", max_elements=512, tensors=tuple(TENSOR_KINDS)):
+        square(model(x.requires_grad_())).backward()
+        optimizer.step()
+    records = {key[1]: record for key, record in read_records(tmp_path / "t.h5").items()}
+    found = {kind: record for kind, record in records.items() if record.sampled}
+    assert len(found) >= 4
+    for kind, record in found.items():
+        at = axis if kind not in ("weight", "grad_weight") else 1
+        channels, stride = record.shape[at], math.prod(record.shape[at + 1 :])
+        assert (record.layout.length, record.layout.stride) == (channels, stride), kind
+    read = found["input"]
+    assert np.array_equal(read.values, x.detach().numpy().ravel()[places_of(read.layout)])
+
+
 @pytest.mark.parametrize(("full", "sampled"), [(False, True), (True, False)])
 def test_large_tensors_are_sampled(full: bool, sampled: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -144,7 +171,12 @@ def test_large_tensors_are_sampled(full: bool, sampled: bool, tmp_path: Path) ->
     (record,) = read_records(tmp_path / "t.h5").values()
     assert record.sampled == sampled
     assert record.shape == (3, 20)
-    assert record.values.shape == ((16,) if sampled else (3, 20))
+    assert record.values.shape == ((12,) if sampled else (3, 20))
+    assert (record.layout is not None) == sampled
+    if record.layout is not None:
+        flat = y.detach().numpy().ravel()
+        assert np.array_equal(record.values, flat[places_of(record.layout)])
+        assert sorted(record.layout.extremes) == sorted(flat)[:2] + sorted(flat)[-2:]
     assert np.isin(record.values, y.detach().numpy()).all()
     assert record.stats == pytest.approx(stats_of(y.detach().numpy()), rel=1e-9)
 

@@ -25,8 +25,9 @@ from hqtool.capture.tensors import (  # noqa: E402
     stats_of_tensor,
     stats_of_vector,
 )
+from hqtool.core.samples import places_of  # noqa: E402
 from hqtool.core.stats import stats_of  # noqa: E402
-from hqtool.vocab import Stats  # noqa: E402
+from hqtool.vocab import SampleLayout, Stats  # noqa: E402
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 RNG = np.random.default_rng(0)
@@ -258,7 +259,7 @@ def test_values_are_a_copy(dtype: torch.dtype, layout: str) -> None:
     with torch.no_grad():
         tensor.fill_(7)
     assert values.array is not None
-    assert (values.array.shape, values.sampled) == (tuple(tensor.shape), False)
+    assert (values.array.shape, values.layout) == (tuple(tensor.shape), None)
     assert np.ascontiguousarray(values.array).tobytes() == before
     assert values.dtype == ("bfloat16" if dtype == torch.bfloat16 else None)
 
@@ -267,12 +268,110 @@ def test_values_are_a_copy(dtype: torch.dtype, layout: str) -> None:
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_a_sample_is_a_copy(dtype: torch.dtype, layout: str) -> None:
     tensor = LAYOUTS[layout](torch.arange(360.0).view(4, 6, 5, 3).to(dtype))
-    values = sampled_values(tensor, 50, 0, "layer/output/0/0/0")
+    values = sampled_values(tensor, 50, 0, "0/1")
     assert values.array is not None
+    assert values.layout is not None
     assert values.dtype == ("bfloat16" if dtype == torch.bfloat16 else None)
-    bits = values.array.view(f"i{tensor.element_size()}")
-    before = bits.tolist()
-    assert set(torch.tensor(bits).view(dtype).tolist()) <= set(tensor.flatten().tolist())
+    parts = [
+        part.view(f"i{tensor.element_size()}") for part in (values.array, values.layout.extremes)
+    ]
+    before = [part.tolist() for part in parts]
     with torch.no_grad():
         tensor.fill_(7)
-    assert bits.tolist() == before
+    assert [part.tolist() for part in parts] == before
+
+
+def sample_of(
+    tensor: Tensor, count: int, axis: int, key: str = "0/1"
+) -> tuple[Tensor, SampleLayout, Tensor]:
+    """Values and layout of a sample, and its extremes, as tensors of the type sampled."""
+    values = sampled_values(tensor, count, 0, key, axis)
+    assert values.array is not None
+    assert values.layout is not None
+    kind = f"i{tensor.element_size()}"
+    drawn, ends = (torch.from_numpy(a.view(kind)) for a in (values.array, values.layout.extremes))
+    return drawn.view(tensor.dtype), values.layout, ends.view(tensor.dtype)
+
+
+@pytest.mark.parametrize("axis", [-3, -1])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_each_value_of_a_sample_is_at_its_place(dtype: torch.dtype, layout: str, axis: int) -> None:
+    tensor = LAYOUTS[layout](torch.randn(40, 16, 6, 10).to(dtype))
+    drawn, where, ends = sample_of(tensor, 4000, axis)
+    flat = tensor.detach().reshape(-1)
+    assert torch.equal(flat[torch.from_numpy(places_of(where))], drawn)
+    assert torch.equal(flat[torch.from_numpy(where.extreme_places)], ends)
+    assert drawn.numel() + ends.numel() <= 4000
+    assert drawn.numel() + ends.numel() > 3900
+    ascending = flat.sort().values
+    assert torch.equal(ends.sort().values, torch.cat((ascending[:256], ascending[-256:])))
+    whole = torch.movedim(tensor.detach(), axis, -1).reshape(-1, tensor.shape[axis])
+    assert where.length == tensor.shape[axis]
+    assert torch.equal(whole[torch.from_numpy(where.fibres)], drawn.view(-1, where.length))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "count", "length"),
+    [
+        ((64, 16, 8, 8), -3, 2048, 16),
+        ((64, 128, 8, 8), -3, 2048, 64),
+        ((7, 50257), -1, 1 << 18, 1733),
+        ((40, 97), -1, 800, 1),
+        ((16, 8, 8), -3, 1000, 16),
+        ((600,), -3, 512, 24),
+        ((50, 2), -1, 1, 1),
+    ],
+    ids=["whole", "in two", "odd", "prime", "no batch", "vector", "one value"],
+)
+def test_fibres_too_long_are_cut(
+    shape: tuple[int, ...], axis: int, count: int, length: int
+) -> None:
+    tensor = torch.arange(float(math.prod(shape))).view(shape)
+    drawn, where, ends = sample_of(tensor, count, axis)
+    assert where.length == length
+    assert drawn.tolist() == places_of(where).tolist()
+    assert 0 < drawn.numel() + ends.numel() <= count
+
+
+HARD_TO_SORT = {
+    "few values": torch.arange(5000.0) % 3,
+    "constant": torch.full((5000,), 1.5),
+    "relu": torch.arange(-4000.0, 1000.0).relu(),
+    "nan": torch.where(torch.arange(5001) % 7 == 0, math.nan, torch.arange(5001.0)),
+    "infinities": torch.where(torch.arange(5001.0) % 5 < 2, math.inf, -torch.arange(5001.0)),
+    "negative infinities": torch.where(torch.arange(5001) > 4900, -math.inf, torch.arange(5001.0)),
+    "few finite": torch.where(torch.arange(5001) > 100, math.nan, torch.arange(5001.0)),
+    "none finite": torch.full((5000,), math.nan),
+}
+
+
+@pytest.mark.parametrize("name", HARD_TO_SORT)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_extremes_are_those_of_a_sort(dtype: torch.dtype, name: str) -> None:
+    tensor = HARD_TO_SORT[name].to(dtype)
+    _, where, ends = sample_of(tensor, 1000, -1)
+    finite = tensor[tensor.isfinite()].sort().values
+    both = torch.cat((finite[:125], finite[-125:])) if finite.numel() > 250 else finite
+    found = ends.sort().values
+    assert np.unique(where.extreme_places).size == found.numel()
+    assert torch.equal(tensor[torch.from_numpy(where.extreme_places)], ends)
+    if name == "constant":
+        assert 125 <= found.numel() <= 250
+    else:
+        assert torch.equal(found.unique(), both.unique())
+        assert found.numel() == both.numel()
+
+
+def test_fibres_are_spread_and_each_is_as_likely() -> None:
+    tensor = torch.arange(80.0 * 4).reshape(80, 4)
+    counts = np.zeros(80)
+    for key in range(2000):
+        values = sampled_values(tensor, 128, 0, str(key))
+        assert values.layout is not None
+        fibres = values.layout.fibres
+        assert np.diff(fibres).min() > 0
+        assert np.diff(fibres).max() <= 7  # of 80 fibres 24, one from each 3 or 4
+        counts[fibres] += 1
+    expected = 2000 * 24 / 80
+    assert np.abs(counts - expected).max() < 5 * math.sqrt(expected)

@@ -33,7 +33,7 @@ from hqtool.watch.position import Position
 #: KeptValues that may wait to be written; beyond it, training waits.
 QUEUE_BYTES = 256 << 20
 
-NO_VALUES = KeptValues(None, None, False)
+NO_VALUES = KeptValues(None, None)
 
 
 class Reading(NamedTuple):
@@ -146,7 +146,7 @@ class Recorder:
             self._asked[layer] = asked = self.settings.wants(layer)
         return asked
 
-    def read(self, tensor: Tensor, step: int) -> Reading | Exception | None:
+    def read(self, tensor: Tensor, step: int, channel_axis: int = -1) -> Reading | Exception | None:
         """A tensor's statistics, and its values where they are due; see `Listener`.
 
         None in a forked child, and of what has no floating-point values.
@@ -156,14 +156,14 @@ class Recorder:
         if self._full:
             raise self._full
         try:
-            return self._reading(tensor, step)
+            return self._reading(tensor, step, channel_axis)
         except Exception as error:
             return error
 
-    def _reading(self, tensor: Tensor, step: int) -> Reading | None:
+    def _reading(self, tensor: Tensor, step: int, channel_axis: int) -> Reading | None:
         if not (tensor.is_floating_point() and tensor.numel()):
             return None
-        values = self._values(step, tensor)
+        values = self._values(step, tensor, channel_axis)
         stats = stats_of_tensor(tensor) if _is_at_hand(tensor) else deferred_stats(tensor)
         return Reading(tuple(tensor.shape), values, stats, tensor.device.type)
 
@@ -254,7 +254,7 @@ class Recorder:
 
     # Reading
 
-    def _values(self, step: int, tensor: Tensor) -> KeptValues:
+    def _values(self, step: int, tensor: Tensor, channel_axis: int) -> KeptValues:
         """All values, a sample of them, or none.
 
         Args:
@@ -267,7 +267,8 @@ class Recorder:
             return NO_VALUES
         if kept == tensor.numel():
             return all_values(tensor)
-        return sampled_values(tensor, settings.max_elements, settings.seed, self._sample_key(step))
+        key = self._sample_key(step)
+        return sampled_values(tensor, settings.max_elements, settings.seed, key, channel_axis)
 
     def _sample_key(self, step: int) -> str:
         """What tells a tensor from all others: names are not known yet when it is read."""
@@ -308,11 +309,12 @@ class Recorder:
             position.call,
             stats=stats,
             shape=reading.shape,
-            sampled=values.sampled,
+            sampled=values.layout is not None,
             dtype=values.dtype,
+            layout=values.layout,
             loss_scale=loss_scale,
         )
-        nbytes = 0 if values.array is None else values.array.nbytes
+        nbytes = values.nbytes
         self.records += 1
         self.value_bytes += nbytes
         self._send(site, write, nbytes)

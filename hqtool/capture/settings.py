@@ -29,7 +29,8 @@ class CaptureSettings:
         burst: values are kept at so many consecutive steps at the start of each period, so that
             an estimator that lags behind can be scored as it would run.
         steps: values are kept only at these steps: half-open and non-negative, like a slice.
-        max_elements: of a larger tensor, a uniform random sample of so many values is kept.
+        max_elements: of a larger tensor, a sample of so many values is kept: its extremes, and
+            fibres along the channel axis drawn at random.
         full: keep all values, however large the tensor.
         step_on: what ends a step: "optimizer", the end of an optimizer's step; "forward", the
             start of the next training forward pass (for updates made by hand); "auto": the

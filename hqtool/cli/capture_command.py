@@ -114,7 +114,7 @@ class CaptureCommand(FileCommand):
     type=int,
     default=DEFAULT.max_elements,
     show_default=True,
-    help="Of larger tensors keep a random sample of N values; statistics stay exact.",
+    help="Of larger tensors keep a sample of N values; statistics stay exact.",
 )
 @click.option("--full", is_flag=True, help="Keep all values, however large the tensor.")
 @click.option(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hqtool.core.dense import dense_moments
 from hqtool.core.grid import Format, Grids, grids_of
+from hqtool.core.samples import is_extreme, weighted
 from hqtool.core.sorted import SortedValues
 from hqtool.core.stats import finite_values
 from hqtool.vocab import Moments, Range, Record, Stats
@@ -25,11 +26,22 @@ class PreparedValues:
     Args:
         values: array of any shape and float type; non-finite values are left out.
         all_finite: known to hold none of them.
+        extremes: of a sample, the values that are known exactly; finite, none of them in `values`.
+        total: of a sample with extremes, how many finite values the tensor has: its moments count
+            the extremes once, and the other values for the rest of the tensor.
     """
 
-    def __init__(self, values: NDArray[Any], all_finite: bool = False) -> None:
+    def __init__(
+        self,
+        values: NDArray[Any],
+        all_finite: bool = False,
+        extremes: NDArray[Any] | None = None,
+        total: int = 0,
+    ) -> None:
         self._values = values
         self._all_finite = all_finite
+        self._extremes = extremes
+        self._total = total
         self._known: dict[Hashable, Any] = {}
 
     @cached_property
@@ -40,14 +52,29 @@ class PreparedValues:
     def _sorted(self) -> SortedValues:
         return SortedValues(self._finite)
 
+    @cached_property
+    def _sorted_extremes(self) -> SortedValues | None:
+        return None if self._extremes is None else SortedValues(self._extremes)
+
+    @cached_property
+    def _weight(self) -> float:
+        """How many values of the tensor each one stands for that was drawn at random."""
+        known = 0 if self._extremes is None else self._extremes.size
+        return (self._total - known) / max(1, self._finite.size)
+
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid, 'nearest' or 'stochastic' (in expectation)."""
-        return self._sorted.moments(grids, rounding)
+        found = self._sorted.moments(grids, rounding)
+        if self._sorted_extremes is None:
+            return found
+        return weighted(self._sorted_extremes.moments(grids, rounding), found, self._weight)
 
     def sampled_moments(self, grids: Grids, noise: np.random.Generator) -> Moments:
         """Moments of one draw of stochastic rounding, the same noise under every grid."""
-        u = noise.random(self._finite.size)
-        return dense_moments(self._finite, grids, "stochastic-sampled", u)
+        found = _drawn(self._finite, grids, noise)
+        if self._extremes is None:
+            return found
+        return weighted(_drawn(self._extremes, grids, noise), found, self._weight)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made at the first call with `key` and kept for the next."""
@@ -55,6 +82,10 @@ class PreparedValues:
             self._known[key] = make()
         found: T = self._known[key]
         return found
+
+
+def _drawn(values: NDArray[Any], grids: Grids, noise: np.random.Generator) -> Moments:
+    return dense_moments(values, grids, "stochastic-sampled", noise.random(values.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +122,9 @@ def values_of(record: Record) -> PreparedValues | None:
     """The record's values, ready to be asked; None where only statistics were recorded."""
     if record.values is None:
         return None
-    return PreparedValues(record.values, all_finite=record.stats.nnan + record.stats.ninf == 0)
+    nonfinite, layout = record.stats.nnan + record.stats.ninf, record.layout
+    if layout is None:
+        return PreparedValues(record.values, all_finite=nonfinite == 0)
+    rest = record.values[~is_extreme(layout)]
+    extremes, total = finite_values(layout.extremes), record.numel - nonfinite
+    return PreparedValues(rest, nonfinite == 0, extremes, total)

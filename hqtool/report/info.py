@@ -179,4 +179,4 @@ def sampling_notes(rows: list[dict[str, Any]]) -> list[str]:
     """What limits the values of the rows of `site_row`."""
     if not any(row["sampled"] for row in rows):
         return []
-    return ["sampled: a random sample of the tensor's values; statistics are exact all the same"]
+    return ["sampled: a sample of the tensor's values; statistics are exact all the same"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.errors import HqtoolError
 from hqtool.trace.raw import RawTrace
-from hqtool.trace.schema import ELEMENT_NAMES, ELEMENTS, Row
+from hqtool.trace.schema import ELEMENT_NAMES, ELEMENTS, UNIFORM, Row
+from hqtool.vocab import SampleLayout
 
 #: Bytes of values read at a time, and at most one record's more.
 SPAN_BYTES = 4 << 20
@@ -19,14 +23,28 @@ SPAN_BYTES = 4 << 20
 _ITEM_BYTES = np.array([0, *(ELEMENTS[name].itemsize for name in ELEMENT_NAMES[1:])])
 
 
-def damaged_values(trace: RawTrace, rows: NDArray[Any], payload: int) -> int:
+def damaged_values(
+    trace: RawTrace, rows: NDArray[Any], payload: int, shapes: Mapping[int, tuple[int, ...]]
+) -> int:
     """How many records keep values that do not read, or do not match their checksum.
 
     Args:
         rows: 1-D, of dtype ROW.
         payload: bytes of the payload that are committed.
+        shapes: the tensors' shapes by number.
     """
-    return sum(_damaged_in(trace, near, payload) for near in _near_each_other(rows))
+    numels = {number: math.prod(shape) for number, shape in shapes.items()}
+    return sum(_damaged_near(trace, near, payload, numels) for near in _near_each_other(rows))
+
+
+def _damaged_near(
+    trace: RawTrace, rows: NDArray[Any], payload: int, numels: Mapping[int, int]
+) -> int:
+    damaged = _damaged_in(trace, rows, payload)
+    laid_out = np.flatnonzero(rows["sampled"] > UNIFORM)
+    read = functools.partial(_layout, trace, payload, numels)
+    damaged[laid_out] |= _failing(rows[laid_out], read)
+    return int(np.count_nonzero(damaged))
 
 
 def _near_each_other(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -37,8 +55,8 @@ def _near_each_other(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield from np.split(kept, np.flatnonzero(np.diff(kept["offset"] // SPAN_BYTES)) + 1)
 
 
-def _damaged_in(trace: RawTrace, rows: NDArray[Any], payload: int) -> int:
-    """Read all together; one by one where that fails."""
+def _damaged_in(trace: RawTrace, rows: NDArray[Any], payload: int) -> NDArray[np.bool_]:
+    """Whose values are damaged. Read all together; one by one where that fails."""
     try:
         starts = rows["offset"]
         stops = starts + rows["size"] * _ITEM_BYTES[rows["element"]]
@@ -47,15 +65,28 @@ def _damaged_in(trace: RawTrace, rows: NDArray[Any], payload: int) -> int:
             raise ValueError("values outside the payload")
         data = trace.items("payload", first, last).data
         spans = zip((starts - first).tolist(), (stops - first).tolist(), strict=True)
-        found = [zlib.crc32(data[start:stop]) for start, stop in spans]
-        return int(np.count_nonzero(rows["crc"] != found))
+        differs: NDArray[np.bool_] = rows["crc"] != [zlib.crc32(data[a:b]) for a, b in spans]
+        return differs
     except Exception:  # whatever HDF5 makes of damage
-        return sum(_is_damaged(trace, Row(*row.item()), payload) for row in rows)
+        return _failing(rows, lambda row: trace.bits(row, payload))
 
 
-def _is_damaged(trace: RawTrace, row: Row, payload: int) -> bool:
+def _layout(
+    trace: RawTrace, payload: int, numels: Mapping[int, int], row: Row
+) -> SampleLayout | None:
+    return trace.layout(row, numels[row.shape], payload)
+
+
+def _failing(rows: NDArray[Any], read: Callable[[Row], Any]) -> NDArray[np.bool_]:
+    """The rows whose reading fails."""
+    return np.array([_fails(read, Row(*row.item())) for row in rows], bool)
+
+
+def _fails(read: Callable[[Row], Any], row: Row) -> bool:
     try:
-        trace.bits(row, payload)
-    except Exception:
+        read(row)
+    except HqtoolError:
+        raise
+    except Exception:  # whatever HDF5 makes of damage
         return True
     return False

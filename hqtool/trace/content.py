@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from hqtool.core.stats import stats_of
 from hqtool.errors import DataError, UsageError
-from hqtool.trace.schema import ELEMENTS
-from hqtool.vocab import Stats
+from hqtool.trace.sample_layout import layout_bytes
+from hqtool.trace.schema import ELEMENTS, FIBRES, UNIFORM, WHOLE
+from hqtool.vocab import SampleLayout, Stats
 
 _T = TypeVar("_T")
 
@@ -31,14 +33,16 @@ class Content(NamedTuple):
         stored: the values' bits, 1-D; empty where no values are kept.
         shape: of the full tensor.
         stats: of the full tensor.
-        sampled: the values are but a 1-D sample.
+        sampled: WHOLE, UNIFORM or FIBRES, as a row has it.
+        layout: what lies behind the values: bytes.
     """
 
     element: str
     stored: NDArray[Any]
     shape: tuple[int, ...]
     stats: Stats
-    sampled: bool = False
+    sampled: int = WHOLE
+    layout: bytes = b""
 
 
 def content_of(
@@ -47,6 +51,7 @@ def content_of(
     stats: Stats | None = None,
     shape: Iterable[int] | None = None,
     sampled: bool = False,
+    layout: SampleLayout | None = None,
 ) -> Content:
     """What a trace is to keep of a tensor; the arguments are those of `TraceWriter.write`.
 
@@ -64,7 +69,23 @@ def content_of(
     stored = to_stored(array, element)
     if stats is None and not sampled:
         stats = stats_of(from_stored(stored, element))
-    return Content(element, stored, full, _given("stats", stats), sampled)
+    content = Content(element, stored, full, _given("stats", stats), UNIFORM if sampled else WHOLE)
+    if not sampled or layout is None:
+        return content
+    return content._replace(sampled=FIBRES, layout=layout_of(layout, content, dtype))
+
+
+def layout_of(layout: SampleLayout, content: Content, dtype: str | None) -> bytes:
+    """A sample's layout as it is stored.
+
+    Raises:
+        DataError: it does not belong to this content.
+    """
+    extremes = _array(layout.extremes)
+    if element_of(extremes, dtype) != content.element:
+        raise DataError("a sample's extremes and values differ in type", "give one type")
+    layout = replace(layout, extremes=to_stored(extremes, content.element))
+    return layout_bytes(layout, content.stored.size, math.prod(content.shape))
 
 
 def element_of(values: NDArray[Any], dtype: str | None = None) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -20,12 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.samples import by_place
 from hqtool.errors import DataError
 from hqtool.trace.files import ClosedAtEnd
 from hqtool.trace.overview import SiteSummary, together
 from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.trace.schema import Row
-from hqtool.vocab import Record, Site, Stats
+from hqtool.vocab import Record, SampleLayout, Site, Stats
 
 #: What makes rows of several ranks one record.
 _place = attrgetter("step", "micro", "call")
@@ -205,22 +207,25 @@ def joint(parts: Sequence[Record]) -> Record:
 
     Its statistics are those of all elements. Values are there where every rank kept some, and a
     sample if any of them is one: of ranks that sampled different shares of their tensors, each
-    counts by the values it kept. Shapes are concatenated along the first dimension, or flattened
+    counts by the values it kept; the extremes of all of them are known, and of a rank that kept its
+    whole tensor, all values are. Shapes are concatenated along the first dimension, or flattened
     where the others differ. The loss scale is the ranks' own, NaN where they differ.
     """
     first = parts[0]
     shape = _joint_shape([part.shape for part in parts])
     sampled = any(part.sampled for part in parts)
+    values, layout = _joint_sample(parts) if sampled else (_joint_values(parts, shape), None)
     return Record(
         step=first.step,
         micro=first.micro,
         call=first.call,
         shape=shape,
         stats=pooled([(_finite(part), part.stats) for part in parts]),
-        values=_joint_values(parts, (-1,) if sampled else shape),
+        values=values,
         sampled=sampled,
         loss_scale=first.loss_scale if len({p.loss_scale for p in parts}) == 1 else math.nan,
         rank_numels=tuple(part.numel for part in parts),
+        layout=layout,
     )
 
 
@@ -234,6 +239,50 @@ def _joint_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 def _joint_values(parts: Sequence[Record], shape: tuple[int, ...]) -> NDArray[Any] | None:
     kept = [part.values.reshape(-1) for part in parts if part.values is not None]
     return np.concatenate(kept).reshape(shape) if len(kept) == len(parts) else None
+
+
+def _joint_sample(parts: Sequence[Record]) -> tuple[NDArray[Any] | None, SampleLayout | None]:
+    """The ranks' values one after the other, and how they lie in the joint tensor, if known."""
+    kept = [(p.values, p.layout) if p.sampled else _all_exact(p) for p in parts]
+    samples = [(values, layout) for values, layout in kept if values is not None and layout]
+    if len(samples) < len(parts):
+        return _joint_values(parts, (-1,)), None
+    starts = list(itertools.accumulate((part.numel for part in parts[:-1]), initial=0))
+    if not _lie_alike([layout for values, layout in samples if values.size], starts):
+        samples = [by_place(values, layout) for values, layout in samples]
+    moved = [_moved(layout, start) for (_, layout), start in zip(samples, starts, strict=True)]
+    drawn = next((layout for layout in moved if layout.fibres.size), moved[0])
+    layout = replace(
+        drawn,
+        fibres=np.concatenate([layout.fibres for layout in moved]),
+        extremes=np.concatenate([layout.extremes for layout in moved]),
+        extreme_places=np.concatenate([layout.extreme_places for layout in moved]),
+    )
+    return np.concatenate([values for values, _ in samples]), layout
+
+
+def _lie_alike(layouts: Sequence[SampleLayout], starts: Sequence[int]) -> bool:
+    """Whether the fibres of tensors that begin there are fibres of the joint one."""
+    strides = {(layout.length, layout.stride) for layout in layouts}
+    return len(strides) == 1 and all(start % math.prod(min(strides)) == 0 for start in starts)
+
+
+def _all_exact(whole: Record) -> tuple[NDArray[Any] | None, SampleLayout | None]:
+    """A tensor that was kept whole as a sample that has drawn nothing and knows everything."""
+    if whole.values is None:
+        return None, None
+    flat, nothing = whole.values.reshape(-1), np.empty(0, np.int64)
+    known = SampleLayout(nothing, 1, 1, flat, np.arange(flat.size))
+    return flat[:0], known
+
+
+def _moved(layout: SampleLayout, start: int) -> SampleLayout:
+    """The layout in a tensor that begins so many elements earlier."""
+    return replace(
+        layout,
+        fibres=layout.fibres + start // layout.length,
+        extreme_places=layout.extreme_places + start,
+    )
 
 
 def _finite(record: Record) -> int:

@@ -14,16 +14,22 @@ from numpy.typing import NDArray
 
 from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.trace.files import ClosedAtEnd, open_to_read, reason
+from hqtool.trace.sample_layout import bytes_behind, layout_from
 from hqtool.trace.schema import (
     COMMIT,
     CRC_BYTES,
     DATASETS,
     ELEMENT_NAMES,
     ELEMENTS,
+    FIBRES,
     FORMAT,
+    LAYOUT_HEAD,
     STATES,
+    UNIFORM,
+    WHOLE,
     Row,
 )
+from hqtool.vocab import SampleLayout
 
 #: Rows read at a time, about 10 MB.
 BLOCK_ROWS = 1 << 16
@@ -134,6 +140,37 @@ class RawTrace(ClosedAtEnd):
         stored = self.items("payload", row.offset, stop)
         require_crc("values", zlib.crc32(stored.data), row.crc)
         return stored.view(dtype)
+
+    def layout(self, row: Row, numel: int, payload: int) -> SampleLayout | None:
+        """How a row's sample lies in its tensor, its extremes as stored; checked.
+
+        Args:
+            numel: elements of the full tensor.
+            payload: bytes of the payload that are committed.
+
+        Returns:
+            None of a row that does not tell.
+
+        Raises:
+            DataError: it tells in a way that this hqtool does not know.
+        """
+        if row.sampled in (WHOLE, UNIFORM):
+            return None
+        if row.sampled != FIBRES:
+            cause = f"{self.path}: values are laid out in a way (number {row.sampled}) unknown here"
+            raise DataError(cause, "use a newer hqtool")
+        dtype = ELEMENTS[ELEMENT_NAMES[row.element]]
+        start = row.offset + row.size * dtype.itemsize
+        head = self._payload_bytes(start, LAYOUT_HEAD.size, payload)
+        rest = self._payload_bytes(
+            start + LAYOUT_HEAD.size, bytes_behind(head, dtype, row.size, numel), payload
+        )
+        return layout_from(head, rest, dtype, row.size, numel)
+
+    def _payload_bytes(self, start: int, size: int, payload: int) -> bytes:
+        if not 0 <= start <= start + size <= payload:
+            raise ValueError("a layout outside the payload")
+        return self.items("payload", start, start + size).tobytes()
 
     def _dataset(self, name: str) -> Any:
         if name not in self._datasets:

@@ -25,7 +25,7 @@ from hqtool.trace.overview import RowTally, SiteSummary, summary_of, tallies_of
 from hqtool.trace.raw import BLOCK_ROWS, RawTrace, damage_told, intact, require_crc
 from hqtool.trace.remains import remedy_of
 from hqtool.trace.schema import COMMIT, ELEMENT_NAMES, NO_STEP, ROW, Commit, Row
-from hqtool.vocab import Record, Site, Stats
+from hqtool.vocab import Record, SampleLayout, Site, Stats
 
 
 class Prefix(NamedTuple):
@@ -170,7 +170,7 @@ class TraceReader(ClosedAtEnd):
         """
         with self._damage():
             blocks, end = self._blocks(), self.payload_bytes
-            return sum(damaged_values(self._raw, rows, end) for rows in blocks)
+            return sum(damaged_values(self._raw, rows, end, self._told.shapes) for rows in blocks)
 
     # Opening
 
@@ -254,12 +254,19 @@ class TraceReader(ClosedAtEnd):
             values=self._values(row, shape) if values and row.element else None,
             sampled=bool(row.sampled),
             loss_scale=row.loss_scale,
+            layout=self._layout(row, shape) if values and row.element else None,
         )
 
     def _values(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any]:
         bits = self._raw.bits(row, self._covered.payload)
         flat = from_stored(bits, ELEMENT_NAMES[row.element])
         return flat if row.sampled else flat.reshape(shape)
+
+    def _layout(self, row: Row, shape: tuple[int, ...]) -> SampleLayout | None:
+        layout = self._raw.layout(row, math.prod(shape), self._covered.payload)
+        if layout is None:
+            return None
+        return replace(layout, extremes=from_stored(layout.extremes, ELEMENT_NAMES[row.element]))
 
     def _damage(self) -> contextlib.AbstractContextManager[None]:
         """Whatever goes wrong in reading the file is damage to it."""
@@ -269,14 +276,22 @@ class TraceReader(ClosedAtEnd):
 
 def _unscaled(record: Record) -> Record:
     """The record, its loss scale divided out; its values, fresh from the file, in place."""
-    factor, values = record.loss_scale, record.values
+    factor, values, layout = record.loss_scale, record.values, record.layout
     if not 0 < factor < math.inf:
         return record
     if values is not None:
-        values = values.astype(np.result_type(values, np.float32), copy=False)
-        with np.errstate(all="ignore"):
-            np.divide(values, factor, out=values)
-    return replace(record, stats=record.stats.divided(factor), values=values)
+        values = _divided(values, factor)
+    if layout is not None:
+        layout = replace(layout, extremes=_divided(layout.extremes, factor))
+    return replace(record, stats=record.stats.divided(factor), values=values, layout=layout)
+
+
+def _divided(values: NDArray[Any], factor: float) -> NDArray[Any]:
+    """The values, fresh from the file, divided in place; float16 widened for it."""
+    values = values.astype(np.result_type(values, np.float32), copy=False)
+    with np.errstate(all="ignore"):
+        np.divide(values, factor, out=values)
+    return values
 
 
 def _of_site(number: int, blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:

@@ -7,11 +7,12 @@ rows the values that match their own.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shlex
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -20,10 +21,21 @@ from hqtool.trace.files import ClosedAtEnd
 from hqtool.trace.journal import Told, told_by
 from hqtool.trace.raw import RawTrace, damage_told, intact
 from hqtool.trace.schema import Row
-from hqtool.vocab import Stats
+from hqtool.vocab import SampleLayout, Stats
 
 #: What helps where repair does not.
 NO_RESCUE = "use a sound copy, or record again"
+
+
+class KeptBits(NamedTuple):
+    """A record's values as stored: in the tensor's shape, or 1-D where they are a sample.
+
+    Args:
+        layout: where a sample lies, its extremes as stored.
+    """
+
+    bits: NDArray[Any]
+    layout: SampleLayout | None
 
 
 class Remains(ClosedAtEnd):
@@ -69,17 +81,19 @@ class Remains(ClosedAtEnd):
             yield step, _rows_of(self._raw.blocks("rows", start, stop))
             start = stop
 
-    def bits(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any] | None:
-        """A row's values as stored, in that shape unless they are a sample.
+    def values(self, row: Row, shape: tuple[int, ...]) -> KeptBits | None:
+        """What a row keeps of the values of a tensor in that shape.
 
         Returns:
-            None where it keeps none, or they are damaged.
+            None where it keeps none, or any of it is damaged.
         """
         if not row.element:
             return None
+        payload = int(self._commits["payload"][-1])
         try:
-            bits = self._raw.bits(row, int(self._commits["payload"][-1]))
-            return bits if row.sampled else bits.reshape(shape)
+            bits = self._raw.bits(row, payload)
+            layout = self._raw.layout(row, math.prod(shape), payload)
+            return KeptBits(bits if row.sampled else bits.reshape(shape), layout)
         except Exception:  # whatever HDF5 makes of damage
             return None
 

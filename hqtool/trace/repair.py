@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from hqtool.errors import DataError, UsageError
 from hqtool.outputs import same_file
 from hqtool.trace.files import exists_already, rename, require_folder
 from hqtool.trace.journal import Told
-from hqtool.trace.remains import NO_RESCUE, Remains
+from hqtool.trace.remains import NO_RESCUE, KeptBits, Remains
 from hqtool.trace.schema import ELEMENT_NAMES, NO_STEP, Row
 from hqtool.trace.writer import MARGIN_BYTES, TraceWriter
 from hqtool.vocab import Site
@@ -133,11 +131,11 @@ def _copy_all(remains: Remains, writer: TraceWriter) -> tuple[int, int, int]:
         for row in rows:
             with contextlib.suppress(DataError, UsageError, KeyError):
                 site, shape = sites[row.site], remains.told.shapes[row.shape]
-                bits = remains.bits(row, shape)
-                _copy(row, site, shape, bits, writer)
+                kept = remains.values(row, shape)
+                _copy(row, site, shape, kept, writer)
                 steps.add(row.step)
                 records += 1
-                values_lost += bits is None and row.element > 0
+                values_lost += kept is None and row.element > 0
         if closed != NO_STEP:
             steps.add(closed)
             writer.commit(closed)
@@ -145,7 +143,7 @@ def _copy_all(remains: Remains, writer: TraceWriter) -> tuple[int, int, int]:
 
 
 def _copy(
-    row: Row, site: Site, shape: tuple[int, ...], bits: NDArray[Any] | None, writer: TraceWriter
+    row: Row, site: Site, shape: tuple[int, ...], kept: KeptBits | None, writer: TraceWriter
 ) -> None:
     """Write a record as it was, with what there is of its values.
 
@@ -154,11 +152,12 @@ def _copy(
         TraceFull: the disk is nearly full.
     """
     writer.write(
-        *(site.layer, site.tensor, row.step, bits, row.micro, row.call),
+        *(site.layer, site.tensor, row.step, kept and kept.bits, row.micro, row.call),
         stats=row.stats,
         shape=shape,
-        sampled=bool(row.sampled) and bits is not None,
-        dtype=None if bits is None else ELEMENT_NAMES[row.element],
+        sampled=bool(row.sampled) and kept is not None,
+        dtype=None if kept is None else ELEMENT_NAMES[row.element],
         loss_scale=row.loss_scale,
         flags=row.flags,
+        layout=kept and kept.layout,
     )

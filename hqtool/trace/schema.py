@@ -11,6 +11,13 @@ datasets. All exist before SWMR starts; all but `/state` only ever grow.
 | `/journal` | byte     | JSON lines: names of sites, shapes, geometry of layers, provenance    |
 | `/state`   | `STATE`  | one item: open (also when the writer was killed), complete, truncated |
 
+Samples. A sample's values are whole fibres (see `hqtool.vocab.SampleLayout`), each as likely as any
+other, so by themselves they are a uniform sample of the tensor. Right behind them lies what a row
+with `sampled` = FIBRES promises besides: `LAYOUT_HEAD`; the tensor's extremes, of the values' type;
+their places; and the numbers of the fibres. Places and numbers are of type `place_type`. Readers
+made before this layout take such a row for one with `sampled` = UNIFORM, as which they read it
+rightly; a number they do not know, readers refuse.
+
 A journal line is one of `["site", number, layer, tensor]`, `["shape", number, [size, …]]`,
 `["geometry", layer, {…}]`, `["note", key, value]` and `["optimizers", step, [name, …]]`: whose
 updates ended that step, and those after it until another line tells. Rows refer to sites and
@@ -57,6 +64,13 @@ ELEMENTS: dict[str, np.dtype[Any]] = {
 #: A row's `element` indexes this.
 ELEMENT_NAMES = ("none", *ELEMENTS)
 
+#: What a row's `sampled` says of the values kept: all of them; single ones, drawn at random, of
+#: unknown places; fibres, drawn at random, and extremes beside them.
+WHOLE, UNIFORM, FIBRES = 0, 1, 2
+
+#: CRC-32 of what follows it in the layout, number of extremes, `length` and `stride` of a fibre.
+LAYOUT_HEAD = struct.Struct("<I I Q Q")
+
 #: The step of a commit that closes no step: the opening one, and one of late notes only.
 NO_STEP = -1
 
@@ -87,7 +101,7 @@ class Row(NamedTuple):
     Args:
         site, shape: their numbers in the journal; the shape is the full tensor's.
         flags: 32 bits free for the recorder.
-        sampled: 1 where the values are a 1-D sample of the tensor.
+        sampled: WHOLE, UNIFORM or FIBRES.
         element: index into ELEMENT_NAMES.
         offset: of the values in `/payload`, in bytes.
         size: number of values kept.
@@ -107,6 +121,11 @@ class Row(NamedTuple):
     size: int
     crc: int
     stats: Stats
+
+
+def place_type(numel: int) -> np.dtype[Any]:
+    """How a place in a tensor of so many elements is stored."""
+    return np.dtype("<u4" if numel <= 1 << 32 else "<u8")
 
 
 def _packed(fields: tuple[str, ...], formats: list[Any]) -> np.dtype[Any]:

@@ -36,7 +36,7 @@ from hqtool.trace.schema import (
     Row,
 )
 from hqtool.trace.scrap import put_scrap, shield, unshield
-from hqtool.vocab import TENSOR_KINDS, Site, Stats
+from hqtool.vocab import TENSOR_KINDS, SampleLayout, Site, Stats
 
 #: Free disk space, in bytes, below which recording stops: training needs some, too.
 RESERVE_BYTES = 256 << 20
@@ -174,6 +174,7 @@ class TraceWriter(files.ClosedAtEnd):
         dtype: str | None = None,
         loss_scale: float = 1.0,
         flags: int = 0,
+        layout: SampleLayout | None = None,
     ) -> None:
         """Record one tensor; its values are copied.
 
@@ -188,6 +189,7 @@ class TraceWriter(files.ClosedAtEnd):
             dtype: "bfloat16" takes a uint16 array for raw bfloat16 bits.
             loss_scale: factor that a recorded gradient still carries.
             flags: 32 bits free for the recorder.
+            layout: where a sample lies in its tensor; its extremes are of the values' type.
 
         Raises:
             UsageError: an argument out of bounds, or stats or shape missing.
@@ -197,7 +199,7 @@ class TraceWriter(files.ClosedAtEnd):
         _check_site(layer, tensor)
         key = _index(step), _index(micro), _index(call)
         try:
-            content = content_of(values, dtype, stats, shape, sampled)
+            content = content_of(values, dtype, stats, shape, sampled, layout)
             loss_scale, flags = float(loss_scale), _flags(flags)
             site = self._journal.site_number(layer, tensor)
             row = self._row(site, key, content, loss_scale, flags)
@@ -207,6 +209,8 @@ class TraceWriter(files.ClosedAtEnd):
             raise type(error)(f"{where}: {error.cause}", error.remedy) from None
         if content.stored.size:
             self._payload.append(content.stored.view(np.uint8).data)
+        if content.layout:
+            self._payload.append(content.layout)
         self._rows.append(row)
         self._open_step = max(self._open_step, key[0])
 
@@ -313,7 +317,7 @@ class TraceWriter(files.ClosedAtEnd):
             site=site,
             shape=self._journal.shape_number(content.shape),
             flags=flags,
-            sampled=int(content.sampled),
+            sampled=content.sampled,
             element=ELEMENT_NAMES.index(content.element),
             loss_scale=loss_scale,
             offset=self._payload.end,

@@ -55,6 +55,7 @@ class LayerCall:
         label: what to call it, in messages, until it has a name.
         geometry: layer name → layer-spec keys; None where it was described before.
         weight: the parameter that the layer multiplies with.
+        channel_axis: of the layer's tensors, counted from the last axis, -1.
 
     Attributes:
         readings: what was read of its tensors, by tensor kind.
@@ -70,6 +71,7 @@ class LayerCall:
     label: str
     geometry: Callable[[str], dict[str, Any]] | None = None
     weight: weakref.ref[nn.Parameter] | None = None
+    channel_axis: int = -1
     readings: list[tuple[str, Any]] = field(default_factory=list)
     position: Position | None = None
     places: dict[int, Position] = field(default_factory=dict)

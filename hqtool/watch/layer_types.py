@@ -70,6 +70,14 @@ class LayerTypes:
         return self.is_layer(module) or self.is_attention(module)
 
 
+def channel_axis_of(module: nn.Module) -> int:
+    """The channel axis of a layer's tensors, weights included, counted from the last axis, -1.
+
+    It is axis 1 of a convolution's tensors (0 where they have no batch), the last of all others.
+    """
+    return -1 - len(module.kernel_size) if isinstance(module, nn.modules.conv._ConvNd) else -1
+
+
 def geometry_of(name: str, module: nn.Module, shape: Size) -> dict[str, Any]:
     """The layer-spec keys of a layer that has read a tensor of this shape, or its class alone.
 

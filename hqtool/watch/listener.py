@@ -38,7 +38,7 @@ class Listener(Protocol):
     def asks_for(self, layer: str) -> bool:
         """Whether it asks for a layer of this name."""
 
-    def read(self, tensor: Tensor, step: int) -> Any | None:
+    def read(self, tensor: Tensor, step: int, channel_axis: int = -1) -> Any | None:
         """Read a tensor that passes by; None where nothing is to be had of it.
 
         A failure is part of what is returned, and told when it is recorded: only then is it
@@ -46,6 +46,7 @@ class Listener(Protocol):
 
         Args:
             step: the step that it will belong to, if its forward pass trains.
+            channel_axis: the axis of its channels, counted from the last one, -1.
         """
 
     def record(self, site: Site, position: Position, reading: Any, loss_scale: float = 1.0) -> None:

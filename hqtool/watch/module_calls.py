@@ -19,7 +19,13 @@ from hqtool.patch import replaced
 from hqtool.watch.attention import Attention, LinearSwitch
 from hqtool.watch.input_gradient import InputGradient
 from hqtool.watch.layer_call import ForwardPass, LayerCall
-from hqtool.watch.layer_types import LAYER_TYPES, LayerTypes, geometry_of, linear_geometry
+from hqtool.watch.layer_types import (
+    LAYER_TYPES,
+    LayerTypes,
+    channel_axis_of,
+    geometry_of,
+    linear_geometry,
+)
 from hqtool.watch.listener import Listener
 from hqtool.watch.names import Frame, Names
 from hqtool.watch.optimizers import Optimizers
@@ -278,7 +284,7 @@ class ModuleCalls:
             gradient.call(self._reporter.gradient(call, "grad_input"), outputs)
 
     def _read(self, call: LayerCall, kind: str, tensor: Tensor) -> None:
-        reading = self._listener.read(tensor, call.forward.step)
+        reading = self._listener.read(tensor, call.forward.step, call.channel_axis)
         if reading is not None:
             call.readings.append((kind, reading))
 
@@ -297,13 +303,13 @@ class ModuleCalls:
             if forward is None:
                 return None
             self._unrecorded.ran(module)
-            reference = weakref.ref(module)
+            reference, axis = weakref.ref(module), channel_axis_of(module)
             if name is not None:
                 self._unrecorded.began(module, part, name)
-                return LayerCall(forward, reference, part, None, name, name)
+                return LayerCall(forward, reference, part, None, name, name, channel_axis=axis)
             frames = tuple(self._running.frames)
             label = self._unrecorded.awaited(module, part, frames)
-            return LayerCall(forward, reference, part, frames, None, label)
+            return LayerCall(forward, reference, part, frames, None, label, channel_axis=axis)
         return None
 
     def _known_name(self, module: nn.Module, part: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,13 @@ from hqtool.watch.unrecorded import Unrecorded
 
 #: A site; making one costs more than finding it.
 _site = functools.lru_cache(maxsize=1 << 14)(Site)
+
+
+class _Weight(NamedTuple):
+    """A layer's weight, and the axis of its channels."""
+
+    reference: weakref.ref[nn.Parameter]
+    channel_axis: int
 
 
 class Reporter:
@@ -54,7 +62,7 @@ class Reporter:
         self._optimizers = optimizers
         self._loss_scale = loss_scale
         self._unrecorded = unrecorded
-        self._weights: dict[str, weakref.ref[nn.Parameter]] = {}
+        self._weights: dict[str, _Weight] = {}
         self._updates = 0
         self.passes_reached = 0
 
@@ -91,13 +99,13 @@ class Reporter:
         """
         wanted, step = set(parameters), self._positions.step
         self._updates += 1
-        for layer, reference in self._weights.items():
+        for layer, (reference, axis) in self._weights.items():
             weight = reference()
             if weight is not None and id(weight) in wanted:
                 here = self._positions.place(f"{layer}/weight", self._updates, step)
-                self._record(layer, "weight", here, weight)
+                self._record(layer, "weight", here, weight, axis)
                 if weight.grad is not None:
-                    self._record(layer, "grad_weight", here, weight.grad, loss_scale)
+                    self._record(layer, "grad_weight", here, weight.grad, axis, loss_scale)
 
     def _reached(self, call: LayerCall, backward: int) -> None:
         """A backward pass has reached a layer's call."""
@@ -133,7 +141,7 @@ class Reporter:
             self._listener.describe(name, functools.partial(call.geometry, name))
         del module
         if call.weight is not None:
-            self._weights[name] = call.weight
+            self._weights[name] = _Weight(call.weight, call.channel_axis)
         self._unrecorded.recorded(name)
 
     def _find_name(self, call: LayerCall) -> bool:
@@ -153,7 +161,7 @@ class Reporter:
         assert call.name is not None
         here = self._place(call, backward)
         factor = self._loss_scale.of(backward, call.forward.recomputed_in)
-        self._record(call.name, kind, here, gradient, factor)
+        self._record(call.name, kind, here, gradient, call.channel_axis, factor)
 
     def _place(self, call: LayerCall, backward: int) -> Position:
         """Where the gradients belong that come to a call with a backward pass."""
@@ -166,12 +174,18 @@ class Reporter:
         return call.places[backward]
 
     def _record(
-        self, layer: str, kind: str, here: Position, tensor: Tensor, loss_scale: float = 1.0
+        self,
+        layer: str,
+        kind: str,
+        here: Position,
+        tensor: Tensor,
+        channel_axis: int,
+        loss_scale: float = 1.0,
     ) -> None:
         site = _site(layer, kind)
         if kind in self._listener.kinds:
             with self._listener.guard(site):
-                reading = self._listener.read(tensor, here.step)
+                reading = self._listener.read(tensor, here.step, channel_axis)
                 if reading is not None:
                     self._listener.record(site, here, reading, loss_scale)
 

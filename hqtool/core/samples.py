@@ -1,0 +1,60 @@
+"""Samples of large tensors: where their values lie, and what each of them stands for.
+
+A sample knows the extremes of its tensor exactly and the rest by fibres drawn at random. So the
+extremes count once, and the other values each for as many as the tensor has of their kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.vocab import Moments, Record, SampleLayout
+
+Places = NDArray[np.int64]
+
+
+def places_of(layout: SampleLayout) -> Places:
+    """Index of each sampled value in the row-major order of its tensor, 1-D."""
+    block, offset = np.divmod(layout.fibres, layout.stride)
+    first = block * (layout.stride * layout.length) + offset
+    return (first[:, None] + layout.stride * np.arange(layout.length)).reshape(-1)
+
+
+def batch_indices(record: Record) -> Places:
+    """Which sample of the batch (index along the first axis) each sampled value came from, 1-D.
+
+    Args:
+        record: with a layout.
+    """
+    assert record.layout is not None
+    return places_of(record.layout) // max(1, record.numel // record.shape[0])
+
+
+def is_extreme(layout: SampleLayout) -> NDArray[np.bool_]:
+    """Which of the sampled values are among the extremes as well, 1-D."""
+    found = np.zeros(layout.fibres.size * layout.length, bool)
+    if found.size:
+        block, inside = np.divmod(layout.extreme_places, layout.stride * layout.length)
+        channel, offset = np.divmod(inside, layout.stride)
+        fibre = block * layout.stride + offset
+        at = np.minimum(np.searchsorted(layout.fibres, fibre), layout.fibres.size - 1)
+        kept = layout.fibres[at] == fibre
+        found[at[kept] * layout.length + channel[kept]] = True
+    return found
+
+
+def by_place(values: NDArray[Any], layout: SampleLayout) -> tuple[NDArray[Any], SampleLayout]:
+    """The same sample, its values taken for single ones in the order of their places."""
+    places = places_of(layout)
+    order = np.argsort(places)
+    return values[order], replace(layout, fibres=places[order], length=1, stride=1)
+
+
+def weighted(exact: Moments, rest: Moments, weight: float) -> Moments:
+    """Moments of a tensor of which some values are known, and others stand for `weight` each."""
+    pairs = ((getattr(exact, name), getattr(rest, name)) for name in Moments.__slots__)
+    return Moments(*(known + weight * drawn for known, drawn in pairs))
