@@ -34,8 +34,9 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.capture import recorder as recorder_module  # noqa: E402
+from hqtool.capture.messages import closing_lines  # noqa: E402
 from hqtool.capture.settings import CaptureSettings, settings_of  # noqa: E402
-from hqtool.capture.tensors import sampled_values, stats_of_tensor  # noqa: E402
+from hqtool.capture.tensors import sampled_values, stats_of_tensor, widened  # noqa: E402
 from hqtool.core.samples import places_of  # noqa: E402
 from hqtool.core.stats import stats_of  # noqa: E402
 from hqtool.errors import UsageError  # noqa: E402
@@ -967,3 +968,141 @@ def test_the_first_tensor_among_arguments_is_the_input(tmp_path: Path) -> None:
     assert records["odd", "grad_input", 0, 0, 0].shape == (4, 2)
     listed = read_run(tmp_path / "t.h5")["unrecorded_layers"]
     assert listed == {"iterator": "its output is no tensor"}
+
+
+# --- tensors of unusual types ---------------------------------------------------------------------
+
+
+def test_sizes_of_numpy_are_plain_in_a_geometry(tmp_path: Path) -> None:
+    """As scripts write them that ask an environment for its shapes."""
+    model = nn.Sequential(
+        nn.Conv1d(np.int64(2), np.int64(2), np.int64(3)),
+        nn.Flatten(),
+        nn.Linear(np.prod((2, 2)), np.int32(3)),
+    )
+    with captured(tmp_path / "t.h5") as session:
+        square(model(torch.randn(5, 2, 4))).backward()
+    with TraceReader(tmp_path / "t.h5") as trace:
+        conv, linear = (layer_from_json(trace.geometry(name)).counts() for name in "02")
+    assert (conv.weight, conv.input, conv.output) == (12, 40, 20)
+    assert (linear.weight, linear.input, linear.output) == (12, 20, 15)
+    assert session.outcome is not None
+    assert not session.outcome.without_geometry
+
+
+class Unbounded(nn.Linear):
+    """A layer whose sizes are no numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self.out_features = object()
+        return y
+
+
+def test_an_unknown_geometry_is_no_unrecorded_site(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5") as session:
+        square(nn.Sequential(Unbounded(2, 2))(torch.randn(1, 2))).backward()
+    assert layers(read_records(tmp_path / "t.h5")) == {"0"}
+    why = "TypeError: 'object' object cannot be interpreted as an integer"
+    assert read_run(tmp_path / "t.h5")["without_geometry"] == {"0": why}
+    assert session.outcome is not None
+    assert "of unknown size, and in no bill: 0" in closing_lines("t.h5", session.outcome)
+
+
+class Narrow(nn.Linear):
+    """Its output has 8 bits, or any other type."""
+
+    dtype = torch.float8_e4m3fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(self.dtype)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
+)
+def test_eight_bits_are_widened_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    everything = torch.arange(256, dtype=torch.uint8).view(dtype)
+    assert torch.equal(widened(everything).float().nan_to_num(), everything.float().nan_to_num())
+    model = Narrow(4, 3)
+    model.dtype = dtype
+    with captured(tmp_path / "t.h5"):
+        y = model(torch.randn(5, 4))
+        y.float().sum().backward()
+    record = read_records(tmp_path / "t.h5")["narrow", "output", 0, 0, 0]
+    assert np.array_equal(record.values, y.detach().float().numpy())
+    assert record.stats == pytest.approx(stats_of(y.detach().double().numpy()), rel=1e-9)
+
+
+def test_a_tensor_that_cannot_be_read_ends_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    """It is told, and what follows is recorded."""
+    read = recorder_module.stats_of_tensor
+    readings = iter(range(100))
+
+    def stats(tensor: Tensor) -> Any:
+        if next(readings) < 2:
+            raise TypeError(f"reading {tensor.dim()} dimensions fails")
+        return read(tensor)
+
+    monkeypatch.setattr(recorder_module, "stats_of_tensor", stats)
+    with captured(tmp_path / "t.h5", may_fail=True):
+        fit(nn.Linear(2, 1), lambda model: square(model(torch.randn(3, 2))))
+    assert places(read_records(tmp_path / "t.h5"), "linear") == [(2, 0, 0)]
+    failed = {"linear/output": "TypeError: reading 2 dimensions fails"}
+    assert read_run(tmp_path / "t.h5")["failed"] == failed
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_the_values_of_their_parts(layout: Any, tmp_path: Path) -> None:
+    model, parts = nn.Linear(3, 2), [torch.randn(2, 3), torch.randn(4, 3)]
+    x = torch.nested.nested_tensor(parts, layout=layout, requires_grad=True)
+    with captured(tmp_path / "t.h5", tensors=["input", "output", "grad_input"]):
+        y = model(x)
+        (torch.cat(y.unbind()) * torch.arange(12.0).view(6, 2)).sum().backward()
+    records = read_records(tmp_path / "t.h5")
+    dense = torch.cat(parts)
+    expected = {
+        "input": dense,
+        "output": model(dense).detach(),
+        "grad_input": torch.arange(12.0).view(6, 2) @ model.weight.detach(),
+    }
+    for kind, tensor in expected.items():
+        record = records["linear", kind, 0, 0, 0]
+        assert record.shape == (
+            tuple(tensor.shape) if layout == torch.jagged else (tensor.numel(),)
+        )
+        assert record.values.ravel() == pytest.approx(tensor.numpy().ravel(), rel=1e-6), kind
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert layer_from_json(trace.geometry("linear")).counts() == (6, 18, 12)
+
+
+def test_complex_layers_are_told(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Linear(2, 3, dtype=torch.cfloat), nn.Conv1d(3, 1, 1, dtype=torch.cfloat)
+    )
+    with captured(tmp_path / "t.h5") as session:
+        x = torch.randn(4, 2, dtype=torch.cfloat)
+        fit(model, lambda model: square(model[1](model[0](x).mT[None]).abs()))
+    why = "its output is of type complex64"
+    assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == {"0": why, "1": why}
+    assert session.outcome is not None
+    assert closing_lines("t.h5", session.outcome)[0] == f"not recorded: 2 layers ({why}): 0, 1"
+
+
+def test_transforms_of_functions_are_told(tmp_path: Path) -> None:
+    """Per-sample gradients, as private training takes them."""
+    model = nn.Sequential(nn.Linear(2, 1))
+    optimizer = sgd(model)
+    parameters = {name: each.detach() for name, each in model.named_parameters()}
+
+    def loss_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return square(torch.func.functional_call(model, parameters, (x,)))
+
+    with captured(tmp_path / "t.h5"):
+        each = torch.func.vmap(torch.func.grad(loss_of), (None, 0))(parameters, torch.randn(3, 2))
+        for name, parameter in model.named_parameters():
+            parameter.grad = each[name].mean(0)
+        optimizer.step()
+    expected = {"0": "it ran within a transform of torch.func"}
+    assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected

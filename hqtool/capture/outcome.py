@@ -21,6 +21,7 @@ class CaptureOutcome:
         sites: how many were recorded.
         ends_within_a_step: the last step recorded did not end.
         failed: what could not be recorded, and why.
+        without_geometry: layers whose geometry is unknown, and why.
         waited_seconds, waited_share: for how long training waited for the disk, and its share of
             all time.
         watched: what was seen besides.
@@ -32,6 +33,7 @@ class CaptureOutcome:
     sites: int
     ends_within_a_step: bool
     failed: Mapping[str, str]
+    without_geometry: Mapping[str, str]
     waited_seconds: float
     waited_share: float
     watched: Watched

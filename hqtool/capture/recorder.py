@@ -24,11 +24,13 @@ from hqtool.capture.tensors import (
     sampled_values,
     stats_of_tensor,
     stats_of_vector,
+    widened,
 )
 from hqtool.sizes import binary_bytes
 from hqtool.trace.writer import TraceFull, TraceWriter
 from hqtool.vocab import Site, Stats
 from hqtool.watch.position import Position
+from hqtool.watch.tensor_types import dense_of
 
 #: KeptValues that may wait to be written; beyond it, training waits.
 QUEUE_BYTES = 256 << 20
@@ -76,7 +78,8 @@ class Recorder:
         active: False once the trace is full, its budget spent, or closed.
         budget: how large the trace may grow.
         sites, devices: what was recorded so far, and where its tensors were.
-        failed: what could not be recorded, and why.
+        failed: what could not be recorded, or not always, and why not the first time.
+        without_geometry: layers whose geometry is unknown, and why.
         steps, steps_with_values: how many steps were committed, and kept values.
         records, value_bytes: how many records were made, and the size of their values.
         busy_seconds: what training threads spent here, and in guarded blocks.
@@ -95,6 +98,7 @@ class Recorder:
         self.sites: set[Site] = set()
         self.devices: set[str] = set()
         self.failed: dict[str, str] = {}
+        self.without_geometry: dict[str, str] = {}
         self.steps = 0
         self.steps_with_values = 0
         self.records = 0
@@ -115,7 +119,6 @@ class Recorder:
         self._described: set[str] = set()
         self._counts: collections.Counter[str] = collections.Counter()
         self._asked: dict[str, bool] = {}
-        self._failed_sites: set[Site] = set()
         self._guards = 0  # that are entered
         self._guarded_since = 0.0
 
@@ -163,6 +166,7 @@ class Recorder:
     def _reading(self, tensor: Tensor, step: int, channel_axis: int) -> Reading | None:
         if not (tensor.is_floating_point() and tensor.numel()):
             return None
+        tensor = widened(dense_of(tensor))
         values = self._values(step, tensor, channel_axis)
         stats = stats_of_tensor(tensor) if _is_at_hand(tensor) else deferred_stats(tensor)
         return Reading(tuple(tensor.shape), values, stats, tensor.device.type)
@@ -174,8 +178,8 @@ class Recorder:
         reading: Reading | Exception,
         loss_scale: float = 1.0,
     ) -> None:
-        """Record what was read of a tensor, unless its site has failed."""
-        if site in self._failed_sites or not self.active or os.getpid() != self._pid:
+        """Record what was read of a tensor, or that it could not be read."""
+        if not self.active or os.getpid() != self._pid:
             return
         if isinstance(reading, Exception):
             self._failed(site, reading)
@@ -194,8 +198,13 @@ class Recorder:
         """Write a layer's geometry, once."""
         if layer not in self._described:
             self._described.add(layer)
-            with self.guard(f"{layer}: geometry"):
-                self.writer.describe(layer, geometry())
+            with self.guard("geometry"):
+                try:
+                    self.writer.describe(layer, geometry())
+                except TraceFull:
+                    raise
+                except Exception as error:
+                    self.without_geometry[layer] = _told(error)
 
     def note(self, notes: Mapping[str, Any]) -> None:
         """Write what is not empty into the trace's provenance."""
@@ -239,7 +248,8 @@ class Recorder:
                 self._background.stop()
                 if self._full:
                     raise self._full
-            self.note(dict(sorted(self._counts.items())) | {"failed": self.failed})
+            self.note(dict(sorted(self._counts.items())))
+            self.note({"failed": self.failed, "without_geometry": self.without_geometry})
             with self.guard("close"):
                 self.writer.close(state if self.active else "truncated")
         self.active = False
@@ -333,9 +343,7 @@ class Recorder:
             self._failed(what, error)
 
     def _failed(self, what: Site | str, error: Exception) -> None:
-        if isinstance(what, Site):
-            self._failed_sites.add(what)
-        self.failed[str(what)] = f"{type(error).__name__}: {error}"[:200]
+        self.failed.setdefault(str(what), _told(error))
 
     # After a step
 
@@ -399,6 +407,10 @@ class _Guard:
             if not recorder._guards:
                 recorder.busy_seconds += time.perf_counter() - recorder._guarded_since
             recorder._lock.release()
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def _is_at_hand(tensor: Tensor) -> bool:

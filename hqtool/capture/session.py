@@ -89,6 +89,7 @@ def outcome_of(recorder: Recorder, watched: Watched) -> CaptureOutcome:
         sites=len(recorder.sites),
         ends_within_a_step=recorder.unfinished_step is not None,
         failed=dict(recorder.failed),
+        without_geometry=dict(recorder.without_geometry),
         waited_seconds=recorder.waited_seconds,
         waited_share=recorder.waited_share,
         watched=watched,

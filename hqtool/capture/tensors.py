@@ -74,6 +74,14 @@ class KeptValues(NamedTuple):
         return values + known.extremes.nbytes + known.extreme_places.nbytes + known.fibres.nbytes
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """The same values in a type that a trace can hold: 8 bits fit in float16, or in float32."""
+    if tensor.element_size() > 1:
+        return tensor
+    wide = torch.float32 if tensor.dtype == torch.float8_e8m0fnu else torch.float16
+    return tensor.detach().to(wide)
+
+
 def flat_view(tensor: Tensor) -> Tensor:
     """All elements, detached, in memory order; a view wherever the memory has no gaps."""
     if tensor.is_contiguous():

@@ -6,6 +6,7 @@ A new layer type is one count function and one row of `OPS`.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -68,12 +69,18 @@ class Layer:
 
     def to_json(self) -> dict[str, Any]:
         """The layer-spec keys of this op plus `batch`; `layer_from_json` reads them back."""
-        values = {key: getattr(self, key) for key in OPS[self.op].keys}
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+        return {key: _plain(getattr(self, key)) for key in OPS[self.op].keys}
 
     def wrong(self, key: str, cause: str, remedy: str) -> DataError:
         """The error that says what is wrong with one key of this layer."""
         return wrong_key(_label(self.name), key, cause, remedy)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: sizes may be numpy's integers, torch's, or tensors of one."""
+    if isinstance(value, str):
+        return value
+    return list(map(operator.index, value)) if isinstance(value, tuple) else operator.index(value)
 
 
 def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> Layer:

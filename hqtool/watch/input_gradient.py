@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 from torch._C._autograd import _get_sequence_nr
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 #: A node of the graph, and the places among its inputs where it reads a tensor.
 Reader = tuple[Node, list[int]]
@@ -24,7 +24,7 @@ class InputGradient:
     """
 
     def __init__(self, x: Tensor) -> None:
-        self._edge = get_gradient_edge(x)
+        self._edge = _edge_of(x)
         self._began = _get_sequence_nr()
 
     def call(self, act: Callable[[Tensor], None], outputs: Iterable[Tensor]) -> None:
@@ -52,6 +52,15 @@ class InputGradient:
             found += [(node, places)] if places else []
             waiting += [each for each, _ in inputs]
         return found
+
+
+def _edge_of(x: Tensor) -> GradientEdge:
+    """Where a tensor's gradient arrives; torch makes a view of a leaf to find out."""
+    if x.grad_fn is not None or not x.is_nested or x.layout == torch.jagged:
+        return get_gradient_edge(x)
+    copy = x.clone().grad_fn  # of these there are no views
+    assert copy is not None
+    return GradientEdge(*copy.next_functions[0])  # type: ignore[arg-type]
 
 
 class _Gathering:

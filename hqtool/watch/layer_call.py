@@ -58,6 +58,7 @@ class LayerCall:
         channel_axis: of the layer's tensors, counted from the last axis, -1.
 
     Attributes:
+        unreadable: why nothing can be read of its output; None: it can be.
         readings: what was read of its tensors, by tensor kind.
         position: where it belongs; None before it was reported.
         places: by backward pass: where the gradients belong that came with it.
@@ -72,6 +73,7 @@ class LayerCall:
     geometry: Callable[[str], dict[str, Any]] | None = None
     weight: weakref.ref[nn.Parameter] | None = None
     channel_axis: int = -1
+    unreadable: str | None = None
     readings: list[tuple[str, Any]] = field(default_factory=list)
     position: Position | None = None
     places: dict[int, Position] = field(default_factory=dict)

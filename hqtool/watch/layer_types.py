@@ -104,8 +104,8 @@ def linear_geometry(name: str, in_channels: int, out_channels: int, shape: Size)
     The first dimension counts as the batch, all others as positions.
     """
     batch = shape[0] if len(shape) > 1 else 1
-    positions = (math.prod(shape[1:-1]),)
-    return Layer(name, "linear", in_channels, out_channels, positions, batch=batch).to_json()
+    positions = math.prod(shape) // (batch * in_channels) if batch else 0
+    return Layer(name, "linear", in_channels, out_channels, (positions,), batch=batch).to_json()
 
 
 def _conv_geometry(name: str, module: Any, shape: Size) -> dict[str, Any]:

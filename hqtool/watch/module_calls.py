@@ -31,6 +31,7 @@ from hqtool.watch.names import Frame, Names
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.reporter import Reporter, backward_pass, full_name
 from hqtool.watch.steps import Steps
+from hqtool.watch.tensor_types import dense_of, is_transformed, why_unreadable
 from hqtool.watch.unrecorded import Unrecorded
 
 #: Classes whose forward method is watched, too: scripts call it directly.
@@ -244,7 +245,7 @@ class ModuleCalls:
         call = self._begin(module, part)
         if call is None:
             return run()
-        gradient = None if x is None else self._read_input(call, x)
+        gradient = None if x is None or is_transformed(x) else self._read_input(call, x)
         result = run()
         with self._listener.guard(call.label):
             outputs = list(_tensors_in(result))
@@ -252,10 +253,13 @@ class ModuleCalls:
                 self._unrecorded.unreadable(call.label, "no tensor among its arguments")
             elif not outputs:
                 self._unrecorded.unreadable(call.label, "its output is no tensor")
+            elif is_transformed(x) or is_transformed(outputs[0]):
+                self._unrecorded.unreadable(call.label, "it ran within a transform of torch.func")
             else:
+                call.unreadable = why_unreadable(outputs[0])
                 if isinstance(weight, nn.Parameter):
                     call.weight = weakref.ref(weight)
-                shape = x.shape
+                shape = dense_of(x).shape
                 call.geometry = lambda name: geometry(name, shape)
                 self._read_outputs(call, outputs, gradient)
                 self._reporter.finished(call)

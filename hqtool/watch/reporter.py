@@ -137,6 +137,9 @@ class Reporter:
         for kind, reading in call.readings:
             self._listener.record(_site(name, kind), call.position, reading)
         call.readings = []
+        if call.unreadable is not None:
+            self._unrecorded.unreadable(name, call.unreadable)
+            return
         if call.geometry is not None:
             self._listener.describe(name, functools.partial(call.geometry, name))
         del module
