@@ -173,14 +173,16 @@ def observers(folder: str, rounds: int) -> list[str]:
     from hqtool.core.grid import Format
     from hqtool.core.observation import Observation, PreparedValues
     from hqtool.core.stats import stats_of
-    from hqtool.estimators.protocol import State, decide
+    from hqtool.estimators.protocol import State, advance, decide
 
     recorded = [stats_of(x) for x in tensors]  # a trace has them
 
     def ours(spec: str) -> None:
         estimator, state = ESTIMATORS.parse(spec).value, State()
         for x, stats in zip(tensors, recorded, strict=True):
-            _, state = decide(estimator, state, Observation(stats, Format(8), PreparedValues(x)))
+            obs = Observation(stats, Format(8), PreparedValues(x))
+            _, reading = decide(estimator, state, obs)
+            state = advance(estimator, state, [reading])
 
     found = seconds(
         {

@@ -1,4 +1,4 @@
-"""One estimator over one site's tensors, record by record: what tests of estimators start from."""
+"""One estimator over one site's tensors, step by step: what tests of estimators start from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from hqtool.core.grid import Format
 from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.stats import stats_of
-from hqtool.estimators.protocol import Estimator, State, decide
+from hqtool.estimators.protocol import Estimator, State, advance, decide
 from hqtool.vocab import Decision
 
 
@@ -21,9 +21,17 @@ def observe(x: Any, bits: int = 8, scheme: str = "asymmetric", values: bool = Tr
 
 
 def decisions(estimator: Estimator, observations: Iterable[Observation]) -> list[Decision]:
-    """What it decides at each record of a site, in order."""
+    """What it decides at each record of a site, in order, where each is a step of its own."""
+    return [d for step in decisions_of_steps(estimator, ([o] for o in observations)) for d in step]
+
+
+def decisions_of_steps(
+    estimator: Estimator, steps: Iterable[Iterable[Observation]]
+) -> list[list[Decision]]:
+    """What it decides at each record of each step."""
     state, found = State(), []
-    for observation in observations:
-        decision, state = decide(estimator, state, observation)
-        found.append(decision)
+    for step in steps:
+        made = [decide(estimator, state, observation) for observation in step]
+        state = advance(estimator, state, [reading for _, reading in made])
+        found.append([decision for decision, _ in made])
     return found

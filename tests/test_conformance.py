@@ -29,7 +29,7 @@ from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.stats import finite_values
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.estimators.protocol import Estimator, State, decide
+from hqtool.estimators.protocol import Estimator, State, advance, decide
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
 from hqtool.registry import Entry
 from hqtool.vocab import Decision, Moments, Range
@@ -179,7 +179,8 @@ def test_all_state_is_in_the_state(spec: str) -> None:
     together: list[list[Decision]] = [[], []]
     for pair in zip(first, second, strict=True):
         for site, observation in enumerate(pair):
-            decision, states[site] = decide(shared, states[site], observation)
+            decision, reading = decide(shared, states[site], observation)
+            states[site] = advance(shared, states[site], [reading])
             together[site].append(decision)
     assert together == alone
     assert decisions(shared, records("growing")) == alone[0]
@@ -191,10 +192,11 @@ def test_a_state_is_never_changed(spec: str) -> None:
     for observation in records("growing"):
         kept = State(*state)
         once, again = decide(estimator, state, observation), decide(estimator, state, observation)
-        assert once == again
+        after = advance(estimator, state, [once[1]])
+        assert (once, after) == (again, advance(estimator, state, [again[1]]))
         assert state == kept
-        hash(once[1])
-        state = once[1]
+        hash(after)
+        state = after
 
 
 @pytest.mark.parametrize("history", HISTORIES)
@@ -220,6 +222,26 @@ def test_once_there_is_a_range_there_always_is(spec: str) -> None:
             d.range is not None for d in decisions(ESTIMATORS.parse(spec).value, records(history))
         ]
         assert known == sorted(known)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("nothing", [[0.0, -0.0], [math.nan, math.inf], [0.0, math.nan], []])
+def test_a_tensor_without_a_nonzero_value_teaches_nothing(spec: str, nothing: list[float]) -> None:
+    """It is quantized by what is known, and what comes after it as if it had not been."""
+    estimator = ESTIMATORS.parse(spec).value
+    alone = decisions(estimator, [observe(RAMP[0])])[0]
+    first, second = decisions(estimator, [observe(nothing), observe(RAMP[0])])
+    assert second == alone
+    if alone.looked:
+        assert first.looked
+        assert first.range == (Range(0, 0) if 0.0 in nothing else None)
+
+    state = State()
+    for observation in records("growing"):
+        state = advance(estimator, state, [decide(estimator, state, observation)[1]])
+    found, reading = decide(estimator, state, observe(nothing))
+    assert found.range == (estimator.plan(state).range or state.range)
+    assert (reading, found.postponed, found.evaluations) == (None, False, 0)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -259,14 +281,15 @@ def test_it_looks_when_its_schedule_says(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_an_estimator_without_moments_decides_alike_in_every_format(spec: str) -> None:
-    """What `by_format = False` promises: replay asks it once for all formats."""
+def test_what_was_decided_without_the_format_holds_in_every_format(spec: str) -> None:
+    """So replay decides once for all formats where the observation was not asked for its own."""
     estimator = ESTIMATORS.parse(spec).value
-    if not getattr(estimator, "by_format", True):
-        found = [
-            decisions(estimator, [observe(x, bits, scheme) for x in RAMP])
-            for bits, scheme in itertools.product((2, 8, 16), SCHEMES)
-        ]
+    seen = [
+        [observe(x, bits, scheme) for x in RAMP]
+        for bits, scheme in itertools.product((2, 8, 16), SCHEMES)
+    ]
+    found = [decisions(estimator, each) for each in seen]
+    if not any(observation.format_was_asked for observation in seen[0]):
         assert all(each == found[0] for each in found)
 
 

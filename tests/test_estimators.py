@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import pytest
-from deciding import decisions, observe
+from deciding import decisions, decisions_of_steps, observe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +83,106 @@ def test_delayed_is_the_window_maximum_of_earlier_steps():
 
 def test_fixed_never_looks():
     assert {(d.range, d.looked) for d in run("fixed:lo=-1,hi=2", TENSORS)} == {((-1, 2), False)}
+
+
+def run_steps(spec, steps, **how):
+    """Per step the decisions at its records."""
+    seen = [[observe(x, **how) for x in step] for step in steps]
+    return decisions_of_steps(ESTIMATORS.parse(spec).value, seen)
+
+
+#: Two steps of two micro-batches, and one of one.
+MICRO_BATCHES = [[[-1, 2], [-3, 1]], [[0, 5], [-2, -1]], [[-4, 4]]]
+
+
+def ranges(steps):
+    return [[d.range for d in step] for step in steps]
+
+
+def test_within_a_step_records_do_not_teach_each_other():
+    """Each adds its own reading to the state before the step; joined they are (−3, 2), (−2, 5)."""
+    assert ranges(run_steps("running:momentum=0.5", MICRO_BATCHES)) == [
+        [(-1, 2), (-3, 1)],
+        [(-1.5, 3.5), (-2.5, 0.5)],
+        [(-3.25, 3.75)],
+    ]
+
+
+def test_in_hindsight_all_records_of_a_step_have_one_range():
+    found = run_steps("hindsight:momentum=0.5", MICRO_BATCHES)
+    assert ranges(found) == [[(-1, 2), (-3, 1)], [(-3, 2), (-3, 2)], [(-2.5, 3.5)]]
+    assert [[d.looked for d in step] for step in found] == [[True, True], [False, False], [False]]
+
+
+def test_the_order_of_a_steps_records_changes_no_range():
+    """As with a layer called twice, whose gradients arrive in reverse."""
+    reverse = [step[::-1] for step in MICRO_BATCHES]
+    for spec in ("running", "hindsight", "dsgc:interval=2", "delayed:window=2", "std"):
+        turned = [step[::-1] for step in run_steps(spec, reverse)]
+        assert turned == run_steps(spec, MICRO_BATCHES)
+
+
+def test_a_window_counts_steps():
+    found = run_steps("delayed:window=2", [[[9], [1]], [[2], [3]], [[1], [1]], [[1], [1]]])
+    assert [[d.range.hi for d in step] for step in found] == [[9, 1], [9, 9], [9, 9], [3, 3]]
+
+
+def test_an_interval_counts_steps_and_all_records_of_a_due_step_search():
+    steps = [[RNG.laplace(size=300) * (1 + t) for _ in range(3)] for t in range(7)]
+    found = run_steps("dsgc:interval=3", steps)
+    assert [[d.looked for d in step] for step in found] == [[t % 3 == 0] * 3 for t in range(7)]
+    assert all((d.evaluations > 0) == d.looked for step in found for d in step)
+    for t in (0, 3):
+        own = [d.range for d in found[t]]
+        held = (min(r.lo for r in own), max(r.hi for r in own))
+        assert {d.range for step in found[t + 1 : t + 3] for d in step} == {held}
+
+
+def test_zero_gradients_at_first_do_not_set_a_range_of_zero():
+    """Zero-initialised batch norms: r_0 is the first reading that there is."""
+    found = run("hindsight:momentum=0.75", [[0, 0], [0, 0], *TENSORS])
+    assert [d.range for d in found][:2] == [(0, 0), (0, 0)]
+    assert found[2:] == run("hindsight:momentum=0.75", TENSORS)
+    assert [d.looked for d in found] == [True] * 3 + [False] * 3
+
+
+def test_a_search_that_meets_zeros_is_made_at_the_next_step():
+    found = run("dsgc:interval=2", [[1, 2], [1, 2], [0, 0], [-3, 5], [7, 7], [7, 7]])
+    assert [d.looked for d in found] == [True, False, True, True, True, False]
+    assert [d.evaluations > 0 for d in found] == [True, False, False, True, True, False]
+    assert found[2].range == found[1].range
+
+
+ONE_SIDED = {
+    "constant": np.full(1000, 0.1, "f4"),
+    "constant and negative": np.full(70_000, -3e-5, "f4"),
+    "sparse": np.where(np.arange(5000) % 50 == 0, np.float32(0.3), np.float32(0)),
+    "one value": np.array([0, 0, -2e6]),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("bits", [2, 3, 8, 16])
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_dsgc_does_not_clip_where_all_ratios_have_one_cosine(name, bits, scheme):
+    """Every ratio keeps the direction of a tensor of one value: a = 1 alone the magnitude."""
+    x = ONE_SIDED[name]
+    for coarse in (0, 32):
+        (found,) = run(f"dsgc:coarse={coarse}", [x], bits=bits, scheme=scheme)
+        assert found.range == run("current", [x])[0].range
+        figures = observe(x, bits, scheme).moments([found.range])
+        assert figures.err[0] <= 1e-12 * figures.xx
+
+
+def test_a_search_leaves_a_plateau_at_its_upper_end():
+    """Highest from 0.2 to 0.6 but for noise, and falling to either side."""
+
+    def plateau(_, a):
+        noise = 1e-14 * np.sin(1e6 * a)
+        return -np.maximum(0.2 - a, 0) - np.maximum(a - 0.6, 0) + noise
+
+    (best,), _ = golden_section(plateau, 1, 1e-4, equal=1e-13)
+    assert best == pytest.approx(0.6, rel=1e-4)
 
 
 def exhaustive(x, bits, scheme="asymmetric", ratios=4000):

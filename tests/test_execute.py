@@ -23,6 +23,8 @@ from hqtool.errors import DataError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.vocab import Stats
 
+DIGITS = Path(__file__).parent.parent / "sample_data" / "digits.h5"
+
 
 def write(path, steps=4, layers=5, size=3000, growth=1):
     rng = np.random.default_rng(0)
@@ -233,6 +235,29 @@ def test_best_shows_each_method_at_its_best_parameters(trace):
         assert [row["estimator"] for row in found["best"]["rows"]] == want
     text = hqtool("compare", trace, *sweep, "--best").out
     assert sum(line.startswith("hindsight") for line in text.splitlines()) == 1
+
+
+def test_best_parameters_may_differ_between_kinds():
+    """Of either kind another momentum is best here; the closing sentence names the method."""
+    sweep = ["--estimator", "running:momentum=0,0.5,0.9", "--estimator", "hindsight"]
+    done = hqtool("compare", DIGITS, "--best", "--rank-by", "sqnr_db", "--bits", 3, *sweep)
+    assert done.status == 0
+    best = [line.split()[0] for line in done.out.splitlines() if line.startswith("running:")]
+    assert len(set(best)) == 2
+    assert "Against running at 3 bits: hindsight" in done.out
+
+
+def test_sites_that_are_zero_half_the_time_are_noted(tmp_path):
+    with TraceWriter(tmp_path / "zero.h5") as writer:
+        for step in range(4):
+            for layer, first in (("bn", 3), ("fc", 1)):
+                x = np.full(6, float(step >= first), "f4")
+                writer.write(layer, "grad_input", step, x)
+            writer.commit(step)
+    done = hqtool("compare", tmp_path / "zero.h5", "--json", "-", "--estimator", "current")
+    assert [row["all_zero"] for row in json.loads(done.out)["summary"]] == [3, 1]
+    text = " ".join(hqtool("compare", tmp_path / "zero.h5").out.split())
+    assert "at 1 site, 75 % at bn/grad_input" in text
 
 
 def test_search_gap_finds_what_a_search_missed(tmp_path):

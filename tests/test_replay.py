@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import oracle
 import pytest
@@ -9,9 +11,14 @@ import pytest
 from hqtool.compare.replay import ReplaySettings, replay
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
+from hqtool.estimators.composed import Composed
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.estimators.protocol import Reading
+from hqtool.estimators.schedule import EveryStep
+from hqtool.estimators.smoothing import Ema
+from hqtool.registry import Choice
 from hqtool.traffic.layers import Counts
-from hqtool.vocab import Record, Site
+from hqtool.vocab import Range, Record, Site
 
 SITE = Site("conv1", "output")
 RNG = np.random.default_rng(11)
@@ -112,6 +119,49 @@ def test_a_missing_metric_is_left_out_of_the_mean():
     (summary,), rows = run(records, settings("current"))
     assert rows[0].metrics["sqnr_db"] is None
     assert summary.metrics["sqnr_db"] == rows[1].metrics["sqnr_db"]
+
+
+def test_zeros_are_counted_and_teach_nothing():
+    zeros = [record(np.zeros((4, 25), "f4"), t) for t in range(2)]
+    later = [record(x, t + 2) for t, x in enumerate(TENSORS)]
+    (summary,), rows = run(zeros + later, settings("hindsight"))
+    assert (summary.all_zero, summary.looks, summary.postponed) == (2, 3, 0)
+    _, alone = run(later, settings("hindsight"))
+    assert [(r.lo, r.hi, r.metrics) for r in rows[2:]] == [(r.lo, r.hi, r.metrics) for r in alone]
+    assert [(r.lo, r.hi, r.metrics["mse"]) for r in rows[:2]] == [(0, 0, 0)] * 2
+
+
+def test_searches_are_made_once_in_interval_steps_whatever_the_micro_batches():
+    """Each record of a due step is searched and billed; steps between them are not."""
+    records = [record(x, t, micro) for t, x in enumerate(TENSORS) for micro in range(3)]
+    (summary,), rows = run(records, settings("dsgc:interval=3"), COUNTS)
+    assert [(r.step, r.micro) for r in rows if r.looked] == [
+        (t, m) for t in (0, 3) for m in (0, 1, 2)
+    ]
+    assert summary.looks == 6
+    passes = summary.evaluations + 2 * summary.looks
+    assert summary.traffic_bytes == pytest.approx(180 + passes * 400 / 18)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfAtFewBits:
+    """Needs no values, yet asks for the format, and only of tensors that reach beyond 3."""
+
+    def __call__(self, obs):
+        lo, hi = obs.stats.range
+        share = 0.5 if obs.stats.absmax > 3 and obs.format.bits < 8 else 1.0
+        return Reading(Range(share * lo, share * hi))
+
+
+def test_an_estimator_that_asks_for_the_format_decides_at_each():
+    """It declares nothing: that it asked is what counts, from the record on where it did."""
+    estimator = Composed(HalfAtFewBits(), Ema(0.5), EveryStep())
+    choice = Choice("half", "half", {}, estimator)
+    records = [record(np.array([-1.0, x]), t) for t, x in enumerate([2.0, 8.0, 2.0])]
+    _, rows = run(records, ReplaySettings((choice,), bits=(8, 4, 3)))
+    assert [r.hi for r in rows if r.bits == 8] == [2, 5, 3.5]
+    assert [r.hi for r in rows if r.bits == 4] == [2, 3, 2.5]
+    assert [r.hi for r in rows if r.bits == 3] == [2, 3, 2.5]
 
 
 # --- noise --------------------------------------------------------------------------------------

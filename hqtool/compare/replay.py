@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.compare.lanes import Lane, decide_at_each, lanes_of
 from hqtool.core.dense import ROUNDINGS
 from hqtool.core.grid import Format, grids_of
 from hqtool.core.metrics import METRICS, measure
 from hqtool.core.noise import noise_of
-from hqtool.core.observation import Observation, PreparedValues, values_of
+from hqtool.core.observation import PreparedValues, values_of
 from hqtool.errors import UsageError
-from hqtool.estimators.protocol import Estimator, State, decide
-from hqtool.estimators.search_gap import SearchGap, search_gap
+from hqtool.estimators.protocol import Estimator
 from hqtool.registry import Choice
 from hqtool.traffic.bill import Bits, as_bytes, site_bill
 from hqtool.traffic.layers import Counts
@@ -110,13 +112,14 @@ class Summary:
         replayed: records after calibration, scored or not: what looks and bytes are counted over.
         looks: how many of those the estimator looked at.
         evaluations: passes its searches took at them.
-        postponed: looks that were due at them but found no values recorded.
+        postponed: looks that were due at them but lacked values to read.
         sampled: scored records of which only a sample of the values was kept.
         static_bytes, traffic_bytes: mean a record, and a rank where it joins several; None where
             no bill is defined.
         search_gap: largest distance of a search's cosine from the best there is; None where
             none was scanned.
         multimodal: share of the scanned searches whose cosine has more than one maximum.
+        all_zero: replayed records whose finite values are all 0: estimators learn nothing there.
     """
 
     layer: str
@@ -135,6 +138,7 @@ class Summary:
     traffic_bytes: float | None
     search_gap: float | None = None
     multimodal: float | None = None
+    all_zero: int = 0
 
 
 def replay(
@@ -154,120 +158,51 @@ def replay(
     Returns:
         One summary a lane, an estimator at a bit-width; estimators outermost.
     """
-    formats = tuple(Format(bits, settings.scheme) for bits in settings.bits)
-    runs = _runs(settings, formats)
-    sums = _ReplaySums(sum(len(run.formats) for run in runs))
-    for record, past in _with_calibration(records, settings.calibrate):
-        values = values_of(record)
-        decisions = _decide(runs, record, values, formats)
-        sums.records += 1
-        if not past:
-            continue
-        sums.replay(record)
-        for run, decision in zip(runs, decisions, strict=True):
-            run.count(decision, record)
-            if settings.search_gap:
-                run.hold_against_scan(decision, record, values)
-        if values is not None:
-            lanes = _lanes(runs, decisions)
-            figures = _score(values, lanes, settings, site, record)
-            sums.scored(figures, record)
-            if on_row is not None:
-                for row in _rows(site, record, lanes, figures):
-                    on_row(row)
-    return _summaries(site, runs, sums, counts)
+    formats = [Format(bits, settings.scheme) for bits in settings.bits]
+    groups = lanes_of(settings.estimators, formats)
+    lanes = [lane for group in groups for lane in group]
+    sums = _ReplaySums(len(lanes))
+    for step, past in _steps(records, settings.calibrate):
+        for record in step:
+            values = values_of(record)
+            decided = [d for group in groups for d in decide_at_each(group, record.stats, values)]
+            sums.records += 1
+            if not past:
+                continue
+            sums.replay(record)
+            for lane, decision in zip(lanes, decided, strict=True):
+                lane.count(decision, record)
+                if settings.search_gap:
+                    lane.hold_against_scan(decision, record, values)
+            if values is not None:
+                figures = _score(values, lanes, decided, settings, site, record)
+                sums.scored(figures, record)
+                if on_row is not None:
+                    for row in _rows(site, record, lanes, decided, figures):
+                        on_row(row)
+        for lane in lanes:
+            lane.end_step()
+    return _summaries(site, lanes, sums, counts)
 
 
-def _with_calibration(records: Iterable[Record], calibrate: int) -> Iterator[tuple[Record, bool]]:
-    """Each record, and whether its step lies past the first `calibrate` ones."""
-    steps: set[int] = set()
-    for record in records:
-        steps.add(record.step)
-        yield record, len(steps) > calibrate
-
-
-@dataclass(slots=True)
-class _Run:
-    """One estimator on its way down a site's records, and what it did past calibration.
-
-    Where its ranges do not depend on the format it runs once for all bit-widths.
-
-    Args:
-        passes: elements of accumulator output its looks and searches moved: twice each tensor
-            it looked at, once more for each evaluation.
-    """
-
-    choice: Choice[Estimator]
-    formats: tuple[Format, ...]
-    state: State = field(default_factory=State)
-    looks: int = 0
-    evaluations: int = 0
-    postponed: int = 0
-    passes: int = 0
-    gaps: list[SearchGap] = field(default_factory=list)
-
-    def count(self, decision: Decision, record: Record) -> None:
-        """Add what it did at a record."""
-        if decision.looked:
-            self.looks += 1
-            self.evaluations += decision.evaluations
-            self.passes += (2 + decision.evaluations) * record.numel
-        elif decision.postponed and record.values is None:
-            self.postponed += 1
-
-    def hold_against_scan(
-        self, decision: Decision, record: Record, values: PreparedValues | None
-    ) -> None:
-        """Where it searched: how far from the best did it end?"""
-        if decision.evaluations and decision.range is not None:
-            gap = search_gap(Observation(record.stats, self.formats[0], values), decision.range)
-            self.gaps += [gap] if gap is not None else []
-
-
-def _runs(settings: ReplaySettings, formats: tuple[Format, ...]) -> list[_Run]:
-    return [
-        _Run(choice, together)
-        for choice in settings.estimators
-        for together in ([(f,) for f in formats] if _by_format(choice) else [formats])
-    ]
-
-
-def _by_format(choice: Choice[Estimator]) -> bool:
-    return getattr(choice.value, "by_format", True)
-
-
-def _decide(
-    runs: Sequence[_Run], record: Record, values: PreparedValues | None, formats: tuple[Format, ...]
-) -> list[Decision]:
-    """Each run's decision at the next record."""
-    seen = {f.bits: Observation(record.stats, f, values, formats) for f in formats}
-    decisions = []
-    for run in runs:
-        decision, run.state = decide(run.choice.value, run.state, seen[run.formats[0].bits])
-        decisions.append(decision)
-    return decisions
-
-
-#: A lane is an estimator at one bit-width: its label and format, and what it just decided.
-Lane = tuple[str, Format, Decision]
-
-
-def _lanes(runs: Sequence[_Run], decisions: Sequence[Decision]) -> list[Lane]:
-    pairs = zip(runs, decisions, strict=True)
-    return [(run.choice.label, format_, d) for run, d in pairs for format_ in run.formats]
+def _steps(records: Iterable[Record], calibrate: int) -> Iterator[tuple[Iterator[Record], bool]]:
+    """The records of each step, and whether it lies past the first `calibrate` ones."""
+    for index, (_, step) in enumerate(groupby(records, key=attrgetter("step"))):
+        yield step, index >= calibrate
 
 
 def _score(
     values: PreparedValues,
     lanes: Sequence[Lane],
+    decided: Sequence[Decision],
     settings: ReplaySettings,
     site: Site,
     record: Record,
 ) -> Figures:
     """Each lane's metrics, all grids in one question; all missing where there is no range."""
-    ready = [i for i, (_, _, decision) in enumerate(lanes) if decision.range is not None]
-    ranges = [d.range for _, _, d in lanes if d.range is not None]
-    grids = grids_of(ranges, [lanes[i][1] for i in ready])
+    ready = [i for i, decision in enumerate(decided) if decision.range is not None]
+    ranges = [decision.range for decision in decided if decision.range is not None]
+    grids = grids_of(ranges, [lanes[i].format for i in ready])
     if settings.rounding == "stochastic-sampled":
         found = measure(values.sampled_moments(grids, noise_of(settings.seed, site, record)))
     else:
@@ -286,12 +221,13 @@ class _ReplaySums:
 
     def __init__(self, lanes: int) -> None:
         self.tensors: Counter[int] = Counter()  # elements → tensors of so many on one device
-        self.records = self.replayed = self.steps = self.sampled = 0
+        self.records = self.replayed = self.steps = self.sampled = self.all_zero = 0
         self._sums, self._counts = np.zeros((2, len(METRICS), lanes))
 
     def replay(self, record: Record) -> None:
         """Count a record, and the tensors it is made of."""
         self.replayed += 1
+        self.all_zero += record.stats.absmax == 0
         self.tensors.update(record.device_numels)
 
     def scored(self, figures: Figures, record: Record) -> None:
@@ -313,8 +249,14 @@ def _named(figures: Sequence[float]) -> Measured:
     return {n: None if math.isnan(f) else f for n, f in zip(METRICS, figures, strict=True)}
 
 
-def _rows(site: Site, record: Record, lanes: Sequence[Lane], figures: Figures) -> Iterator[StepRow]:
-    for (label, format_, decision), measured in zip(lanes, figures.T.tolist(), strict=True):
+def _rows(
+    site: Site,
+    record: Record,
+    lanes: Sequence[Lane],
+    decided: Sequence[Decision],
+    figures: Figures,
+) -> Iterator[StepRow]:
+    for lane, decision, measured in zip(lanes, decided, figures.T.tolist(), strict=True):
         lo, hi = decision.range or (None, None)
         yield StepRow(
             layer=site.layer,
@@ -322,8 +264,8 @@ def _rows(site: Site, record: Record, lanes: Sequence[Lane], figures: Figures) -
             step=record.step,
             micro=record.micro,
             call=record.call,
-            estimator=label,
-            bits=format_.bits,
+            estimator=lane.choice.label,
+            bits=lane.format.bits,
             lo=lo,
             hi=hi,
             looked=decision.looked,
@@ -332,40 +274,40 @@ def _rows(site: Site, record: Record, lanes: Sequence[Lane], figures: Figures) -
 
 
 def _summaries(
-    site: Site, runs: Sequence[_Run], sums: _ReplaySums, counts: Counts | None
+    site: Site, lanes: Sequence[Lane], sums: _ReplaySums, counts: Counts | None
 ) -> list[Summary]:
-    lanes = [(run, format_) for run in runs for format_ in run.formats]
     return [
         Summary(
             layer=site.layer,
             tensor=site.tensor,
-            estimator=run.choice.label,
-            bits=format_.bits,
+            estimator=lane.choice.label,
+            bits=lane.format.bits,
             steps=sums.steps,
             metrics=means,
             records=sums.records,
             replayed=sums.replayed,
-            looks=run.looks,
-            evaluations=run.evaluations,
-            postponed=run.postponed,
+            looks=lane.looks,
+            evaluations=lane.evaluations,
+            postponed=lane.postponed,
             sampled=sums.sampled,
-            **_mean_bytes(site, run, format_, sums, counts),
-            search_gap=max((gap.gap for gap in run.gaps), default=None),
-            multimodal=_share([gap.multimodal for gap in run.gaps]),
+            all_zero=sums.all_zero,
+            **_mean_bytes(site, lane, sums, counts),
+            search_gap=max((gap.gap for gap in lane.gaps), default=None),
+            multimodal=_share([gap.multimodal for gap in lane.gaps]),
         )
-        for (run, format_), means in zip(lanes, sums.means(), strict=True)
+        for lane, means in zip(lanes, sums.means(), strict=True)
     ]
 
 
 def _mean_bytes(
-    site: Site, run: _Run, format_: Format, sums: _ReplaySums, counts: Counts | None
+    site: Site, lane: Lane, sums: _ReplaySums, counts: Counts | None
 ) -> dict[str, float | None]:
     """Bytes a tensor, were it static and as the run made it; None where no bill is defined.
 
     A record joined over ranks is as many tensors: each device moves its own.
     """
     tensors = sums.tensors.total()
-    bits = Bits(w=format_.bits, a=format_.bits, g=format_.bits)
+    bits = Bits(w=lane.format.bits, a=lane.format.bits, g=lane.format.bits)
     bills = [
         (site_bill(site.tensor, counts, bits, numel), times)
         for numel, times in sums.tensors.items()
@@ -374,7 +316,7 @@ def _mean_bytes(
     if not bills or any(bill is None for bill, _ in bills):
         return {"static_bytes": None, "traffic_bytes": None}
     static = sum(bill.static_bits * times for bill, times in bills if bill is not None)
-    moved = static + run.passes * bits.acc
+    moved = static + lane.passes * bits.acc
     return {"static_bytes": as_bytes(static / tensors), "traffic_bytes": as_bytes(moved / tensors)}
 
 

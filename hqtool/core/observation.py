@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -88,9 +87,11 @@ def _drawn(values: NDArray[Any], grids: Grids, noise: np.random.Generator) -> Mo
     return dense_moments(values, grids, "stochastic-sampled", noise.random(values.size))
 
 
-@dataclass(frozen=True, slots=True)
 class Observation:
     """A record as an estimator sees it, at the number format it is to be quantized in.
+
+    It notes whether the format was asked for: an answer that came about without it holds for
+    every format.
 
     Args:
         stats: exact statistics of the full tensor.
@@ -100,10 +101,42 @@ class Observation:
             serves several at once costs little more than one.
     """
 
-    stats: Stats
-    format: Format
-    values: PreparedValues | None = field(default=None, repr=False)
-    formats: tuple[Format, ...] = ()
+    __slots__ = ("_format", "_formats", "format_was_asked", "stats", "values")
+
+    def __init__(
+        self,
+        stats: Stats,
+        format: Format,
+        values: PreparedValues | None = None,
+        formats: tuple[Format, ...] = (),
+    ) -> None:
+        self.stats = stats
+        self.values = values
+        self.format_was_asked = False
+        self._format = format
+        self._formats = formats or (format,)
+
+    @property
+    def format(self) -> Format:
+        """The number format that the tensor is to be quantized in."""
+        self.format_was_asked = True
+        return self._format
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """All formats that the tensor is replayed at."""
+        self.format_was_asked = True
+        return self._formats
+
+    @property
+    def teaches(self) -> bool:
+        """The tensor holds a finite value other than 0."""
+        return self.stats.absmax > 0
+
+    @property
+    def all_zero(self) -> bool:
+        """The tensor's finite values are all 0, and there are some."""
+        return self.stats.absmax == 0
 
     def moments(
         self, wanted: Sequence[Range], formats: Sequence[Format] | None = None

@@ -22,9 +22,13 @@ LIMIT = 100
 
 
 def golden_section(
-    f: Callable[[Indices, Array], Array], searches: int, tolerance: float, coarse: int = 0
+    f: Callable[[Indices, Array], Array],
+    searches: int,
+    tolerance: float,
+    coarse: int = 0,
+    equal: float = 0.0,
 ) -> tuple[Array, Indices]:
-    """Per search the best argument seen in (0, 1], 1 always among them, and its evaluations.
+    """Per search the best argument asked in (0, 1], 1 always among them, and its evaluations.
 
     scipy's golden section wants three points that bracket a maximum inside the interval; here
     the maximum is often at 1 itself, so the search brackets (0, 1) and holds 1 as a candidate.
@@ -36,34 +40,52 @@ def golden_section(
         tolerance: a search ends when its bracket is narrower than this share of its own middle.
         coarse: candidates to scan first, log-spaced up to 1; the search then brackets the best
             of them by its neighbours.
+        equal: figures that differ by no more than this, the noise of f, are equal, and of equal
+            ones the largest argument is best: a plateau is left at its upper end.
     """
     every = np.arange(searches)
     scan = np.geomspace(LOWEST, 1.0, coarse) if coarse > 1 else np.ones(1)
-    seen = f(np.repeat(every, scan.size), np.tile(scan, searches)).reshape(searches, scan.size)
-    top = scan.size - 1 - np.argmax(seen[:, ::-1], axis=1)  # of equals the widest range
-    best, best_f = scan[top], seen[every, top]
-    evaluations = np.full(searches, scan.size)
+    asked = _Asked(f, searches)
+    asked.ask(np.repeat(every, scan.size), np.tile(scan, searches))
+    top = np.searchsorted(scan, asked.best(equal))
     low, high = np.append(0.0, scan)[top], np.append(scan, 1.0)[top + 1]
-
-    def ask(which: Indices, a: Array) -> Array:
-        found = f(which, a)
-        evaluations[which] += 1
-        better = (found > best_f[which]) | ((found == best_f[which]) & (a > best[which]))
-        best[which[better]], best_f[which[better]] = a[better], found[better]
-        return found
-
     left, right = high - KEPT * (high - low), low + KEPT * (high - low)
-    f_left, f_right = ask(every, left), ask(every, right)
-    while (on := _unfinished(low, high, evaluations - scan.size, tolerance)).size:
-        down = f_left[on] > f_right[on]
+    f_left, f_right = asked.ask(every, left), asked.ask(every, right)
+    while (on := _unfinished(low, high, asked.times - scan.size, tolerance)).size:
+        down = f_left[on] > f_right[on] + equal
         i, j = on[down], on[~down]
         high[i], right[i], f_right[i] = right[i], left[i], f_left[i]
         low[j], left[j], f_left[j] = left[j], right[j], f_right[j]
         left[i] = high[i] - KEPT * (high[i] - low[i])
         right[j] = low[j] + KEPT * (high[j] - low[j])
-        found = ask(on, np.where(down, left[on], right[on]))
+        found = asked.ask(on, np.where(down, left[on], right[on]))
         f_left[i], f_right[j] = found[down], found[~down]
-    return best, evaluations
+    return asked.best(equal), asked.times
+
+
+class _Asked:
+    """All that f was asked, and what it said."""
+
+    def __init__(self, f: Callable[[Indices, Array], Array], searches: int) -> None:
+        self._f = f
+        self._all: list[tuple[Indices, Array, Array]] = []
+        self.times = np.zeros(searches, np.intp)
+
+    def ask(self, which: Indices, arguments: Array) -> Array:
+        """f, a figure for each of some searches."""
+        found = self._f(which, arguments)
+        self._all.append((which, arguments, found))
+        self.times += np.bincount(which, minlength=self.times.size)
+        return found
+
+    def best(self, equal: float) -> Array:
+        """Per search the largest argument whose figure is equal to the highest."""
+        which, arguments, found = map(np.concatenate, zip(*self._all, strict=True))
+        highest, best = np.full(self.times.size, -np.inf), np.zeros(self.times.size)
+        np.maximum.at(highest, which, found)
+        good = found >= highest[which] - equal
+        np.maximum.at(best, which[good], arguments[good])
+        return best
 
 
 def _unfinished(low: Array, high: Array, evaluations: Indices, tolerance: float) -> Indices:

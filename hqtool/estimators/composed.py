@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from hqtool.core.observation import Observation
-from hqtool.estimators.protocol import State
+from hqtool.estimators.protocol import Plan, Reading, State
 from hqtool.estimators.schedule import Schedule
 from hqtool.estimators.smoothing import Smoothing
 from hqtool.estimators.statistics import Statistic
@@ -21,29 +20,22 @@ class Composed:
     smoothing: Smoothing
     schedule: Schedule
 
-    @property
-    def by_format(self) -> bool:
-        """Whether its ranges depend on bits and scheme: where the statistic needs values."""
-        return self.statistic.needs_values
-
-    def before(self, state: State) -> Range | None:
+    def plan(self, state: State) -> Plan:
         """The smoothed range, unless the schedule demands a look."""
-        return None if self.schedule.must_look(state) else state.range
+        known = None if self.schedule.must_look(state) else state.range
+        return Plan(known, self.schedule.reads(state))
 
-    def observe(self, state: State, obs: Observation) -> State:
-        """Read, smooth and count; where nothing could be read only the clock goes on."""
-        reading = self.statistic(obs) if self.schedule.reads(state) else None
+    def read(self, state: State, obs: Observation) -> Reading | None:
+        """The statistic."""
+        return self.statistic(obs)
+
+    def learn(self, state: State, reading: Reading | None) -> State:
+        """Smooth and count; where nothing could be read only the clock goes on."""
         if reading is None:
-            return state._replace(seen=state.seen + 1)
+            return state._replace(steps=state.steps + 1)
         memory = self.smoothing(state.range, state.recent, reading.range)
-        return State(
-            seen=state.seen + 1,
-            readings=state.readings + 1,
-            evaluations=state.evaluations + reading.evaluations,
-            range=memory.range,
-            recent=memory.recent,
-            due=self.schedule.next_due(state),
-        )
+        due = self.schedule.next_due(state)
+        return State(state.steps + 1, memory.range, memory.recent, due)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +43,14 @@ class Fixed:
     """A given range, never a look."""
 
     range: Range
-    by_format: ClassVar[bool] = False
 
-    def before(self, state: State) -> Range:
+    def plan(self, state: State) -> Plan:
         """The given range."""
-        return self.range
+        return Plan(self.range, reads=False)
 
-    def observe(self, state: State, obs: Observation) -> State:
+    def read(self, state: State, obs: Observation) -> None:
+        """Nothing."""
+
+    def learn(self, state: State, reading: Reading | None) -> State:
         """Nothing to learn."""
         return state

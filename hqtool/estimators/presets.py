@@ -13,7 +13,7 @@ from hqtool.registry import Registry
 from hqtool.vocab import Range
 
 ESTIMATORS: Registry[Estimator] = Registry(
-    "estimator", group="hqtool.estimators", methods=("before", "observe")
+    "estimator", group="hqtool.estimators", methods=("plan", "read", "learn")
 )
 
 #: What `compare` runs where none is named: the paper's four.

@@ -1,7 +1,12 @@
-"""What an estimator is, and the one driver that runs any of them over a site's records."""
+"""What an estimator is, and the two pure functions by which replay and training run any of them.
+
+A step is `decide` for each of its records, all from the state before the step, and one `advance`
+after the last of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from hqtool.core.observation import Observation
@@ -9,57 +14,86 @@ from hqtool.vocab import Decision, Range
 
 
 class Reading(NamedTuple):
-    """What a statistic made of an observation, and how many passes a search took for it."""
+    """What a statistic made of a tensor, and how many passes a search took for it."""
 
     range: Range
     evaluations: int = 0
 
 
 class State(NamedTuple):
-    """What an estimator knows of a site between two records; immutable: replay is repeatable.
+    """What an estimator knows of a site between two steps; immutable: replay is repeatable.
 
     Args:
-        seen: records observed so far: an estimator's clock.
-        readings: how many of them its statistic was read from.
-        evaluations: passes that searches took, all readings together.
+        steps: steps of the site that went by: an estimator's clock.
         range: what it would quantize with now; None before the first reading.
-        recent: the last readings, where a smoothing needs more than `range`.
-        due: value of `seen` at which the next periodic look is due.
+        recent: the last steps' readings, where a smoothing needs more than `range`.
+        due: value of `steps` from which on the next periodic look is due.
     """
 
-    seen: int = 0
-    readings: int = 0
-    evaluations: int = 0
+    steps: int = 0
     range: Range | None = None
     recent: tuple[Range, ...] = ()
     due: int = 0
 
 
+class Plan(NamedTuple):
+    """What an estimator is about to do with each record of the coming step.
+
+    Args:
+        range: what quantizes them; None: it must look at each of them first.
+        reads: its statistic is to be taken of them; a look always does.
+    """
+
+    range: Range | None
+    reads: bool
+
+
 class Estimator(Protocol):
-    """Chooses the range of each record in turn; the same object serves replay and training.
+    """Chooses the ranges of a site's records step by step; one object serves replay and training.
 
-    An attribute `by_format = False` promises that it never asks an observation's moments: it
-    then decides alike at every bit-width, and replay asks it once for all of them.
+    It is a frozen value without memory: all that it knows of a site is in the state.
     """
 
-    def before(self, state: State) -> Range | None:
-        """The range for the coming tensor; None: it must look at the tensor first."""
+    def plan(self, state: State) -> Plan:
+        """What comes next, from what is known before the step."""
 
-    def observe(self, state: State, obs: Observation) -> State:
-        """The state after a tensor went by."""
+    def read(self, state: State, obs: Observation) -> Reading | None:
+        """Its statistic of a tensor, where `plan` reads; None where `obs` lacks what it needs."""
+
+    def learn(self, state: State, reading: Reading | None) -> State:
+        """The state after one more step; None: nothing was read in it."""
 
 
-def decide(estimator: Estimator, state: State, obs: Observation) -> tuple[Decision, State]:
-    """One record through one estimator: what quantizes it, and the state after it.
+def decide(estimator: Estimator, state: State, obs: Observation) -> tuple[Decision, Reading | None]:
+    """What quantizes one record, and what was read of it for `advance`.
 
-    An estimator that must look uses what it knows after observing this very tensor. Whether it
-    looked is read off the state, never off a label: a look that found nothing to read (no
-    values recorded, nothing finite) leaves the old range standing and is postponed.
+    Args:
+        state: the state before the record's step, for each of the step's records alike.
+
+    A look adds the record's own reading to what is known. A tensor that holds no finite value
+    other than 0 teaches nothing: what is known quantizes it, else (0, 0) where it is all zero. It
+    takes a look to find that out, so where one was due the decision has `looked`. Where a record
+    lacks what a look needs, which are its values, none happened: it is `postponed`.
     """
-    planned = estimator.before(state)
-    after = estimator.observe(state, obs)
-    if planned is not None:
-        return Decision(planned, looked=False), after
-    looked = after.readings > state.readings
-    spent = after.evaluations - state.evaluations
-    return Decision(after.range, looked, spent, postponed=not looked), after
+    plan = estimator.plan(state)
+    reading = estimator.read(state, obs) if plan.reads and obs.teaches else None
+    if plan.range is not None:
+        return Decision(plan.range, looked=False), reading
+    if reading is not None:
+        own = estimator.learn(state, reading).range
+        return Decision(own, looked=True, evaluations=reading.evaluations), reading
+    known = Range(0.0, 0.0) if state.range is None and obs.all_zero else state.range
+    return Decision(known, looked=not obs.teaches, postponed=obs.teaches), None
+
+
+def advance(estimator: Estimator, state: State, readings: Iterable[Reading | None]) -> State:
+    """The state after a step, from the readings of its records: joined, as one batch gives them."""
+    return estimator.learn(state, joined([reading for reading in readings if reading is not None]))
+
+
+def joined(readings: list[Reading]) -> Reading | None:
+    """The lowest and the highest end, and all passes; None of none."""
+    if len(readings) < 2:
+        return readings[0] if readings else None
+    lo, hi = min(r.range.lo for r in readings), max(r.range.hi for r in readings)
+    return Reading(Range(lo, hi), sum(r.evaluations for r in readings))

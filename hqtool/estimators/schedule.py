@@ -9,16 +9,19 @@ from hqtool.estimators.protocol import State
 
 
 class Schedule(Protocol):
-    """When to look, and when to read: an online statistic can be read without a look."""
+    """When to look, and when to read: an online statistic can be read without a look.
+
+    It counts steps of a site, and all records of a step fare alike.
+    """
 
     def must_look(self, state: State) -> bool:
-        """The coming tensor cannot be quantized before it was read."""
+        """The coming step's tensors cannot be quantized before they were read."""
 
     def reads(self, state: State) -> bool:
-        """The statistic is taken of the coming tensor."""
+        """The statistic is taken of the coming step's tensors."""
 
     def next_due(self, state: State) -> int:
-        """`State.due` after a reading of the coming tensor."""
+        """`State.due` after a reading in the coming step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,10 @@ class PreviousStep:
 
 @dataclass(frozen=True, slots=True)
 class EveryInterval:
-    """Look at records 0, T, 2T, … and hold in between; a look that was missed comes next.
+    """Look at steps 0, T, 2T, … and hold in between; a look that taught nothing comes again next.
 
     Args:
-        interval: T, in records of the site, ≥ 1.
+        interval: T, in steps of the site, ≥ 1.
     """
 
     interval: int
@@ -64,10 +67,10 @@ class EveryInterval:
             raise ValueError(f"interval={self.interval} is less than 1")
 
     def must_look(self, state: State) -> bool:
-        return state.seen >= state.due
+        return state.steps >= state.due
 
     def reads(self, state: State) -> bool:
         return self.must_look(state)
 
     def next_due(self, state: State) -> int:
-        return (state.seen // self.interval + 1) * self.interval
+        return (state.steps // self.interval + 1) * self.interval

@@ -1,4 +1,4 @@
-"""Smoothings: fold a new reading into what is remembered of the earlier ones."""
+"""Smoothings: fold a step's reading into what is remembered of the earlier ones."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Ema:
 
 @dataclass(frozen=True, slots=True)
 class WindowMax:
-    """The widest ends among the last `window` readings, as FP8 delayed scaling keeps amax.
+    """The widest ends of the last `window` steps' readings, as FP8 delayed scaling keeps amax.
 
     Args:
-        window: number of readings kept, ≥ 1.
+        window: number of steps whose readings are kept, ≥ 1.
     """
 
     window: int

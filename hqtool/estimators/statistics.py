@@ -1,9 +1,10 @@
-"""Statistics: observation → range. `needs_values` says whether exact statistics suffice."""
+"""Statistics: observation → range."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,37 +17,44 @@ from hqtool.vocab import Range
 
 
 class Statistic(Protocol):
-    """Reads a range off an observation; None where the observation cannot tell."""
-
-    needs_values: ClassVar[bool]
+    """Reads a range off an observation that teaches; None where the record lacks what it needs."""
 
     def __call__(self, obs: Observation) -> Reading | None: ...
 
 
+class OfStats(ABC):
+    """A statistic that is a formula in the exact statistics, which every record has."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def ends(self, stats: Any) -> tuple[Any, Any]:
+        """(lo, hi) of a tensor, or of many: entries of `Stats` may be floats or arrays alike."""
+
+    def __call__(self, obs: Observation) -> Reading:
+        """The range of one tensor; 0 has no sign there, whatever the tensor's had."""
+        lo, hi = self.ends(obs.stats)
+        return Reading(Range(lo + 0.0, hi + 0.0))
+
+
 @dataclass(frozen=True, slots=True)
-class MinMax:
+class MinMax(OfStats):
     """(min, max) of the tensor; paper eq. 1."""
 
-    needs_values: ClassVar[bool] = False
-
-    def __call__(self, obs: Observation) -> Reading | None:
-        wanted = obs.stats.range
-        return None if wanted is None else Reading(wanted)
+    def ends(self, stats: Any) -> tuple[Any, Any]:
+        return stats.min, stats.max
 
 
 @dataclass(frozen=True, slots=True)
-class MaxAbs:
+class MaxAbs(OfStats):
     """(−max|x|, max|x|); [23] in the paper, and amax of FP8 recipes."""
 
-    needs_values: ClassVar[bool] = False
-
-    def __call__(self, obs: Observation) -> Reading | None:
-        m = obs.stats.absmax
-        return None if obs.stats.range is None else Reading(Range(-m, m))
+    def ends(self, stats: Any) -> tuple[Any, Any]:
+        return -stats.absmax, stats.absmax
 
 
 @dataclass(frozen=True, slots=True)
-class Deviations:
+class Deviations(OfStats):
     """(−k·σ, k·σ), σ the population standard deviation; [15] in the paper.
 
     Args:
@@ -54,17 +62,22 @@ class Deviations:
     """
 
     k: float
-    needs_values: ClassVar[bool] = False
 
-    def __call__(self, obs: Observation) -> Reading | None:
-        if obs.stats.range is None:
-            return None
-        return Reading(Range(-self.k * obs.stats.std, self.k * obs.stats.std))
+    def ends(self, stats: Any) -> tuple[Any, Any]:
+        return -self.k * stats.std, self.k * stats.std
+
+
+#: Cosines that differ by no more are equal: ten times the rounding noise of constant tensors of
+#: a million values, and a five-hundredth of what rounding to 16 bits takes from a cosine.
+EQUAL_COSINES = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
 class BestCosine:
     """(a·min, a·max) for the clip ratio a ∈ (0, 1] of highest cosine; section 5.1, [25].
+
+    Of equal cosines the wider range is best: where all nonzero values are alike, each ratio turns
+    out the same direction, and only a = 1 the magnitude.
 
     Searched by golden section under rounding to nearest at the observation's number format.
 
@@ -75,17 +88,16 @@ class BestCosine:
 
     tol: float
     coarse: int = 0
-    needs_values: ClassVar[bool] = True
 
     def __call__(self, obs: Observation) -> Reading | None:
-        if obs.stats.range is None or obs.values is None:
+        if obs.values is None:
             return None
         found = obs.values.once((self, obs.formats), lambda: self._search(obs))
         return found[obs.format]
 
     def _search(self, obs: Observation) -> dict[Format, Reading]:
         """The readings at every format of the record, searched side by side."""
-        formats = obs.formats or (obs.format,)
+        formats = obs.formats
         lo, hi = obs.stats.range or Range(0.0, 0.0)
 
         def kept(which: Indices, a: Array) -> Array:
@@ -93,7 +105,9 @@ class BestCosine:
             moments = obs.moments(wanted, [formats[i] for i in which])
             return np.fmax(figure(cosine, moments), 0.0) if moments else np.zeros(a.size)
 
-        ratios, evaluations = golden_section(kept, len(formats), self.tol, self.coarse)
+        ratios, evaluations = golden_section(
+            kept, len(formats), self.tol, self.coarse, EQUAL_COSINES
+        )
         pairs = zip(ratios.tolist(), evaluations.tolist(), strict=True)
         readings = [Reading(Range(r * lo, r * hi), e) for r, e in pairs]
         return dict(zip(formats, readings, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
@@ -76,7 +76,7 @@ def comparison_report(
         document=document,
         rows=summary,
         tables=_tables(comparison, shown, by),
-        closing=_closing(overall),
+        closing=_closing(overall, _methods(comparison)),
         notes=_notes(comparison),
         steps=steps,
     )
@@ -100,6 +100,7 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "sampled": s.sampled,
         "search_gap": s.search_gap,
         "multimodal": s.multimodal,
+        "all_zero": s.all_zero,
     }
 
 
@@ -188,13 +189,18 @@ def _columns(comparison: Comparison) -> tuple[Column, ...]:
 
 def _best(rows: Sequence[Row], comparison: Comparison, by: str) -> list[Row]:
     """Of each method's rows alike in all but parameters, the one that ranks first."""
-    method = {choice.label: choice.name for choice in comparison.settings.estimators}
+    method = _methods(comparison)
     best: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         key = (row["tensor"], row.get("layer"), row["bits"], method[row["estimator"]])
         if key not in best or _rank(row, by) > _rank(best[key], by):
             best[key] = row
     return list(best.values())
+
+
+def _methods(comparison: Comparison) -> dict[str, str]:
+    """Each estimator's label → its name, which does not tell parameters."""
+    return {choice.label: choice.name for choice in comparison.settings.estimators}
 
 
 def _rank(row: Row, by: str) -> float:
@@ -236,10 +242,10 @@ def _title(kind: str, comparison: Comparison) -> str:
     return f"{kind} ({layers}; {bits}{settings.scheme}, {settings.rounding} rounding)"
 
 
-def _closing(overall: Sequence[Row]) -> str:
+def _closing(overall: Sequence[Row], methods: Mapping[str, str]) -> str:
     """One sentence: what the estimators that hardly look cost and save against one that does."""
     bits = overall[0]["bits"]
-    rows = [row for row in overall if row["bits"] == bits]
+    rows = _named_alike([row for row in overall if row["bits"] == bits], methods)
     names = list(dict.fromkeys(row["estimator"] for row in rows))
     seldom = [
         n for n in names if all((r["looked"] or 0) <= 0.5 for r in rows if r["estimator"] == n)
@@ -250,6 +256,21 @@ def _closing(overall: Sequence[Row]) -> str:
     base = {row["tensor"]: row for row in rows if row["estimator"] == often[0]}
     clauses = [_clause(n, [r for r in rows if r["estimator"] == n], base) for n in seldom[:2]]
     return f"Against {often[0]} at {bits} bits: {'; '.join(clauses)}."
+
+
+def _named_alike(rows: Sequence[Row], methods: Mapping[str, str]) -> list[Row]:
+    """The rows, under their method's name where its best parameters differ between kinds.
+
+    Args:
+        methods: label of an estimator → its method.
+    """
+    kinds = {row["tensor"] for row in rows}
+    met = {(row["estimator"], row["tensor"]) for row in rows}
+
+    def name(label: str) -> str:
+        return label if all((label, kind) in met for kind in kinds) else methods[label]
+
+    return [row | {"estimator": name(row["estimator"])} for row in rows]
 
 
 def _clause(name: str, rows: Sequence[Row], base: dict[str, Row]) -> str:
@@ -305,6 +326,7 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
             f"{percent(sampled / scored)} of the scored records are samples of larger tensors: "
             "their metrics are estimates, ranges are exact"
         )
+    yield _all_zero_note(all_)
     for name in dict.fromkeys(s.estimator for s in all_ if s.postponed):
         yield (
             f"{name}: searches that fell on records without values "
@@ -312,6 +334,26 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
         )
     if any(s.static_bytes is None for s in all_):
         yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"
+
+
+def _all_zero_note(summaries: Iterable[Summary]) -> str:
+    """Which sites estimators hardly learn from; '' where there are none."""
+    shares = {
+        f"{s.layer}/{s.tensor}": s.all_zero / s.replayed
+        for s in summaries
+        if s.replayed and 2 * s.all_zero >= s.replayed
+    }
+    if not shares:
+        return ""
+    worst = max(shares, key=shares.__getitem__)
+    return (
+        f"tensors that are all zero teach an estimator nothing: they are half the records or more "
+        f"at {_sites(len(shares))}, {percent(shares[worst])} at {worst}"
+    )
+
+
+def _sites(count: int) -> str:
+    return f"{count} site{'s' if count != 1 else ''}"
 
 
 def _rank_notes(comparison: Comparison, facts: RanksFacts) -> Iterable[str]:
