@@ -270,7 +270,7 @@ def _named_alike(rows: Sequence[Row], methods: Mapping[str, str]) -> list[Row]:
     def name(label: str) -> str:
         return label if all((label, kind) in met for kind in kinds) else methods[label]
 
-    return [row | {"estimator": name(row["estimator"])} for row in rows]
+    return [{**row, "estimator": name(row["estimator"])} for row in rows]
 
 
 def _clause(name: str, rows: Sequence[Row], base: dict[str, Row]) -> str:
