@@ -5,17 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import oracle
 import pytest
 from command import hqtool
 
-from hqtool import TraceReader, TraceWriter
+from hqtool import TraceReader, TraceWriter, __version__
+from hqtool.cli.choice import NamedChoice
+from hqtool.cli.main import COMMANDS, cli
 from hqtool.core.metrics import METRICS
+from hqtool.sizes import counted
 from hqtool.traffic.layers import layer_from_json
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
@@ -305,7 +311,18 @@ def test_convert_then_compare(tmp_path):
         (["capture", "-o", "NEW", "--", "missing.py"], 3, ["missing.py"]),
         (["capture", "-o", "NEW", "--every", "0", "x.py"], 2, ["every"]),
         (["capture", "-o", "NEW", "--steps", "5", "x.py"], 2, ["--steps 5", "100:200"]),
-        (["frobnicate"], 2, ["frobnicate"]),
+        (["frobnicate"], 2, ["frobnicate", "known: capture, compare"]),
+        (["comapre", "TRACE"], 2, ["comapre", "did you mean 'compare'?"]),
+        (["compare", "TRACE", "--jsom", "x"], 2, ["--jsom", "--json"]),
+        (["compare", "TRACE", "--rounding", "stochastc"], 2, ["did you mean 'stochastic'?"]),
+        (["compare", "TRACE", "--tensors", "outptu"], 2, ["did you mean 'output'?"]),
+        (["compare", "TRACE", "--estimator", "hindsite"], 2, ["did you mean 'hindsight'?"]),
+        (["traffic", SAMPLES / "table5.toml", "--pass", "forwrd"], 2, ["mean 'forward'?"]),
+        (["traffic", SAMPLES / "table5.toml", "--bits", "ac=8"], 2, ["did you mean 'acc'?"]),
+        (["capture", "-o", "NEW", "--tensors", "outputs", "x.py"], 2, ["mean 'output'?"]),
+        (["capture", "-o", "NEW", "--steps", "5:1", "x.py"], 2, ["5:1 holds no step", "A below B"]),
+        (["capture", "-o", "NEW", "--steps", "5:5", "x.py"], 2, ["5:5 holds no step"]),
+        (["capture", "-o", "NEW", "--steps=-2:5", "x.py"], 2, ["negative"]),
     ],
 )
 def test_errors_are_two_lines_with_cause_and_remedy(trace, tmp_path, args, status, words):
@@ -333,6 +350,71 @@ def test_without_torch_capture_says_how_to_install_it(tmp_path):
     assert done.returncode == 3
     assert "pip install 'hqtool[capture]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_bare_hqtool_shows_its_help_as_help():
+    """On stderr, status 2, as click does: nothing was asked for."""
+    bare, asked = hqtool(), hqtool("--help")
+    assert (bare.status, bare.out, asked.status) == (2, "", 0)
+    assert bare.err == asked.out
+    assert len(asked.out.splitlines()) > 10
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(option):
+    assert hqtool(option) == (0, f"hqtool, version {__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_choice_answers_a_near_miss(name):
+    for param in cli.get_command(click.Context(cli), name).params:
+        assert isinstance(param.type, NamedChoice) or not isinstance(param.type, click.Choice)
+
+
+def completed(words: str) -> list[str]:
+    """What the shell would offer for the last word of a command line."""
+    environ = {"_HQTOOL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "1"}
+    environ["COMP_CWORD"] = str(len(words.split()) - 1)
+    code = "from hqtool.cli.main import main; import sys; sys.argv = ['hqtool']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environ,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def test_the_shell_completes_commands_options_choices_and_files():
+    assert completed("hqtool co") == ["plain,compare", "plain,convert"]
+    assert "plain,--rounding" in completed("hqtool compare --ro")
+    assert completed("hqtool compare --rounding stochastic-") == ["plain,stochastic-sampled"]
+    assert completed("hqtool compare ru") == ["file,ru"]
+
+
+def test_counts_are_words_of_one_number():
+    words = [counted(n, "step") for n in (0, 1, 2, 2000)]
+    assert words == ["0 steps", "1 step", "2 steps", "2,000 steps"]
+    assert counted(2, "pass", "passes") == "2 passes"
+
+
+def test_one_of_a_thing_is_one_thing(tmp_path, monkeypatch):
+    """Whatever a command prints of a trace of one step of one layer."""
+    monkeypatch.chdir(tmp_path)
+    with TraceWriter("one.h5") as writer:
+        writer.write("head", "output", 0, np.arange(8, dtype="f4"))
+        writer.name_optimizers(0, ["SGD"])
+        writer.commit(0)
+    np.savez("one.npz", **{"head/output/0": np.ones(3)})
+    for args in (
+        ("info", "one.h5"),
+        ("info", "one.h5", "--follow"),
+        ("compare", "one.h5"),
+        ("compare", "one.h5", "--by", "layer", "--bits", "2,3"),
+        ("repair", "one.h5", "-o", "clean.h5"),
+        ("convert", "one.npz", "-o", "new.h5"),
+    ):
+        done = hqtool(*args)
+        assert done.status == 0, done.err
+        assert not re.search(r"\b1 \w*[a-rt-z]s\b", done.out + done.err), done.out + done.err
 
 
 # --- estimators of other packages ---------------------------------------------------------------

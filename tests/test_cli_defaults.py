@@ -6,6 +6,7 @@ import subprocess
 import textwrap
 from pathlib import Path
 
+import click
 import pytest
 
 pytest.importorskip("torch")
@@ -14,6 +15,8 @@ from capture_models import read_run
 from command import finish, hqtool, start
 
 from hqtool.capture.settings import CaptureSettings
+from hqtool.cli.defaults import TABLES
+from hqtool.cli.main import COMMANDS, cli
 
 EMPTY = "import sys"
 
@@ -115,6 +118,10 @@ def test_files_elsewhere_and_of_others_do_not_count(folder: Path) -> None:
         ("[capture]\nlayers = [1]", "layers = [1] is no list of texts", 'layers = ["…"]'),
         ("[capture]\nbudget = 5", "budget = 5 is no text", 'budget = "…"'),
         ("[capture]\nstep-on = 'x'", "step-on = 'x'", "one of auto, optimizer, forward"),
+        ("[captur]\nevery = 3", "no such table: [captur]", "did you mean 'capture'?"),
+        ("[compare]\nbits = '4'", "no such table: [compare]", "known: capture"),
+        ("[capture]\nlayer = ['x']", "no such option: layer", "did you mean 'layers'?"),
+        ("[capture]\nstep-on = 'optimiser'", "step-on = 'optimiser'", "mean 'optimizer'?"),
         ("every = 3", "every stands outside", "put it under [capture]"),
         ("capture = 3", "capture stands outside", "put it under [capture]"),
         ("[capture", "hqtool.toml is no TOML", "mend it, or give --no-config"),
@@ -139,3 +146,9 @@ def test_a_faulty_file_can_be_passed_over(folder: Path) -> None:
     (folder / "hqtool.toml").unlink()
     (folder / "pyproject.toml").write_text("[tool.hqtool]\nevery = 3")
     assert "put it under [tool.hqtool.capture]" in hqtool("capture", "script.py").err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_tables_are_those_of_commands_that_take_defaults(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert any(param.name == "config" for param in command.params) == (name in TABLES)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "hqtool"
 #: Floors, lowest first; an import may only point to the same folder or a lower floor.
 FLOORS = [
     {"display", "errors", "nearest", "parameters", "patch", "sizes", "vocab"},
-    {"outputs"},
+    {"inputs", "outputs"},
     {"registry"},
     {"core"},
     {"estimators", "traffic"},

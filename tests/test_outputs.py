@@ -22,7 +22,9 @@ import numpy as np
 import pytest
 from command import hqtool
 
-from hqtool import TraceReader, TraceWriter
+from hqtool import TraceReader, TraceWriter, inputs
+from hqtool.capture.run import run_script
+from hqtool.capture.settings import CaptureSettings
 from hqtool.cli.files import FileCommand, InputFile, OutputFile
 from hqtool.cli.main import COMMANDS, cli
 from hqtool.errors import DataError, UsageError
@@ -175,6 +177,14 @@ def test_what_a_script_reads_is_an_input_of_capture(files: Path) -> None:
 def test_convert_knows_its_inputs_without_a_command_line(files: Path) -> None:
     with pytest.raises(UsageError, match="one of the files to convert"):
         convert_npz(["run.npz", "more.npz"], "more.npz", force=True)
+
+
+def test_capture_knows_its_script_without_a_command_line(files: Path) -> None:
+    pytest.importorskip("torch")
+    os.link("train.py", "link.h5")
+    with pytest.raises(UsageError, match="is the program to run"):
+        run_script("train.py", [], out="link.h5", settings=CaptureSettings(force=True))
+    assert "was run" in Path("train.py").read_text()
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
@@ -504,6 +514,20 @@ def test_a_fifo_is_no_input(name: str, files: Path) -> None:
     done = hqtool(name, *out, "pipe")
     assert done.status == 3
     assert len(done.err.splitlines()) <= 2
+
+
+def test_a_spec_may_come_through_a_fifo(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But is not waited on for ever; nor is a device read."""
+    os.mkfifo("pipe")
+    with subprocess.Popen(["sh", "-c", "cat spec.toml > pipe"]):
+        done = hqtool("traffic", "pipe", "--json", "-")
+    assert (done.status, done.err) == (0, "")
+    assert json.loads(done.out)["layers"][0]["name"] == "head"
+    monkeypatch.setattr(inputs, "PATIENCE_SECONDS", 0.0)
+    done = hqtool("traffic", "pipe")
+    assert (done.status, "nobody wrote" in done.err) == (3, True)
+    done = hqtool("traffic", "/dev/zero")
+    assert (done.status, "no regular file" in done.err) == (3, True)
 
 
 def test_convert_and_repair_speak_of_no_recording(

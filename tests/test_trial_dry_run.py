@@ -20,6 +20,8 @@ from hqtool.capture.cost import StepCost, about
 from hqtool.capture.messages import projection
 from hqtool.capture.settings import CaptureSettings
 from hqtool.trace.schema import COMMIT, ROW
+from hqtool.trial.dry_run import Timing
+from hqtool.trial.trial_lines import slowdown
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -106,7 +108,7 @@ def test_a_dry_run_says_what_a_capture_takes(tried: dict[str, Tried]) -> None:
     figures = dict(line.split("  ", 1) for line in sums.splitlines())
     statistics = 3 * ROW.itemsize + COMMIT.itemsize
     mean = statistics + 216 / 3
-    assert figures.pop("slowdown").strip().startswith("about ")
+    assert figures.pop("slowdown").strip().startswith(("about ", "within the noise of "))
     assert {name: text.strip() for name, text in figures.items()} == {
         "a step with values": f"{statistics + 216} B",
         "a step with statistics only": f"{statistics} B",
@@ -170,3 +172,16 @@ def test_a_projection() -> None:
     assert first == f"a step takes 10.0 KiB with values, {COMMIT.itemsize} B without"
     assert second == "--budget 19.6 MiB: values get rarer after about 1,000 steps"
     assert projection(cost, CaptureSettings(budget_bytes=None)) == [first]
+
+
+@pytest.mark.parametrize(
+    ("timing", "said"),
+    [
+        (Timing(0.2, 0.1, 0.1), "about 1.50× (two steps: 0.2 s each, 0.1 s more)"),
+        (Timing(0.2, -0.3, 0.0), "within the noise of the two steps that were timed"),
+        (Timing(-0.01, 0.2, 0.2), "within the noise of the two steps that were timed"),
+    ],
+)
+def test_a_slowdown_that_noise_hides_is_told_as_that(timing: Timing, said: str) -> None:
+    """A step that took no time, or that capture made faster, says nothing of capture."""
+    assert slowdown(timing, CaptureSettings()) == said

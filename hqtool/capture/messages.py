@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from hqtool.capture.cost import StepCost, about
 from hqtool.capture.outcome import CaptureOutcome
 from hqtool.capture.settings import CaptureSettings
-from hqtool.launch.messages import many, say
-from hqtool.sizes import binary_bytes
+from hqtool.launch.messages import say
+from hqtool.sizes import binary_bytes, counted
 
 if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder
@@ -56,7 +56,9 @@ class Progress:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._next = now + self._pause
             size = binary_bytes(recorder.writer.bytes_written)
-            say(f"{many(recorder.steps, 'step')}, {many(len(recorder.sites), 'site')}, {size}")
+            say(
+                f"{counted(recorder.steps, 'step')}, {counted(len(recorder.sites), 'site')}, {size}"
+            )
 
     def _foretell(self, recorder: Recorder) -> None:
         """How large the trace gets: away from a terminal only if its budget is used up soon."""
@@ -86,7 +88,7 @@ def closing_lines(path: str, outcome: CaptureOutcome) -> list[str]:
     lines = [*_missed(outcome), f"{path} ({binary_bytes(outcome.size_bytes)})"]
     if not outcome.sites:
         return [*lines, f"nothing recorded: {_why_nothing(path, outcome)}"]
-    lines.append(f"{_steps(outcome)}, {many(outcome.sites, 'site')}")
+    lines.append(f"{_steps(outcome)}, {counted(outcome.sites, 'site')}")
     if not outcome.steps:
         return [*lines, "no optimizer made a step: consider --step-on forward"]
     if outcome.failed:
@@ -102,7 +104,7 @@ def nothing_imported(path: str, size_bytes: int) -> list[str]:
 
 def _steps(outcome: CaptureOutcome) -> str:
     unfinished = ", and one that did not end" if outcome.ends_within_a_step else ""
-    return f"{many(outcome.steps, 'step')} ({outcome.steps_with_values} with values){unfinished}"
+    return f"{counted(outcome.steps, 'step')} ({outcome.steps_with_values} with values){unfinished}"
 
 
 def _why_nothing(path: str, outcome: CaptureOutcome) -> str:
@@ -112,17 +114,17 @@ def _why_nothing(path: str, outcome: CaptureOutcome) -> str:
     if watched.left_out:
         return _listing("--layers and --exclude leave out ", watched.left_out)
     if watched.passes_without_backward:
-        passes = many(watched.passes_without_backward, "forward pass", "es")
+        passes = counted(watched.passes_without_backward, "forward pass", "forward passes")
         return f"no backward pass reached a layer ({passes} with gradients enabled)"
     if watched.passes_without_gradients:
-        passes = many(watched.passes_without_gradients, "forward pass", "es")
+        passes = counted(watched.passes_without_gradients, "forward pass", "forward passes")
         return f"no layer ran with gradients enabled ({passes} without)"
     return "no layer ran a forward pass"
 
 
 def _failures(path: str, outcome: CaptureOutcome) -> str:
     remedy = f"hqtool info {shlex.quote(path)} tells why"
-    return f"{many(len(outcome.failed), 'site')} could not be recorded: {remedy}"
+    return f"{counted(len(outcome.failed), 'site')} could not be recorded: {remedy}"
 
 
 def _missed(outcome: CaptureOutcome) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import functools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -26,6 +25,7 @@ from hqtool.capture.tensors import (
     stats_of_vector,
     widened,
 )
+from hqtool.launch.messages import say
 from hqtool.sizes import binary_bytes
 from hqtool.trace.writer import TraceFull, TraceWriter
 from hqtool.vocab import Site, Stats
@@ -370,11 +370,11 @@ class Recorder:
     def _say_thinned(self) -> None:
         size = binary_bytes(self.budget.limit_bytes or 0)
         spacing = f"values now at every {self.budget.every} steps, fewer as the trace grows"
-        print(f"hqtool: {spacing}, to stay within --budget {size}", file=sys.stderr)
+        say(f"{spacing}, to stay within --budget {size}")
 
     def _stop(self, cause: str) -> None:
         if self.active:
-            print(f"hqtool: recording stopped, training goes on: {cause}", file=sys.stderr)
+            say(f"recording stopped, training goes on: {cause}")
         self.active = False
 
 

@@ -10,9 +10,12 @@ from hqtool.capture.follow import follow
 from hqtool.capture.messages import Progress
 from hqtool.capture.recording import Recording, plan_of
 from hqtool.capture.settings import CaptureSettings
+from hqtool.errors import UsageError
 from hqtool.launch.child_processes import StartedProcesses
 from hqtool.launch.messages import say
-from hqtool.launch.program import exit_status, find_program
+from hqtool.launch.process_rank import path_of_rank, rank_of_process
+from hqtool.launch.program import exit_status, find_program, program_files
+from hqtool.outputs import same_file
 
 
 def run_script(
@@ -46,10 +49,12 @@ def run_script(
     Raises:
         HqtoolError: PyTorch is missing.
         DataError: the script or module is missing; nothing was created.
-        UsageError: the trace exists (without `settings.force`) or cannot be created.
+        UsageError: the trace is the program itself, exists (without `settings.force`) or cannot
+            be created.
     """
     require_torch()
     program = find_program(target, argv, module=module)
+    _require_other_file(out, target, module)
     plan = plan_of(target, argv, module=module, out=out, settings=settings, quiet=quiet)
     started = StartedProcesses()
     recording = Recording(plan, Progress(quiet=quiet).update, lambda done: _tell(done, started))
@@ -61,6 +66,13 @@ def run_script(
     status = exit_status(program)
     recording.ended(status)
     return status
+
+
+def _require_other_file(out: str | os.PathLike[str], target: str, module: bool) -> None:
+    """Refuse a trace that would replace the program it records."""
+    path = path_of_rank(out, rank_of_process())
+    if any(same_file(path, source) for source in program_files(target, module=module)):
+        raise UsageError(f"{path} is the program to run", "choose another name for the trace")
 
 
 def _tell(recording: Recording, started: StartedProcesses) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from hqtool.capture.budget import DEFAULT_BUDGET_BYTES
 from hqtool.errors import UsageError
+from hqtool.nearest import known_names
 from hqtool.vocab import TENSOR_KINDS
 
 #: What may end a step; `hqtool.watch.steps` explains it, and would load torch.
@@ -67,7 +68,11 @@ class CaptureSettings:
         for name in ("layers", "exclude", "tensors", "module_types"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for kind in self.tensors:
-            _require(kind in TENSOR_KINDS, f"unknown tensor kind: {kind}", ", ".join(TENSOR_KINDS))
+            _require(
+                kind in TENSOR_KINDS,
+                f"unknown tensor kind: {kind}",
+                known_names(kind, TENSOR_KINDS),
+            )
         for name in self.module_types:
             _require(name.isidentifier(), f"no class name: {name}", "such as Conv2d, Linear, LSTM")
         _require(
@@ -81,6 +86,9 @@ class CaptureSettings:
         _require(budget is None or budget >= 1, "budget_bytes is below 1", "None: no limit")
         _require(_is_pair(self.steps), f"steps is {self.steps!r}", "give a pair: (first, end)")
         bounds = [bound for bound in self.steps or () if bound is not None]
+        first, end = self.steps or (None, None)
+        rising = end is None or (first or 0) <= end
+        _require(rising, f"steps {self.steps} hold no step", "give the lower bound first")
         _require(min(bounds, default=0) >= 0, "steps has a negative bound", "count from step 0")
 
     def wants(self, layer: str) -> bool:
@@ -128,9 +136,7 @@ def settings_of(options: Mapping[str, Any]) -> CaptureSettings:
     """
     known = [field.name for field in fields(CaptureSettings)]
     for name in options:
-        _require(
-            name in known, f"unknown capture option: {name}", f"use one of: {', '.join(known)}"
-        )
+        _require(name in known, f"unknown capture option: {name}", known_names(name, known))
     return CaptureSettings(**options)
 
 

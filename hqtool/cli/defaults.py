@@ -10,9 +10,13 @@ from typing import Any
 import click
 
 from hqtool.errors import UsageError
+from hqtool.nearest import did_you_mean, known_names
 
 #: File → the tables around the options of a command. Of several files the first one counts.
 PLACES = {"hqtool.toml": ("{}",), "pyproject.toml": ("tool", "hqtool", "{}")}
+
+#: The tables there may be: commands that take defaults.
+TABLES = ("capture",)
 
 #: The kind of an option → what a value of it is, and how it is written.
 _KINDS = {
@@ -74,7 +78,10 @@ def _take_defaults(ctx: click.Context, only_typed: Collection[str]) -> None:
     found = _read(file, [name.format(ctx.command.name) for name in PLACES[file]])
     for name in found:
         if name not in known:
-            raise UsageError(f"{file}: no such option: {name}", f"use: {', '.join(known)}")
+            raise UsageError(
+                f"{file}: no such option: {name}",
+                f"{did_you_mean(name, known)}use: {', '.join(known)}",
+            )
     ctx.meta[_FILE] = file
     ctx.default_map = {
         str(known[name].name): _checked(file, name, known[name], value)
@@ -99,6 +106,9 @@ def _read(file: str, tables: list[str]) -> dict[str, Any]:
     for name in tables[:-1]:
         table = _inner(file, table, name)
     for name, value in table.items():
+        if isinstance(value, dict) and name not in TABLES:
+            whole = ".".join([*tables[:-1], name])
+            raise UsageError(f"{file}: no such table: [{whole}]", known_names(name, TABLES))
         if not isinstance(value, dict):
             raise UsageError(f"{file}: {name} stands outside", f"put it under [{'.'.join(tables)}]")
     return _inner(file, table, tables[-1])
@@ -132,7 +142,8 @@ def _checked(file: str, name: str, option: click.Option, value: Any) -> Any:
         fault, example = _KINDS[kind]
         raise UsageError(f"{given} is {fault}", f"write it like {name} = {example}")
     if isinstance(option.type, click.Choice) and value not in option.type.choices:
-        raise UsageError(given, f"one of {', '.join(option.type.choices)}")
+        names = option.type.choices
+        raise UsageError(given, f"{did_you_mean(str(value), names)}one of {', '.join(names)}")
     return value
 
 

@@ -15,6 +15,7 @@ from hqtool.report.follow import follow
 from hqtool.report.info import info_report
 from hqtool.report.info_ranks import ranks_report
 from hqtool.report.model import Report
+from hqtool.sizes import counted
 from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.remains import remedy_of
@@ -75,7 +76,7 @@ def _require_sound(document: Mapping[str, Any]) -> None:
         if trace["state"] == "damaged":
             cut = ["the file is cut short"] if trace["cut_short"] else []
             damaged = trace["damaged_values"]
-            values = [f"the values of {damaged} records are damaged"] if damaged else []
+            values = [f"the values of {counted(damaged, 'record')} are damaged"] if damaged else []
             cause = f"{trace['path']}: {' and '.join(cut + values)}"
             raise DataError(cause, remedy_of(trace["path"]))
 

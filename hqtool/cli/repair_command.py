@@ -6,6 +6,7 @@ import click
 
 from hqtool.cli.files import INPUT, WHOLE_OUTPUT, FileCommand
 from hqtool.cli.output import announce, force_option, quiet_option
+from hqtool.sizes import counted
 from hqtool.trace.repair import Repaired, repair
 
 
@@ -30,10 +31,14 @@ def command(trace: str, out: str, force: bool, quiet: bool) -> int:
     done = repair(trace, out, force=force)
     if done.lost:
         announce(f"hqtool: {trace}: {_losses(done)}", quiet=False)
-    announce(f"wrote {out}: {done.steps} steps, {done.records} records, {done.state}", quiet)
+    held = f"{counted(done.steps, 'step')}, {counted(done.records, 'record')}"
+    announce(f"wrote {out}: {held}, {done.state}", quiet)
     return 3 if done.lost else 0
 
 
 def _losses(done: Repaired) -> str:
-    lost = f"{done.records_lost} of {done.records + done.records_lost} records are lost"
+    verb = "is" if done.records_lost == 1 else "are"
+    lost = (
+        f"{done.records_lost} of {counted(done.records + done.records_lost, 'record')} {verb} lost"
+    )
     return f"{lost}, {done.values_lost} more kept their statistics but lost their values"

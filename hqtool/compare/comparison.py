@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from hqtool.compare.execute import Executor, SiteResult, Task, serial
 from hqtool.compare.replay import ReplaySettings, Summary
 from hqtool.errors import DataError, UsageError
+from hqtool.nearest import known_names
 from hqtool.trace.overview import SiteSummary
 from hqtool.trace.ranks import Ranks, RanksReader, ranks_of_one_run
 from hqtool.trace.reader import Prefix, TraceReader
@@ -35,8 +36,8 @@ class Selection:
     def __post_init__(self) -> None:
         for kind in self.tensors:
             if kind not in TENSOR_KINDS:
-                known = ", ".join(TENSOR_KINDS)
-                raise UsageError(f"unknown tensor kind '{kind}'", f"known: {known}")
+                remedy = known_names(kind, TENSOR_KINDS)
+                raise UsageError(f"unknown tensor kind '{kind}'", remedy)
 
     def takes(self, site: Site) -> bool:
         """Whether a site is chosen."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hqtool.launch.importing import after_import
-from hqtool.launch.messages import many
 from hqtool.patch import replace
+from hqtool.sizes import counted
 
 #: The module whose function a data loader's worker runs.
 _LOADING = "torch.utils.data._utils.worker"
@@ -41,12 +41,12 @@ class StartedProcesses:
     def lines(self) -> list[str]:
         """What to say of them."""
         lines = [
-            f"not recorded: {many(count, 'process', 'es')} started by {method}, "
+            f"not recorded: {counted(count, 'process', 'processes')} started by {method}, "
             f"if {_training(count)} (--follow-fork)"
             for method, count in sorted(self._by_method.items())
         ]
         if self._programs:
-            programs = f"{many(self._programs, 'Python program')} started"
+            programs = f"{counted(self._programs, 'Python program')} started"
             lines.append(f"not recorded: {programs}, if {_training(self._programs)}")
         return lines
 

@@ -16,8 +16,3 @@ def say(*messages: str) -> None:
             if sys.stderr is not None:
                 sys.stderr.write(encodable_in(lines, sys.stderr))
                 sys.stderr.flush()
-
-
-def many(count: int, noun: str, plural: str = "s") -> str:
-    """A number of things: '1 step', '2 steps'."""
-    return f"{count:,} {noun}{'' if count == 1 else plural}"

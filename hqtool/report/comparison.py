@@ -13,6 +13,7 @@ from hqtool.compare.replay import Summary
 from hqtool.core.metrics import METRICS
 from hqtool.report.info_ranks import ranks_entry
 from hqtool.report.model import Column, Report, Row, Table, decibels, percent, times
+from hqtool.sizes import counted
 from hqtool.vocab import TENSOR_KINDS
 
 SCHEMA = "hqtool.compare/1"
@@ -238,7 +239,7 @@ def _title(kind: str, comparison: Comparison) -> str:
     settings = comparison.settings
     sites = len(of_kind) // (len(settings.estimators) * len(settings.bits))
     bits = f"{settings.bits[0]} bits, " if len(settings.bits) == 1 else ""
-    layers = f"{sites} layer{'s' if sites != 1 else ''}"
+    layers = counted(sites, "layer")
     return f"{kind} ({layers}; {bits}{settings.scheme}, {settings.rounding} rounding)"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hqtool.report.model import Column, Report, Table
-from hqtool.sizes import binary_bytes
+from hqtool.sizes import binary_bytes, counted
 from hqtool.trace.overview import SiteSummary
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import TENSOR_KINDS
@@ -134,7 +134,7 @@ def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and the recorder's own words."""
     told = {str(name): flat(value) for name, value in reader.run.items()}
     facts = {"state": STATES[state], "steps": step_words(reader.steps), **told}
-    by = [f"{name} ({count} steps)" for name, count in optimizer_steps(reader).items()]
+    by = [f"{name} ({counted(count, 'step')})" for name, count in optimizer_steps(reader).items()]
     return facts | ({"optimizers": ", ".join(by)} if by else {})
 
 
@@ -160,8 +160,7 @@ def sites_table(rows: list[dict[str, Any]], columns: tuple[Column, ...]) -> Tabl
         for row in rows
     ]
     shown.sort(key=lambda row: list(TENSOR_KINDS).index(row["tensor"]))
-    count = f"{len(rows)} site{'s' if len(rows) != 1 else ''}"
-    return Table(count, columns, tuple(shown), section="tensor")
+    return Table(counted(len(rows), "site"), columns, tuple(shown), section="tensor")
 
 
 def _shapes(row: dict[str, Any]) -> str:

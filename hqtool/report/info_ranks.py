@@ -21,7 +21,7 @@ from hqtool.report.info import (
     step_words,
 )
 from hqtool.report.model import Column, Report, Table
-from hqtool.sizes import binary_bytes
+from hqtool.sizes import binary_bytes, counted
 from hqtool.trace.overview import SiteSummary
 from hqtool.trace.ranks import Ranks, RanksReader, names_of, rank_of, ranks_of_one_run
 from hqtool.trace.reader import TraceReader
@@ -129,7 +129,7 @@ def _rank_number(trace: TraceReader) -> int | None:
 def _traces_table(
     traces: Sequence[TraceReader], conditions: Sequence[Condition], size: int
 ) -> Table:
-    title = f"{len(traces)} traces together ({traces[0].format}, {binary_bytes(size)})"
+    title = f"{counted(len(traces), 'trace')} together ({traces[0].format}, {binary_bytes(size)})"
     rows = tuple(
         _trace_row(trace, condition) | {"steps": step_words(trace.steps)}
         for trace, condition in zip(traces, conditions, strict=True)

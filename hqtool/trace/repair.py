@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from hqtool.errors import DataError, UsageError
 from hqtool.outputs import same_file
+from hqtool.sizes import counted
 from hqtool.trace.files import exists_already, rename, require_folder
 from hqtool.trace.journal import Told
 from hqtool.trace.remains import NO_RESCUE, KeptBits, Remains
@@ -107,7 +108,11 @@ def _rewrite(remains: Remains, partial: str) -> Repaired:
 
 def _nothing_saved(remains: Remains) -> DataError:
     promised = remains.promised
-    what = f"none of its {promised} records can be saved" if promised else "it holds no records"
+    what = (
+        f"none of its {counted(promised, 'record')} can be saved"
+        if promised
+        else "it holds no records"
+    )
     return DataError(f"{remains.path}: {what}; nothing was written", NO_RESCUE)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from hqtool.errors import UsageError
+from hqtool.nearest import known_names
 from hqtool.traffic.layers import Counts, Layer
 
 #: The widest number a transfer may carry, in bits.
@@ -56,7 +57,7 @@ def _parse_part(part: str) -> tuple[str, int]:
     key, width = (word.strip() for word in part.partition("=")[::2])
     known = asdict(DEFAULT_BITS)
     if key not in known:
-        raise UsageError(f"bits part {part!r}: unknown key {key!r}", f"use {', '.join(known)}")
+        raise UsageError(f"bits part {part!r}: unknown key {key!r}", known_names(key, known))
     if width not in map(str, range(1, WIDEST_BITS + 1)):
         remedy = f"write {key}=BITS, a whole number from 1 to {WIDEST_BITS}"
         raise UsageError(f"bits part {part!r}: {width!r} is no bit-width", remedy)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hqtool.errors import DataError
+from hqtool.inputs import bytes_of
 from hqtool.traffic.bill import DEFAULT_BITS, WIDEST_BITS, Bits
 from hqtool.traffic.layers import Layer, layer_from_json
 from hqtool.traffic.spec_table import SpecTable
@@ -94,7 +95,7 @@ def _layers(top: SpecTable, batch: int) -> tuple[Layer, ...]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return bytes_of(path).decode("utf-8-sig")
     except OSError as error:
         remedy = "check the path, and that the file may be read"
         raise DataError(error.strerror or str(error), remedy) from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Iterable, Mapping
 
 from hqtool.errors import DataError
+from hqtool.nearest import did_you_mean
 
 #: The largest whole number a table may hold: every JSON reader keeps it exactly.
 LARGEST = 2**53
@@ -102,5 +102,4 @@ def shown(value: object) -> str:
 
 
 def _hint(word: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"use one of: {', '.join(known)}"
+    return did_you_mean(word, known).strip() or f"use one of: {', '.join(known)}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hqtool.capture.cost import about
 from hqtool.capture.settings import CaptureSettings
-from hqtool.sizes import binary_bytes
+from hqtool.sizes import binary_bytes, counted
 from hqtool.trial.dry_run import Timing, Trial
 from hqtool.vocab import Site
 
@@ -44,19 +44,22 @@ def _sums(trial: Trial, settings: CaptureSettings, expected_steps: int) -> list[
         ("a step with values", binary_bytes(cost.statistics + cost.values)),
         ("a step with statistics only", binary_bytes(cost.statistics)),
         (f"mean at {often}", binary_bytes(cost.mean(settings))),
-        (f"{expected_steps:,} steps", binary_bytes(cost.total(settings, expected_steps))),
+        (counted(expected_steps, "step"), binary_bytes(cost.total(settings, expected_steps))),
     ]
     lasts = cost.steps_to_thinning(settings)
     if lasts is not None:
         budget = binary_bytes(settings.budget_bytes or 0)
         sums.append((f"--budget {budget}", f"values get rarer after about {about(lasts)} steps"))
     if trial.timing is not None:
-        sums.append(("slowdown", _slowdown(trial.timing, settings)))
+        sums.append(("slowdown", slowdown(trial.timing, settings)))
     return sums
 
 
-def _slowdown(timing: Timing, settings: CaptureSettings) -> str:
+def slowdown(timing: Timing, settings: CaptureSettings) -> str:
+    """How much slower training gets; noise, where two steps show nothing that could be true."""
     added = timing.capture(settings)
+    if added <= 0 or timing.training <= 0:
+        return "within the noise of the two steps that were timed"
     factor = f"about {1 + added / timing.training:.2f}×"
     return f"{factor} (two steps: {_duration(timing.training)} each, {_duration(added)} more)"
 

@@ -19,6 +19,7 @@ from hqtool.capture.settings import CaptureSettings
 from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.program import find_program
+from hqtool.sizes import counted
 
 #: What a child runs.
 _CHILD = "from hqtool.trial.fingerprint import main; main()"
@@ -163,13 +164,14 @@ def _difference(plain: Ended, other: Ended) -> str | None:
         return f"exit status {other.status} instead of {plain.status}"
     updates, others = plain.report["updates"], other.report["updates"]
     if updates != others:
-        return f"{others} steps instead of {updates}"
+        return f"{counted(others, 'step')} instead of {updates}"
     tensors, others = plain.report["tensors"], other.report["tensors"]
     if len(tensors) != len(others):
-        return f"{len(others)} tensors instead of {len(tensors)}"
+        return f"{counted(len(others), 'tensor')} instead of {len(tensors)}"
     differing = [each[0] for each, its in zip(tensors, others, strict=True) if each != its]
     if differing:
-        return f"{len(differing)} of {len(tensors)} tensors differ, the first is {differing[0]}"
+        of = counted(len(tensors), "tensor")
+        return f"{len(differing)} of {of} differ, the first is {differing[0]}"
     return None
 
 
@@ -177,7 +179,8 @@ def _extent(run: Ended) -> str:
     """How much was compared."""
     tensors = run.report["tensors"]
     values = sum(count for _, count, _ in tensors)
-    return f"({len(tensors)} tensors, {values:,} values, after {run.report['updates']:,} steps)"
+    extent = f"{counted(len(tensors), 'tensor')}, {counted(values, 'value')}"
+    return f"({extent}, after {counted(run.report['updates'], 'step')})"
 
 
 def _aside(plain: Ended, captured: Ended) -> list[str]:
