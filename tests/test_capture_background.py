@@ -9,20 +9,28 @@ import pytest
 from hqtool.capture.background import WAKE_BYTES, Background
 
 
-def test_calls_are_made_in_order_by_another_thread() -> None:
-    background, made, threads = Background(1 << 30), [], set()
+def test_calls_are_made_in_order_one_at_a_time() -> None:
+    """By the thread, which is woken for what holds much, and by who waits for the rest."""
+    background, made, busy = Background(1 << 30), [], threading.Lock()
 
     def call(number: int) -> None:
+        assert busy.acquire(blocking=False)
         made.append(number)
-        threads.add(threading.get_ident())
+        busy.release()
 
     for number in range(1000):
-        background.put(lambda number=number: call(number))
+        background.put(lambda number=number: call(number), WAKE_BYTES * (number % 7 == 0))
     background.drain()
     assert made == list(range(1000))
-    assert threads.isdisjoint({threading.get_ident()})
     background.stop()
-    assert threads.isdisjoint(thread.ident for thread in threading.enumerate())
+    assert "hqtool-writer" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_much_data_is_written_beside_training() -> None:
+    background, written = Background(1 << 30), threading.Event()
+    background.put(written.set, WAKE_BYTES)
+    assert written.wait(60)
+    background.stop()
 
 
 @pytest.mark.parametrize("size", [WAKE_BYTES, WAKE_BYTES // 3])

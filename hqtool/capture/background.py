@@ -1,4 +1,4 @@
-"""Writing beside training: calls made in order by a thread of their own."""
+"""Writing beside training: calls made in order, by a thread or by whoever waits for them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ WAKE_BYTES = 1 << 20
 
 
 class Background:
-    """Makes calls one after another, in order, in a thread of its own.
+    """Makes calls one after another, in order, beside the threads that bring them.
 
     What waits is bounded: whoever brings more than there is room for waits, too. Nothing is
-    dropped. The calls must not raise.
+    dropped. The calls must not raise. Who waits for them makes them itself, unless the thread is
+    at it already: passing work to a thread takes longer than writing a step's statistics.
 
     Args:
         bound_bytes: how much data the calls that wait may hold; a single call may hold more.
@@ -30,6 +31,7 @@ class Background:
         self._calls: deque[tuple[Callable[[], object], int]] = deque()
         self._held_bytes = 0
         self._changed = threading.Condition()  # its lock is reentrant: a signal may come meanwhile
+        self._maker: int | None = None  # the thread that makes calls just now
         self._urgent = False
         self._thread: threading.Thread | None = None
 
@@ -39,19 +41,20 @@ class Background:
         Args:
             nbytes: how much data it holds until it was made.
         """
+        if nbytes:
+            self._wait_until(lambda: self._has_room(nbytes))
         with self._changed:
-            if self._held_bytes and self._held_bytes + nbytes > self._bound_bytes:
-                self._wait_until(lambda: self._held_bytes + nbytes <= self._bound_bytes)
             self._calls.append((call, nbytes))
             self._held_bytes += nbytes
-            if self._held_bytes >= WAKE_BYTES:
+            if nbytes and self._held_bytes >= WAKE_BYTES:
                 self._wake()
 
+    def _has_room(self, nbytes: int) -> bool:
+        return not self._held_bytes or self._held_bytes + nbytes <= self._bound_bytes
+
     def drain(self) -> None:
-        """Wait until all calls were made."""
-        with self._changed:
-            if self._calls:
-                self._wait_until(lambda: not self._calls)
+        """Return when all calls were made."""
+        self._wait_until(lambda: not self._calls and self._is_free())
 
     def stop(self) -> None:
         """Make all calls and end the thread; a later `put` starts another."""
@@ -62,11 +65,41 @@ class Background:
         if thread is not None:
             thread.join()
 
-    def _wait_until(self, done: Callable[[], bool]) -> None:
+    def _wait_until(self, enough: Callable[[], bool]) -> None:
+        """Wait for the thread that makes calls, or make them here where none does."""
+        if enough():
+            return
         began = time.perf_counter()
-        self._wake()
-        self._changed.wait_for(lambda: done() or not self._calls)
+        while not enough():
+            if self._is_free():
+                self._make_calls(enough)
+            with self._changed:
+                self._changed.wait_for(lambda: enough() or self._is_free())
         self.waited_seconds += time.perf_counter() - began
+
+    def _is_free(self) -> bool:
+        """Whether no other thread makes calls."""
+        return self._maker in (None, threading.get_ident())
+
+    def _make_calls(self, enough: Callable[[], bool]) -> None:
+        with self._changed:
+            if not self._is_free():
+                return
+            outer, self._maker = self._maker, threading.get_ident()
+        try:
+            while self._calls and (outer is not None or not enough()):
+                self._make(*self._calls.popleft())
+        finally:
+            with self._changed:
+                self._maker = outer
+                self._changed.notify_all()
+
+    def _make(self, call: Callable[[], object], nbytes: int) -> None:
+        call()
+        if nbytes:
+            with self._changed:
+                self._held_bytes -= nbytes
+                self._changed.notify_all()
 
     def _wake(self) -> None:
         """Daemonic: a process that ends without `stop` must not hang."""
@@ -78,20 +111,7 @@ class Background:
 
     def _run(self) -> None:
         while self._await_calls():
-            while self._calls:
-                call, nbytes = self._calls[0]
-                call()
-                self._made(nbytes)
-
-    def _made(self, nbytes: int) -> None:
-        """The first call was made. Who waits is told where that may matter."""
-        if not nbytes and len(self._calls) > 1:
-            self._calls.popleft()
-            return
-        with self._changed:
-            self._calls.popleft()
-            self._held_bytes -= nbytes
-            self._changed.notify_all()
+            self._make_calls(lambda: False)
 
     def _await_calls(self) -> bool:
         """Whether there is something to do; False: the thread is to end."""

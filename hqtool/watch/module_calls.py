@@ -29,8 +29,8 @@ from hqtool.watch.layer_types import (
 from hqtool.watch.listener import Listener
 from hqtool.watch.names import Frame, Names
 from hqtool.watch.optimizers import Optimizers
-from hqtool.watch.reporter import Reporter, backward_pass, full_name
-from hqtool.watch.steps import Steps
+from hqtool.watch.reporter import Reporter, full_name
+from hqtool.watch.steps import Steps, backward_pass
 from hqtool.watch.tensor_types import dense_of, is_transformed, why_unreadable
 from hqtool.watch.unrecorded import Unrecorded
 

@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from hqtool.vocab import Site
@@ -17,7 +16,7 @@ from hqtool.watch.loss_scale import LossScale
 from hqtool.watch.names import Names
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.position import Position, Positions
-from hqtool.watch.steps import Steps
+from hqtool.watch.steps import Steps, backward_pass
 from hqtool.watch.unrecorded import Unrecorded
 
 #: A site; making one costs more than finding it.
@@ -196,9 +195,3 @@ class Reporter:
 def full_name(module: str | None, part: str) -> str | None:
     """The name of a layer, which is a module or a part of it."""
     return f"{module}.{part}" if module and part else module
-
-
-def backward_pass() -> int:
-    """The number of the backward pass that is running in this thread; -1 where none is."""
-    task: int = torch._C._current_graph_task_id()
-    return task

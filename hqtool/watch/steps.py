@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from hqtool.watch.listener import Listener
 from hqtool.watch.position import Positions
 
@@ -38,6 +40,7 @@ class Steps:
         self._went_back = False  # in this step
         self._is_updated = False  # a model that a backward pass of this step has reached
         self._forward_since_end = self._backward_since_end = False
+        self._commits_later = False
         self._named: tuple[str, ...] = ()  # the optimizers that the listener was told of last
 
     @property
@@ -97,7 +100,21 @@ class Steps:
     def _end(self, by: tuple[str, ...]) -> None:
         self.ended, self._ended_by = True, by
         self._forward_since_end = self._backward_since_end = False
-        self._listener.commit(self._positions.step)
+        if backward_pass() == -1:
+            self._commit()
+        elif not self._commits_later:
+            self._commits_later = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._commit)
+
+    def _commit(self) -> None:
+        """Tell the listener that the step has ended.
+
+        Where optimizers step within a backward pass, one for each parameter maybe, the step ends
+        with it: gradients are still to come.
+        """
+        self._commits_later = False
+        with self._listener.guard("steps"):
+            self._listener.commit(self._positions.step)
 
     def name_optimizers(self) -> None:
         """Tell which optimizers ended this step, if others than before: no more of them will."""
@@ -111,3 +128,9 @@ class Steps:
         self.ended, self._ended_by = False, ()
         self._went_back = self._is_updated = False
         self._backward_passes.clear()
+
+
+def backward_pass() -> int:
+    """The number of the backward pass that is running in this thread; -1 where none is."""
+    task: int = torch._C._current_graph_task_id()
+    return task
