@@ -17,6 +17,7 @@ A test waits for a condition, never for time, and passes beside any other.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from hypothesis import settings
 
 settings.register_profile("same_every_time", derandomize=True, deadline=None, database=None)
 settings.load_profile("same_every_time")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 os.environ.pop("COLUMNS", None)
 os.environ.pop("NO_COLOR", None)
 sys.path.insert(0, str(Path(__file__).parent))  # oracle.py, command.py and others
