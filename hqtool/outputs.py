@@ -95,7 +95,8 @@ def check_outputs(
         is_stream = _is_stream(option, path)
         for source, noun in inputs.items():
             if same_file(path, source):
-                raise UsageError(f"{option} {path} is {noun}", "choose another name")
+                which = "" if path == source else f", {source}"
+                raise UsageError(f"{option} {path} is {noun}{which}", "choose another name")
         if is_stream and option in whole:
             raise UsageError(f"{option} {path} is no regular file", "name a file")
         if not is_stream:

@@ -136,8 +136,12 @@ main()
 """
 
 
-def test_ctrl_c_stops_at_once_and_keeps_what_was_written(tmp_path):
-    """Sites stream to the file as they end; on Ctrl-C it is kept and no process is left."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_a_signal_stops_at_once_and_keeps_what_was_written(tmp_path, number, status):
+    """Sites stream to the file as they end; on Ctrl-C or SIGTERM it is kept, no process is.
+
+    A terminal sends Ctrl-C to every process, kill sends SIGTERM to one.
+    """
     path = write(tmp_path / "long.h5", layers=6, growth=-0.1)
     out = tmp_path / "steps.jsonl"
     command = [sys.executable, "-c", ENDLESS, "compare", path, "--jobs", "2", "--jsonl", out]
@@ -147,9 +151,9 @@ def test_ctrl_c_stops_at_once_and_keeps_what_was_written(tmp_path):
     part = tmp_path / f"{out.name}.{child.pid}.part"
     while child.poll() is None and not (part.exists() and part.stat().st_size):
         os.sched_yield()
-    os.killpg(child.pid, signal.SIGINT)
+    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
     _, err = child.communicate()
-    assert child.returncode == 130
+    assert child.returncode == status
     assert "Traceback" not in err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["layer"] for row in rows} == {"layer0"}

@@ -447,6 +447,38 @@ def test_a_closed_stderr_changes_nothing(files: Path) -> None:
     assert json.loads(Path("x.json").read_text())["state"] == "complete"
 
 
+TRAINING = """
+import torch
+model = torch.nn.Linear(3, 2)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+for step in range(4):
+    optimizer.zero_grad()
+    model(torch.ones(4, 3)).square().sum().backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "closed", "status"),
+    [
+        ("-o new.h5 train.py", ">&- 2>&-", 7),
+        ("-o new.h5 train.py", "<&- >&-", 7),
+        ("--list-sites train.py", ">&-", 3),
+    ],
+)
+def test_capture_without_streams(files: Path, args: str, closed: str, status: int) -> None:
+    """The script's status is its own; what it opens does not get the number of a stream."""
+    pytest.importorskip("torch")
+    Path("train.py").write_text(TRAINING + "raise SystemExit(7)\n")
+    command = f"exec {sys.executable} -m hqtool capture {args} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert "Traceback" not in done.stderr
+    if status == 7:
+        with TraceReader("new.h5") as trace:
+            assert len(trace.steps) == 4
+
+
 @pytest.fixture
 def strange(files: Path) -> str:
     """A trace whose layer has a name that no terminal should see as it is."""

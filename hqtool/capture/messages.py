@@ -39,7 +39,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._at_terminal = sys.stderr.isatty()
+        self._at_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._foretold = False
         self._pause = _FIRST_PAUSE
         self._next = time.monotonic() + self._pause

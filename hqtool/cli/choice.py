@@ -19,7 +19,7 @@ class NamedChoice(click.Choice[str]):
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
             hint = did_you_mean(str(value), map(str, self.choices)).strip()
-            raise self.fail(f"{error.message} {hint}".rstrip(), param, ctx) from None
+            self.fail(error.message + (f" ({hint})" if hint else ""), param, ctx)
 
 
 def choice_of(names: Iterable[str]) -> NamedChoice:

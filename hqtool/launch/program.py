@@ -9,6 +9,7 @@ import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
@@ -70,7 +71,8 @@ def _status_of(code: Any) -> int:
     """The status that `sys.exit(code)` asks for; what is no number is a message."""
     if code is None or isinstance(code, int):
         return code or 0
-    print(code, file=sys.stderr)
+    if sys.stderr is not None:
+        print(code, file=sys.stderr)
     return 1
 
 
@@ -140,7 +142,9 @@ def _require_module(name: str) -> None:
 def _print_exception(error: BaseException) -> None:
     for each in _chain(error):
         each.__traceback__ = _foreign(each.__traceback__)
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        with suppress(OSError, ValueError):  # full or closed: the exception is what counts
+            sys.stdout.flush()
     sys.excepthook(type(error), error, error.__traceback__)
 
 

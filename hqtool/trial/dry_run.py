@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from hqtool.capture import require_torch
 from hqtool.capture.cost import StepCost
@@ -205,13 +205,19 @@ def _timing(marks: Sequence[Mark], tried: CaptureSettings) -> Timing | None:
 def _printing_to_stderr() -> Iterator[None]:
     """Also what child processes print: stdout is for the result."""
     stream = sys.stdout
-    stream.flush()
+    _flush(stream)
     stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
         sys.stdout = stream  # a script may put another in its place
-        stream.flush()
+        _flush(stream)
         os.dup2(stdout, 1)
         os.close(stdout)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Python has no stdout where it was started with it closed."""
+    if stream is not None:
+        stream.flush()
