@@ -462,7 +462,6 @@ for step in range(4):
     ("args", "closed", "status"),
     [
         ("-o new.h5 train.py", ">&- 2>&-", 7),
-        ("-o new.h5 train.py", "<&- >&-", 7),
         ("--list-sites train.py", ">&-", 3),
     ],
 )

@@ -48,7 +48,7 @@ COSTS = {
 
 def _shared_folder(targets: Iterable[str | None]) -> str:
     """Where a cluster's workers and this process both see files: beside the results."""
-    files = [target for target in targets if target and not names_stdout(target)]
+    files = [t for t in targets if t and (os.path.isfile(t) or not os.path.exists(t)) and t != "-"]
     return os.path.dirname(files[0]) or "." if files else "."
 
 
