@@ -144,11 +144,11 @@ def test_samples_keep_fibres_along_the_channel_axis(make: str, tmp_path: Path) -
         "conv1d": (nn.Conv1d(16, 24, 3), torch.randn(4, 16, 40), 1),
         "conv2d": (nn.Conv2d(16, 24, 3), torch.randn(4, 16, 8, 12), 1),
         "conv_transpose2d": (nn.ConvTranspose2d(16, 24, 3), torch.randn(4, 16, 8, 12), 1),
-        "linear": (nn.Linear(16, 24), torch.randn(4, 20, 16), 2),
+        "linear": (nn.Linear(16, 24), torch.randn(8, 20, 16), 2),
         "unbatched": (nn.Conv2d(16, 24, 3), torch.randn(16, 20, 22), 0),
     }[make]
     optimizer = sgd(model)
-    with captured(tmp_path / "t.h5", max_elements=512, tensors=tuple(TENSOR_KINDS)):
+    with captured(tmp_path / "t.h5", max_elements=1536, tensors=tuple(TENSOR_KINDS)):
         square(model(x.requires_grad_())).backward()
         optimizer.step()
     records = {key[1]: record for key, record in read_records(tmp_path / "t.h5").items()}

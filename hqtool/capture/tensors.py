@@ -35,8 +35,8 @@ _LARGE, _TINY_SQUARE = 1e15, 1e-30
 #: Extremes that a sample keeps at either end: at most, and the share of the sample they may take.
 MOST_EXTREMES, _EXTREMES_SHARE = 256, 1 / 8
 
-#: A sample has at least so many fibres; longer ones are cut.
-FEWEST_FIBRES = 16
+#: A sample has at least so many fibres, for what lies in one fibre is alike; longer ones are cut.
+FEWEST_FIBRES = 48
 
 #: Extremes are sought among the columns that hold the extremes of a table with so many rows.
 _TABLE_ROWS = 16
@@ -351,12 +351,19 @@ def sampled_values(
     fibres = _fibres(total, room // length, seed, _hash(f"{seed}/{key}"))
     cut = (*tensor.shape[:axis], -1, length, *tensor.shape[axis + 1 :])
     pieces = tensor.detach().reshape(cut).movedim(axis + 1, -1)
-    index = np.unravel_index(fibres, pieces.shape[:-1])
-    drawn = pieces[tuple(torch.from_numpy(i).to(tensor.device) for i in index)]
-    array, dtype = _to_numpy(torch.cat((extremes, drawn.reshape(-1))).cpu())
-    stride = math.prod(tensor.shape[axis + 1 :])
-    ends, values = array[: places.size], array[places.size :]
+    values, dtype = _gathered(pieces, fibres)
+    stride, ends = math.prod(tensor.shape[axis + 1 :]), _to_numpy(extremes.cpu())[0]
     return KeptValues(values, dtype, SampleLayout(fibres, length, stride, ends, places))
+
+
+def _gathered(pieces: Tensor, fibres: NDArray[np.int64]) -> tuple[NDArray[Any], str | None]:
+    """A copy of some fibres, which lie along the last axis, one after the other."""
+    index = np.unravel_index(fibres, pieces.shape[:-1])
+    if pieces.is_cpu:  # by numpy, which needs half the time
+        array, dtype = _to_numpy(pieces)
+        return array[index].reshape(-1), dtype
+    chosen = pieces[tuple(torch.from_numpy(i).to(pieces.device) for i in index)]
+    return _to_numpy(chosen.cpu().view(-1))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -447,5 +454,5 @@ def _hash(text: str) -> int:
 def _to_numpy(tensor: Tensor) -> tuple[NDArray[Any], str | None]:
     """The array over a CPU tensor's memory, and the name of its type where numpy lacks it."""
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16), "bfloat16"
-    return tensor.numpy(), None
+        return tensor.view(torch.int16).numpy(force=True).view(np.uint16), "bfloat16"
+    return tensor.numpy(force=True), None
