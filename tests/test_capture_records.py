@@ -35,8 +35,9 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 import hqtool  # noqa: E402
 from hqtool.capture import recorder as recorder_module  # noqa: E402
 from hqtool.capture.messages import closing_lines  # noqa: E402
+from hqtool.capture.sampling import sampled_values  # noqa: E402
 from hqtool.capture.settings import CaptureSettings, settings_of  # noqa: E402
-from hqtool.capture.tensors import sampled_values, stats_of_tensor, widened  # noqa: E402
+from hqtool.capture.tensors import stats_of_tensor, widened  # noqa: E402
 from hqtool.core.samples import places_of  # noqa: E402
 from hqtool.core.stats import stats_of  # noqa: E402
 from hqtool.errors import UsageError  # noqa: E402

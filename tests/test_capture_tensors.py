@@ -18,10 +18,10 @@ from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from hqtool.capture import tensors as tensors_module  # noqa: E402
+from hqtool.capture.sampling import _gathered_there, sampled_values  # noqa: E402
 from hqtool.capture.tensors import (  # noqa: E402
     all_values,
     deferred_stats,
-    sampled_values,
     stats_of_tensor,
     stats_of_vector,
 )
@@ -321,8 +321,9 @@ def test_each_value_of_a_sample_is_at_its_place(dtype: torch.dtype, layout: str,
         ((16, 20, 20), -3, 2000, 16),
         ((600,), -3, 512, 8),
         ((50, 2), -1, 1, 1),
+        ((1 << 22,), -1, 1 << 12, 64),
     ],
-    ids=["whole", "in four", "odd", "prime", "no batch", "vector", "one value"],
+    ids=["whole", "in four", "odd", "prime", "no batch", "vector", "one value", "long vector"],
 )
 def test_fibres_too_long_are_cut(
     shape: tuple[int, ...], axis: int, count: int, length: int
@@ -375,3 +376,11 @@ def test_fibres_are_spread_and_each_is_as_likely() -> None:
         counts[fibres] += 1
     expected = 2000 * 48 / 160
     assert np.abs(counts - expected).max() < 5 * math.sqrt(expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_other_devices_gather_the_same(layout: str) -> None:
+    tensor = LAYOUTS[layout](torch.randn(4, 6, 5, 3)).detach()
+    index = np.unravel_index(np.array([0, 7, 7, 29]), tensor.shape[:-1])
+    found = _gathered_there(tensor, index)
+    assert found.tolist() == tensor.numpy()[index].ravel().tolist()

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from hqtool.capture.background import Background
 from hqtool.capture.budget import Budget
+from hqtool.capture.sampling import sampled_values
 from hqtool.capture.settings import CaptureSettings
 from hqtool.capture.tensors import (
     KeptValues,
     all_values,
     deferred_stats,
-    sampled_values,
     stats_of_tensor,
     stats_of_vector,
     widened,

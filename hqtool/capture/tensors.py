@@ -1,4 +1,4 @@
-"""Statistics and values of torch tensors, read without disturbing them.
+"""Statistics and copies of torch tensors, read without disturbing them.
 
 Nothing here draws from torch's random numbers, and every result is a copy or a number: training
 may change the tensor as soon as the call returns.
@@ -7,7 +7,6 @@ may change the tensor as soon as the call returns.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -31,15 +30,6 @@ _LONGEST_ROW, _SHORTEST_ROW, _FEWEST_VALUES = 128, 32, 1 << 12
 
 #: Bounds of the magnitudes, and of their mean square, that float32 can square and sum up.
 _LARGE, _TINY_SQUARE = 1e15, 1e-30
-
-#: Extremes that a sample keeps at either end: at most, and the share of the sample they may take.
-MOST_EXTREMES, _EXTREMES_SHARE = 256, 1 / 8
-
-#: A sample has at least so many fibres, for what lies in one fibre is alike; longer ones are cut.
-FEWEST_FIBRES = 48
-
-#: Extremes are sought among the columns that hold the extremes of a table with so many rows.
-_TABLE_ROWS = 16
 
 #: Below this ratio of variance to squared mean, the difference of moments loses digits.
 _SPREAD = 1.0
@@ -86,10 +76,10 @@ def flat_view(tensor: Tensor) -> Tensor:
     """All elements, detached, in memory order; a view wherever the memory has no gaps."""
     if tensor.is_contiguous():
         return tensor.detach().view(-1)
-    return tensor.detach().permute(_memory_order(tensor)).reshape(-1)
+    return tensor.detach().permute(memory_order(tensor)).reshape(-1)
 
 
-def _memory_order(tensor: Tensor) -> list[int]:
+def memory_order(tensor: Tensor) -> list[int]:
     """The dimensions from the one with the largest steps in memory to that with the smallest."""
     return sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
 
@@ -326,132 +316,10 @@ def _scaled_norm(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def all_values(tensor: Tensor) -> KeptValues:
     """A copy of the whole tensor, in its shape."""
-    return KeptValues(*_to_numpy(tensor.detach().to("cpu", copy=True)))
+    return KeptValues(*to_numpy(tensor.detach().to("cpu", copy=True)))
 
 
-def sampled_values(
-    tensor: Tensor, count: int, seed: int, key: str, channel_axis: int = -1
-) -> KeptValues:
-    """A sample of at most `count` values: the extremes, and fibres drawn at random.
-
-    Extremes are the up to MOST_EXTREMES largest and smallest finite values, no more than an eighth
-    of the sample at either end. Fibres run along the channel axis; where there were room for
-    fewer than FEWEST_FIBRES they are cut into equal pieces, as long as they can be.
-
-    Args:
-        count: below the tensor's number of elements.
-        seed, key: the same ones choose the same fibres again.
-        channel_axis: counted from the last axis, -1.
-    """
-    extremes, places = _extremes(tensor, min(MOST_EXTREMES, int(count * _EXTREMES_SHARE)))
-    axis = max(channel_axis, -tensor.dim()) % tensor.dim()
-    room = count - extremes.numel()
-    length = _piece(tensor.shape[axis], room // FEWEST_FIBRES)
-    total = tensor.numel() // length
-    fibres = _fibres(total, room // length, seed, _hash(f"{seed}/{key}"))
-    cut = (*tensor.shape[:axis], -1, length, *tensor.shape[axis + 1 :])
-    pieces = tensor.detach().reshape(cut).movedim(axis + 1, -1)
-    values, dtype = _gathered(pieces, fibres)
-    stride, ends = math.prod(tensor.shape[axis + 1 :]), _to_numpy(extremes.cpu())[0]
-    return KeptValues(values, dtype, SampleLayout(fibres, length, stride, ends, places))
-
-
-def _gathered(pieces: Tensor, fibres: NDArray[np.int64]) -> tuple[NDArray[Any], str | None]:
-    """A copy of some fibres, which lie along the last axis, one after the other."""
-    index = np.unravel_index(fibres, pieces.shape[:-1])
-    if pieces.is_cpu:  # by numpy, which needs half the time
-        array, dtype = _to_numpy(pieces)
-        return array[index].reshape(-1), dtype
-    chosen = pieces[tuple(torch.from_numpy(i).to(pieces.device) for i in index)]
-    return _to_numpy(chosen.cpu().view(-1))
-
-
-@functools.lru_cache(maxsize=1024)
-def _piece(channels: int, limit: int) -> int:
-    """The longest equal pieces of a fibre that are no longer than the limit, or 1."""
-    return max(n for n in range(1, channels + 1) if channels % n == 0 and (n <= limit or n == 1))
-
-
-def _fibres(total: int, count: int, seed: int, turn: int) -> NDArray[np.int64]:
-    """`count` numbers below `total`, ascending, each as likely as any other.
-
-    They are spread: one is drawn from each of `count` equal parts. What lies close together, such
-    as the pixels of one image, is alike. One random choice serves all tensors of a size, turned
-    by an amount of its own for each: at a fraction of a fresh choice's cost.
-    """
-    chosen, turn = _choice(total, count, seed), turn % total
-    cut = int(np.searchsorted(chosen, total - turn))
-    return np.concatenate((chosen[cut:] + (turn - total), chosen[:cut] + turn))
-
-
-@functools.lru_cache(maxsize=32)
-def _choice(total: int, count: int, seed: int) -> NDArray[np.int64]:
-    edges = np.arange(count + 1) * total // count
-    jitter = np.random.default_rng((seed, total)).random(count)
-    return edges[:-1] + (jitter * np.diff(edges)).astype(np.int64)
-
-
-def _extremes(tensor: Tensor, count: int) -> tuple[Tensor, NDArray[np.int64]]:
-    """The `count` largest and the `count` smallest finite values, or all there are.
-
-    Returns:
-        them, and their places in the row-major order of the tensor; each place once.
-    """
-    flat = flat_view(tensor)
-    (high, above), (low, below) = _farthest(flat, count, True), _farthest(flat, count, False)
-    values, places = torch.cat((high, low)), torch.cat((above, below))
-    if not (values.isfinite().all() and (low[-1:] < high[-1:]).all()):
-        values, places = _finite_extremes(flat, count)
-    found = places.cpu().numpy()
-    return values, found if tensor.is_contiguous() else _row_major(tensor, found)
-
-
-def _finite_extremes(flat: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The extremes and their places where some values are not finite, or both ends meet."""
-    finite = flat.isfinite()
-    _, above = _farthest(flat.where(finite, -math.inf), count, True)
-    _, below = _farthest(flat.where(finite, math.inf), count, False)
-    each = np.unique(torch.cat((above, below)).cpu().numpy())
-    places = torch.from_numpy(each).to(flat.device)
-    places = places[finite[places]]
-    return flat[places], places
-
-
-def _farthest(flat: Tensor, count: int, largest: bool) -> tuple[Tensor, Tensor]:
-    """The `count` largest or smallest values of a vector, the farthest first, and their places.
-
-    NaN counts as the largest. Seen as a table, the vector has none of them outside the `count`
-    columns whose own extremes are the farthest: one fast pass, and a search among few.
-    """
-    columns = flat.numel() // _TABLE_ROWS
-    if columns <= count:
-        values, places = flat.topk(min(count, flat.numel()), largest=largest)
-        return values, places
-    table = flat[: columns * _TABLE_ROWS].view(_TABLE_ROWS, columns)
-    _, best = _farthest(table.amax(0) if largest else table.amin(0), count, largest)
-    starts = torch.arange(0, table.numel(), columns, device=flat.device)
-    places = (starts[:, None] + best).view(-1)
-    if table.numel() < flat.numel():
-        rest = torch.arange(table.numel(), flat.numel(), device=flat.device)
-        places = torch.cat((places, rest))
-    values, chosen = flat.index_select(0, places).topk(count, largest=largest)
-    return values, places.index_select(0, chosen)
-
-
-def _row_major(tensor: Tensor, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places in the tensor's row-major order of places in its memory order."""
-    order = _memory_order(tensor)
-    permuted = np.unravel_index(places, [tensor.shape[d] for d in order])
-    index = [permuted[order.index(d)] for d in range(tensor.dim())]
-    found: NDArray[np.int64] = np.ravel_multi_index(index, tuple(tensor.shape))
-    return found
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-
-def _to_numpy(tensor: Tensor) -> tuple[NDArray[Any], str | None]:
+def to_numpy(tensor: Tensor) -> tuple[NDArray[Any], str | None]:
     """The array over a CPU tensor's memory, and the name of its type where numpy lacks it."""
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy(force=True).view(np.uint16), "bfloat16"
