@@ -19,7 +19,7 @@ from capture_models import read_records, read_run
 from command import hqtool
 from warm_python import WarmPython
 
-from hqtool.launch.messages import many
+from hqtool.sizes import counted
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import Record
 
@@ -214,7 +214,7 @@ def test_the_trace_is_closed(ran: Ran) -> None:
         assert trace.state == ("truncated" if ran.expected.status else "complete")
     *_, steps, advice = ran.captured.stderr.splitlines()
     count, sites = ran.expected.steps, len(ran.expected.places())
-    assert steps == f"hqtool: {count} steps ({count} with values), {many(sites, 'site')}"
+    assert steps == f"hqtool: {count} steps ({count} with values), {counted(sites, 'site')}"
     assert advice == "hqtool: next: hqtool compare T.h5"
 
 
