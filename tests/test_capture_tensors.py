@@ -18,7 +18,7 @@ from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from hqtool.capture import tensors as tensors_module  # noqa: E402
-from hqtool.capture.sampling import _gathered_there, sampled_values  # noqa: E402
+from hqtool.capture.sampling import _gathered_there, sample_bytes, sampled_values  # noqa: E402
 from hqtool.capture.tensors import (  # noqa: E402
     all_values,
     deferred_stats,
@@ -27,6 +27,7 @@ from hqtool.capture.tensors import (  # noqa: E402
 )
 from hqtool.core.samples import places_of  # noqa: E402
 from hqtool.core.stats import stats_of  # noqa: E402
+from hqtool.trace.sample_layout import layout_bytes  # noqa: E402
 from hqtool.vocab import SampleLayout, Stats  # noqa: E402
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -332,7 +333,9 @@ def test_fibres_too_long_are_cut(
     drawn, where, ends = sample_of(tensor, count, axis)
     assert where.length == length
     assert drawn.tolist() == places_of(where).tolist()
-    assert 0 < drawn.numel() + ends.numel() <= count
+    assert 0.85 * count < drawn.numel() + ends.numel() <= count
+    stored = layout_bytes(where, drawn.numel(), tensor.numel())
+    assert sample_bytes(tensor, count, axis) == 4 * drawn.numel() + len(stored)
 
 
 HARD_TO_SORT = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hqtool.capture.background import Background
 from hqtool.capture.budget import Budget
-from hqtool.capture.sampling import sampled_values
+from hqtool.capture.sampling import sample_bytes, sampled_values
 from hqtool.capture.settings import CaptureSettings
 from hqtool.capture.tensors import (
     KeptValues,
@@ -271,14 +271,15 @@ class Recorder:
             step: the one the tensor belongs to, if it is going to be recorded.
         """
         settings = self.settings
-        kept = min(tensor.numel(), tensor.numel() if settings.full else settings.max_elements)
-        fits = self._keeps_values(step) and self.budget.admits(kept * tensor.element_size())
-        if not fits:
+        whole, count = tensor.numel() * tensor.element_size(), settings.max_elements
+        is_sampled = not settings.full and tensor.numel() > count
+        nbytes = sample_bytes(tensor, count, channel_axis) if is_sampled else whole
+        if not (self._keeps_values(step) and self.budget.admits(nbytes)):
             return NO_VALUES
-        if kept == tensor.numel():
+        if not is_sampled:
             return all_values(tensor)
         key = self._sample_key(step)
-        return sampled_values(tensor, settings.max_elements, settings.seed, key, channel_axis)
+        return sampled_values(tensor, count, settings.seed, key, channel_axis)
 
     def _sample_key(self, step: int) -> str:
         """What tells a tensor from all others: names are not known yet when it is read."""

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hqtool.capture.tensors import KeptValues, flat_view, memory_order, to_numpy
+from hqtool.trace.schema import LAYOUT_HEAD, place_type
 from hqtool.vocab import SampleLayout
 
 #: Extremes that a sample keeps at either end: at most, and the share of the sample they may take.
@@ -27,6 +28,21 @@ FEWEST_FIBRES = 48
 
 #: Extremes are sought among the columns that hold the extremes of a table with so many rows.
 _TABLE_ROWS = 16
+
+
+class _Plan(NamedTuple):
+    """What a sample takes of a tensor.
+
+    Args:
+        extremes: values at either end.
+        axis: along which fibres run.
+        length, fibres: of a fibre, and how many of them.
+    """
+
+    extremes: int
+    axis: int
+    length: int
+    fibres: int
 
 
 def sampled_values(
@@ -43,17 +59,39 @@ def sampled_values(
         seed, key: the same ones choose the same fibres again.
         channel_axis: counted from the last axis, -1.
     """
-    extremes, places = _extremes(tensor, min(MOST_EXTREMES, int(count * _EXTREMES_SHARE)))
-    axis = max(channel_axis, -tensor.dim()) % tensor.dim()
-    room = count - extremes.numel()
-    length = _piece(tensor.shape[axis], room // FEWEST_FIBRES)
-    total = tensor.numel() // length
-    fibres = _fibres(total, room // length, seed, _hash(f"{seed}/{key}"))
-    cut = (*tensor.shape[:axis], -1, length, *tensor.shape[axis + 1 :])
+    shape = tensor.shape
+    plan = _plan_of(shape, count, channel_axis)
+    axis, length = plan.axis, plan.length
+    extremes, places = _extremes(tensor, plan.extremes)
+    fibres = _fibres(tensor.numel() // length, plan.fibres, seed, _hash(f"{seed}/{key}"))
+    cut = (*shape[:axis], -1, length, *shape[axis + 1 :])
     pieces = tensor.detach().reshape(cut).movedim(axis + 1, -1)
     values, dtype = _gathered(pieces, fibres)
-    stride, ends = math.prod(tensor.shape[axis + 1 :]), to_numpy(extremes.cpu())[0]
+    stride, ends = math.prod(shape[axis + 1 :]), to_numpy(extremes.cpu())[0]
     return KeptValues(values, dtype, SampleLayout(fibres, length, stride, ends, places))
+
+
+def sample_bytes(tensor: Tensor, count: int, channel_axis: int = -1) -> int:
+    """What such a sample takes in a trace, at most, the places of what it keeps included."""
+    plan = _plan_of(tensor.shape, count, channel_axis)
+    numbers = 2 * plan.extremes + plan.fibres
+    values = 2 * plan.extremes + plan.fibres * plan.length
+    place_bytes = place_type(tensor.numel()).itemsize
+    return LAYOUT_HEAD.size + values * tensor.element_size() + numbers * place_bytes
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan_of(shape: Sequence[int], count: int, channel_axis: int) -> _Plan:
+    extremes = min(MOST_EXTREMES, int(count * _EXTREMES_SHARE))
+    axis, room = max(channel_axis, -len(shape)) % len(shape), count - 2 * extremes
+    length = _piece(shape[axis], room // FEWEST_FIBRES)
+    return _Plan(extremes, axis, length, room // length)
+
+
+def _piece(channels: int, limit: int) -> int:
+    """The longest equal pieces of a fibre that are no longer than the limit, or 1."""
+    small = [n for n in range(1, math.isqrt(channels) + 1) if channels % n == 0]
+    return max(n for n in (*small, *(channels // n for n in small)) if n <= max(limit, 1))
 
 
 def _gathered(pieces: Tensor, fibres: NDArray[np.int64]) -> tuple[NDArray[Any], str | None]:
@@ -68,13 +106,6 @@ def _gathered(pieces: Tensor, fibres: NDArray[np.int64]) -> tuple[NDArray[Any], 
 def _gathered_there(pieces: Tensor, index: Sequence[NDArray[np.int64]]) -> Tensor:
     """The same on the tensor's own device."""
     return pieces[tuple(torch.from_numpy(i).to(pieces.device) for i in index)].reshape(-1)
-
-
-@functools.lru_cache(maxsize=1024)
-def _piece(channels: int, limit: int) -> int:
-    """The longest equal pieces of a fibre that are no longer than the limit, or 1."""
-    small = [n for n in range(1, math.isqrt(channels) + 1) if channels % n == 0]
-    return max(n for n in (*small, *(channels // n for n in small)) if n <= max(limit, 1))
 
 
 def _fibres(total: int, count: int, seed: int, turn: int) -> NDArray[np.int64]:
