@@ -24,6 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import hqtool
+from hqtool.capture.session import Session
+from hqtool.capture.settings import CaptureSettings
+from hqtool.trace.writer import TraceWriter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sample_data"))
 from train_digits import Block
@@ -57,10 +60,12 @@ def network(width: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
 
 
-def training(model: nn.Module, batch_size: int) -> Callable[[], float]:
+def training(
+    model: nn.Module, batch_size: int, shape: tuple[int, ...] = (3, 32, 32)
+) -> Callable[[], float]:
     """An ordinary training loop; each call makes a step and tells the seconds it took."""
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-    x, y = torch.randn(batch_size, 3, 32, 32), torch.randint(10, (batch_size,))
+    x, y = torch.randn(batch_size, *shape), torch.randint(10, (batch_size,))
 
     def step() -> float:
         began = time.perf_counter()
@@ -92,7 +97,8 @@ def run(rounds: int = 16, width: int = 64, batch_size: int = 8) -> str:
             taken, sizes[name] = _block(step, model, VARIANTS[name])
             seconds[name].append(taken)
         order.rotate()
-    return "\n".join(_lines(seconds, sizes, f"{width} channels, batches of {batch_size}"))
+    sort = f"{width} channels, batches of {batch_size}"
+    return "\n".join([*_lines(seconds, sizes, sort), "", *_short_steps(rounds)])
 
 
 def _block(
@@ -132,6 +138,85 @@ def _line(name: str, own: list[float], plain: list[float], size: int) -> str:
     trace = f"{size / 2**20:.1f} MiB" if size else ""
     times = f"× {median:.3f} | {first:.3f} | {third:.3f}"
     return f"| {name} | {1e3 * statistics.median(own):.1f} | {times} | {trace} |"
+
+
+# --- short steps ----------------------------------------------------------------------------------
+
+
+def perceptron() -> Callable[[], object]:
+    """Three linear layers: a step of about a millisecond."""
+    model = nn.Sequential(
+        nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
+    return training(model, 64, (128,))
+
+
+def optimizer_for_each_parameter() -> Callable[[], object]:
+    """150 optimizers, each stepped as soon as its parameter has its gradient."""
+    model = nn.Sequential(*[nn.Linear(64, 64) for _ in range(75)])
+    optimizers = {each: torch.optim.SGD([each], 0.01) for each in model.parameters()}
+
+    def update(parameter: torch.Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for each in model.parameters():
+        each.register_post_accumulate_grad_hook(update)
+    x = torch.randn(32, 64)
+    return lambda: model(x).square().mean().backward()
+
+
+SHORT = {
+    "three linear layers": perceptron,
+    "75 linear layers, an optimizer for each parameter": optimizer_for_each_parameter,
+}
+
+
+def _short_steps(rounds: int) -> list[str]:
+    lines = [
+        f"Short steps, recorded with the defaults, one thread; {rounds} turns of 100 steps each.",
+        "",
+        "| training | ms a step | under capture | ratio | from | to |",
+        "|---|---|---|---|---|---|",
+    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name, make in SHORT.items():
+        plain, captured = zip(*(_turn(make) for _ in range(rounds)), strict=True)
+        ratios = [a / b for a, b in zip(captured, plain, strict=True)]
+        first, median, third = statistics.quantiles(ratios, n=4)
+        times = f"{1e3 * statistics.median(plain):.2f} | {1e3 * statistics.median(captured):.2f}"
+        lines.append(f"| {name} | {times} | × {median:.2f} | {first:.2f} | {third:.2f} |")
+    torch.set_num_threads(threads)
+    return lines
+
+
+def _turn(make: Callable[[], Callable[[], object]]) -> tuple[float, float]:
+    """Seconds of a step without capture, and under it."""
+    plain = _steps_of(make())
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_trace(f"{folder}/trace.h5")
+        try:
+            return plain, _steps_of(make())
+        finally:
+            session.detach()
+            session.close("complete")
+
+
+def open_trace(path: str) -> Session:
+    """A capture of whatever model trains, as `hqtool capture` makes it."""
+    session = Session(TraceWriter(path), CaptureSettings())
+    session.attach()
+    return session
+
+
+def _steps_of(step: Callable[[], object]) -> float:
+    for _ in range(20):
+        step()
+    began = time.perf_counter()
+    for _ in range(100):
+        step()
+    return (time.perf_counter() - began) / 100
 
 
 def main() -> None:

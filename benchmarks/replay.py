@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks import peer
-from benchmarks.traces import write_trace
+from benchmarks.traces import write_small_records, write_trace
 from hqtool import TraceReader
 from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.execute import default_jobs, processes
@@ -229,6 +229,22 @@ def growth(folder: str, rounds: int) -> tuple[list[str], dict[str, list[tuple[fl
     return lines, curves
 
 
+def small_records(folder: str, rounds: int) -> list[str]:
+    """What a record costs where most hold statistics alone, and a long run of many sites."""
+    rows = ["| trace | seconds, 1 job | a record |", "|---|---|---|"]
+    for name, shape in {
+        "10 sites × 1,000 steps of statistics alone": (10, 1000, 0),
+        "10 sites × 300 steps of 64 values": (10, 300, 1),
+        "100 sites × 1,000 steps, 64 values at every tenth": (100, 1000, 10),
+    }.items():
+        sites, steps, every = shape
+        path = f"{folder}/small.h5"
+        write_small_records(path, sites=sites, steps=steps, every=every)
+        took = seconds({"it": lambda path=path: replay(path, DEFAULTS, (8,), 1)}, rounds)["it"]
+        rows.append(f"| {name} | {took:.3f} | {1e6 * took / (sites * steps):.1f} µs |")
+    return rows
+
+
 def commands(folder: str) -> list[str]:
     """Whole commands, process start and imports included."""
     sample = str(Path(__file__).parent.parent / "sample_data" / "digits.h5")
@@ -255,6 +271,12 @@ def run(rounds: int = 5) -> tuple[str, dict[str, list[tuple[float, float]]]]:
             "### Against torch's observers",
             "",
             *observers(folder, rounds),
+            "",
+            "### Small records",
+            "",
+            "Four estimators at 8 bits; reading the trace included.",
+            "",
+            *small_records(folder, rounds),
             "",
             "### Whole commands",
             "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hqtool import TraceWriter
+from hqtool.core.stats import stats_of
 from hqtool.traffic.layers import layer_from_json
 
 SITES = (("conv1", "output"), ("conv1", "grad_input"), ("conv2", "output"),
@@ -32,4 +33,22 @@ def write_trace(path: str, steps: int = 10, values: int = 1 << 20, sites: int = 
                 else:
                     x = rng.laplace(size=values).astype("f4") * np.float32(1e-5 / (1 + step))
                 writer.write(layer, kind, step, x.reshape(-1, 64, 4, 4))
+            writer.commit(step)
+
+
+def write_small_records(path: str, *, sites: int, steps: int, every: int) -> None:
+    """A trace of records of 64 values; only statistics are kept but at every so many steps.
+
+    Args:
+        every: 0 keeps none.
+    """
+    rng = np.random.default_rng(0)
+    with TraceWriter(path, force=True) as writer:
+        for step in range(steps):
+            for site in range(sites):
+                values = rng.standard_normal(64).astype(np.float32)
+                kept = values if every and step % every == 0 else None
+                writer.write(
+                    f"layer{site}", "output", step, kept, stats=stats_of(values), shape=(64,)
+                )
             writer.commit(step)
