@@ -27,16 +27,20 @@ class InputGradient:
         self._edge = _edge_of(x)
         self._began = _get_sequence_nr()
 
-    def call(self, act: Callable[[Tensor], None], outputs: Iterable[Tensor]) -> None:
+    def call(self, act: Callable[[Tensor], None], outputs: Iterable[Tensor]) -> bool:
         """Call `act` with the share each time that a backward pass has it.
 
         Args:
             outputs: what the layer has made of the tensor.
+
+        Returns:
+            whether it can come at all.
         """
         readers = self._readers(outputs)
         gathering = _Gathering(act, len(readers))
         for node, places in readers:
             node.register_hook(gathering.hook(places))
+        return bool(readers)
 
     def _readers(self, outputs: Iterable[Tensor]) -> list[Reader]:
         """The layer's nodes that read it: those made since, on the way back from the outputs."""

@@ -279,13 +279,14 @@ class ModuleCalls:
         self, call: LayerCall, outputs: list[Tensor], gradient: InputGradient | None
     ) -> None:
         """Read the output, the first of what the layer wrote, and await gradients."""
-        y = outputs[0]
-        if "output" in self._listener.kinds:
+        kinds, y, reporter = self._listener.kinds, outputs[0], self._reporter
+        if "output" in kinds:
             self._read(call, "output", y)
-        if y.requires_grad:
-            y.register_hook(self._reporter.gradient(call, "grad_output"))  # type: ignore[no-untyped-call]
-        if gradient is not None:
-            gradient.call(self._reporter.gradient(call, "grad_input"), outputs)
+        comes = gradient is not None and gradient.call(
+            reporter.gradient(call, "grad_input"), outputs
+        )
+        if y.requires_grad and ("grad_output" in kinds or not comes):
+            y.register_hook(reporter.gradient(call, "grad_output"))  # type: ignore[no-untyped-call]
 
     def _read(self, call: LayerCall, kind: str, tensor: Tensor) -> None:
         reading = self._listener.read(tensor, call.forward.step, call.channel_axis)
