@@ -17,6 +17,7 @@ from hqtool.estimators.protocol import Reading
 from hqtool.estimators.schedule import EveryStep
 from hqtool.estimators.smoothing import Ema
 from hqtool.registry import Choice
+from hqtool.trace.history import history_of
 from hqtool.traffic.layers import Counts
 from hqtool.vocab import Range, Record, Site
 
@@ -36,7 +37,7 @@ def settings(*specs, **how):
 
 def run(records, how, counts=None, site=SITE):
     rows = []
-    return replay(site, records, how, counts, rows.append), rows
+    return replay(site, history_of(records), how, counts, rows.append), rows
 
 
 def test_every_row_and_every_mean_by_the_oracle():

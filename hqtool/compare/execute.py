@@ -76,9 +76,9 @@ def run_task(task: Task) -> SiteResult:
     """
     reader = _reader_of(tuple(_within(task.folder, trace) for trace in task.traces))
     counts = counts_of(reader.geometry(task.site.layer))
-    records = reader.records(task.site, scaled=task.settings.loss_scale == "kept")
+    history = reader.history(task.site, scaled=task.settings.loss_scale == "kept")
     if task.spool is None:
-        return SiteResult(task, replay(task.site, records, task.settings, counts))
+        return SiteResult(task, replay(task.site, history, task.settings, counts))
     spool = os.path.join(task.folder, task.spool)
     mine = f"{spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
     with open(mine, "w", encoding="utf-8") as out:
@@ -87,7 +87,7 @@ def run_task(task: Task) -> SiteResult:
             named = row.flat() | {"trace": task.path}
             out.write(json.dumps(named, allow_nan=False) + "\n")
 
-        summaries = replay(task.site, records, task.settings, counts, write)
+        summaries = replay(task.site, history, task.settings, counts, write)
     os.replace(mine, spool)
     return SiteResult(task, summaries)
 

@@ -5,80 +5,130 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hqtool.core.grid import Format
 from hqtool.core.observation import Observation, PreparedValues
-from hqtool.estimators.protocol import Estimator, Reading, State, advance, decide
+from hqtool.estimators.foresight import Course, foresee
+from hqtool.estimators.protocol import Estimator, Plan, Reading, State, advance, decide
 from hqtool.estimators.search_gap import SearchGap, search_gap
 from hqtool.registry import Choice
-from hqtool.vocab import Decision, Record, Stats
+from hqtool.trace.history import SiteHistory
+from hqtool.vocab import Decision, Range, Stats
 
 
 @dataclass(slots=True)
 class Lane:
-    """What an estimator knows at one format, and what it did past calibration.
+    """What an estimator did at one format, past calibration.
 
     Args:
-        readings: of the records of the step that is under way.
         passes: elements of accumulator output its looks and searches moved: twice each tensor
             it looked at, once more for each evaluation.
     """
 
     choice: Choice[Estimator]
     format: Format
-    state: State = field(default_factory=State)
-    readings: list[Reading | None] = field(default_factory=list)
     looks: int = 0
     evaluations: int = 0
     postponed: int = 0
     passes: int = 0
     gaps: list[SearchGap] = field(default_factory=list)
 
-    def count(self, decision: Decision, record: Record) -> None:
+    def count(self, decision: Decision, numel: int) -> None:
         """Add what it did at a record."""
         if decision.looked:
             self.looks += 1
             self.evaluations += decision.evaluations
-            self.passes += (2 + decision.evaluations) * record.numel
+            self.passes += (2 + decision.evaluations) * numel
         elif decision.postponed:
             self.postponed += 1
 
     def hold_against_scan(
-        self, decision: Decision, record: Record, values: PreparedValues | None
+        self, decision: Decision, stats: Stats, values: PreparedValues | None
     ) -> None:
         """Where it searched: how far from the best did it end?"""
         if decision.evaluations and decision.range is not None:
-            gap = search_gap(Observation(record.stats, self.format, values), decision.range)
+            gap = search_gap(Observation(stats, self.format, values), decision.range)
             self.gaps += [gap] if gap is not None else []
 
-    def end_step(self) -> None:
-        """Learn from the step's readings."""
-        self.state = advance(self.choice.value, self.state, self.readings)
-        self.readings = []
+
+class ForeseenLanes:
+    """The lanes of an estimator whose decisions are known beforehand, the same at each format."""
+
+    def __init__(self, lanes: Sequence[Lane], course: Course, history: SiteHistory, past: int):
+        """`past` is the index of the first record past calibration."""
+        self.lanes = lanes
+        looked = np.flatnonzero(course.looked[past:]) + past
+        for lane in lanes:
+            lane.looks = looked.size
+            lane.passes = 2 * int(history.numels[looked].sum())
+        self._course = course
+
+    def at(self, index: int) -> list[Decision]:
+        """The decisions at a record."""
+        lo, hi = self._course.ends[:, index].tolist()
+        known = Range(lo, hi) if lo == lo else None
+        return [Decision(known, bool(self._course.looked[index]))] * len(self.lanes)
 
 
-def lanes_of(choices: Sequence[Choice[Estimator]], formats: Sequence[Format]) -> list[list[Lane]]:
-    """For each estimator its lanes, one a format."""
-    return [[Lane(choice, format_) for format_ in formats] for choice in choices]
+class SteppedLanes:
+    """The lanes of an estimator that is run step by step; each lane has a state of its own.
 
-
-def decide_at_each(
-    lanes: Sequence[Lane], stats: Stats, values: PreparedValues | None
-) -> list[Decision]:
-    """One record's decisions in the lanes of one estimator.
-
-    They are made once for all lanes that know the same, if the format was not asked for.
+    A step is `begin`, `show` for each of its records if `begin` said so, and `end`.
     """
-    formats = tuple(lane.format for lane in lanes)
-    estimator, known = lanes[0].choice.value, lanes[0].state
-    shared: tuple[Decision, Reading | None] | None = None
-    decisions = []
-    for lane in lanes:
-        made = shared if lane.state == known else None
-        if made is None:
-            obs = Observation(stats, lane.format, values, formats)
-            made = decide(estimator, lane.state, obs)
-            if lane is lanes[0] and not obs.format_was_asked:
-                shared = made
-        lane.readings.append(made[1])
-        decisions.append(made[0])
-    return decisions
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self.lanes = lanes
+        self._estimator = lanes[0].choice.value
+        self._formats = tuple(lane.format for lane in lanes)
+        self._states = [State() for _ in lanes]
+        self._readings: list[list[Reading | None]] = [[] for _ in lanes]
+        self._plans: list[Plan] = []
+        self._decisions: list[Decision] = []
+
+    def begin(self) -> bool:
+        """Begin a step; whether its records are to be shown: to be looked at, or read."""
+        self._plans = [self._estimator.plan(state) for state in self._states]
+        self._decisions = []
+        return any(plan.range is None or plan.reads for plan in self._plans)
+
+    def at(self, index: int) -> list[Decision]:
+        """The decisions at the record shown last; or at any of a step that shows none."""
+        return self._decisions or [Decision(plan.range, looked=False) for plan in self._plans]
+
+    def show(self, stats: Stats, values: PreparedValues | None) -> list[Decision]:
+        """Decide at a record: once for all lanes that know the same, if none asked the format."""
+        shared: tuple[Decision, Reading | None] | None = None
+        self._decisions = []
+        for format_, state, readings in zip(
+            self._formats, self._states, self._readings, strict=True
+        ):
+            made = shared if state == self._states[0] else None
+            if made is None:
+                obs = Observation(stats, format_, values, self._formats)
+                made = decide(self._estimator, state, obs)
+                if not self._decisions and not obs.format_was_asked:
+                    shared = made
+            self._decisions.append(made[0])
+            readings.append(made[1])
+        return self._decisions
+
+    def end(self) -> None:
+        """Learn from the step's readings."""
+        pairs = zip(self._states, self._readings, strict=True)
+        self._states = [advance(self._estimator, state, readings) for state, readings in pairs]
+        for readings in self._readings:
+            readings.clear()
+
+
+def lanes_of(
+    choice: Choice[Estimator], formats: Sequence[Format], history: SiteHistory, past: int
+) -> ForeseenLanes | SteppedLanes:
+    """An estimator's lanes, one a format.
+
+    Args:
+        past: index of the first record past calibration.
+    """
+    lanes = [Lane(choice, format_) for format_ in formats]
+    course = foresee(choice.value, history.stats, history.starts)
+    return SteppedLanes(lanes) if course is None else ForeseenLanes(lanes, course, history, past)

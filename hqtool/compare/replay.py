@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.compare.lanes import Lane, decide_at_each, lanes_of
+from hqtool.compare.lanes import Lane, SteppedLanes, lanes_of
 from hqtool.core.dense import ROUNDINGS
 from hqtool.core.grid import Format, grids_of
 from hqtool.core.metrics import METRICS, measure
@@ -22,6 +21,7 @@ from hqtool.core.observation import PreparedValues, values_of
 from hqtool.errors import UsageError
 from hqtool.estimators.protocol import Estimator
 from hqtool.registry import Choice
+from hqtool.trace.history import SiteHistory
 from hqtool.traffic.bill import Bits, as_bytes, site_bill
 from hqtool.traffic.layers import Counts
 from hqtool.vocab import Decision, Record, Site
@@ -143,15 +143,18 @@ class Summary:
 
 def replay(
     site: Site,
-    records: Iterable[Record],
+    history: SiteHistory,
     settings: ReplaySettings,
     counts: Counts | None = None,
     on_row: Callable[[StepRow], None] | None = None,
 ) -> list[Summary]:
     """Run every estimator at every bit-width over one site.
 
+    Estimators that need statistics alone know all their decisions beforehand, the others are run
+    step by step; only records with values, and those that an estimator wants shown, are visited.
+
     Args:
-        records: in the order (step, micro, call). Each is prepared once and then forgotten.
+        history: each record is read and prepared once and then forgotten.
         counts: elements of the layer's tensors, for the bill; None where unknown.
         on_row: called with each scored record of each lane as soon as it is known.
 
@@ -159,36 +162,58 @@ def replay(
         One summary a lane, an estimator at a bit-width; estimators outermost.
     """
     formats = [Format(bits, settings.scheme) for bits in settings.bits]
-    groups = lanes_of(settings.estimators, formats)
-    lanes = [lane for group in groups for lane in group]
-    sums = _ReplaySums(len(lanes))
-    for step, past in _steps(records, settings.calibrate):
-        for record in step:
-            values = values_of(record)
-            decided = [d for group in groups for d in decide_at_each(group, record.stats, values)]
-            sums.records += 1
-            if not past:
-                continue
-            sums.replay(record)
-            for lane, decision in zip(lanes, decided, strict=True):
-                lane.count(decision, record)
-                if settings.search_gap:
-                    lane.hold_against_scan(decision, record, values)
-            if values is not None:
-                figures = _score(values, lanes, decided, settings, site, record)
-                sums.scored(figures, record)
-                if on_row is not None:
-                    for row in _rows(site, record, lanes, decided, figures):
-                        on_row(row)
-        for lane in lanes:
-            lane.end_step()
+    starts = history.starts.tolist()
+    past = [*starts, len(history)][min(settings.calibrate, len(starts))]
+    groups = [lanes_of(choice, formats, history, past) for choice in settings.estimators]
+    lanes = [lane for group in groups for lane in group.lanes]
+    sums = _ReplaySums(history, past, len(lanes))
+    stepped = [group for group in groups if isinstance(group, SteppedLanes)]
+    for index, record, values in _decided(history, past, stepped, settings.search_gap):
+        decided = [decision for group in groups for decision in group.at(index)]
+        figures = _score(values, lanes, decided, settings, site, record)
+        sums.scored(figures, record)
+        if on_row is not None:
+            for row in _rows(site, record, lanes, decided, figures):
+                on_row(row)
     return _summaries(site, lanes, sums, counts)
 
 
-def _steps(records: Iterable[Record], calibrate: int) -> Iterator[tuple[Iterator[Record], bool]]:
-    """The records of each step, and whether it lies past the first `calibrate` ones."""
-    for index, (_, step) in enumerate(groupby(records, key=attrgetter("step"))):
-        yield step, index >= calibrate
+def _decided(
+    history: SiteHistory, past: int, stepped: Sequence[SteppedLanes], search_gap: bool
+) -> Iterator[tuple[int, Record, PreparedValues]]:
+    """Each record to score, while what all lanes decided about it stands."""
+    has_values = history.has_values.tolist()
+    for start, end in pairwise([*history.starts.tolist(), len(history)]):
+        awake = [lanes for lanes in stepped if lanes.begin()]
+        for index in range(start, end):
+            scored = has_values[index] and index >= past
+            if not (awake or scored):
+                continue
+            record = history.record(index) if has_values[index] else None
+            values = None if record is None else values_of(record)
+            for lanes in awake:
+                _show(lanes, history, index, values, index >= past, search_gap)
+            if scored and record is not None and values is not None:
+                yield index, record, values
+        for lanes in stepped:
+            lanes.end()
+
+
+def _show(
+    lanes: SteppedLanes,
+    history: SiteHistory,
+    index: int,
+    values: PreparedValues | None,
+    counted: bool,
+    search_gap: bool,
+) -> None:
+    """Let lanes decide about a record, and count what they did."""
+    stats, numel = history.stats_at(index), int(history.numels[index].sum())
+    for lane, decision in zip(lanes.lanes, lanes.show(stats, values), strict=True):
+        if counted:
+            lane.count(decision, numel)
+        if counted and search_gap:
+            lane.hold_against_scan(decision, stats, values)
 
 
 def _score(
@@ -213,22 +238,21 @@ def _score(
 
 
 class _ReplaySums:
-    """Running sums over a site's records, past calibration but for `records`.
+    """Sums over a site's records, past calibration but for `records`; running ones of metrics.
 
     Args:
+        past: index of the first record past calibration.
         lanes: how many entries the sums have that differ from lane to lane.
     """
 
-    def __init__(self, lanes: int) -> None:
-        self.tensors: Counter[int] = Counter()  # elements → tensors of so many on one device
-        self.records = self.replayed = self.steps = self.sampled = self.all_zero = 0
+    def __init__(self, history: SiteHistory, past: int, lanes: int) -> None:
+        sizes, times = np.unique(history.numels[past:], return_counts=True)
+        #: Elements → tensors of so many on one device.
+        self.tensors = Counter(dict(zip(sizes.tolist(), times.tolist(), strict=True)))
+        self.records, self.replayed = len(history), len(history) - past
+        self.all_zero = int(np.count_nonzero(history.stats.absmax[past:] == 0))
+        self.steps = self.sampled = 0
         self._sums, self._counts = np.zeros((2, len(METRICS), lanes))
-
-    def replay(self, record: Record) -> None:
-        """Count a record, and the tensors it is made of."""
-        self.replayed += 1
-        self.all_zero += record.stats.absmax == 0
-        self.tensors.update(record.device_numels)
 
     def scored(self, figures: Figures, record: Record) -> None:
         """Add a record's figures to the sums, each metric where it is known."""

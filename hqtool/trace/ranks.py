@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hqtool.core.samples import by_place
 from hqtool.errors import DataError
 from hqtool.trace.files import ClosedAtEnd
+from hqtool.trace.history import SiteHistory, history_of
 from hqtool.trace.overview import SiteSummary, together
 from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.trace.schema import Row
@@ -182,18 +183,28 @@ class RanksReader(ClosedAtEnd):
         A record that one of the traces lacks is left out, its values unread. The arguments and
         errors are those of `TraceReader.records`.
         """
-        streams = [trace.rows(site) for trace in self._by_rank]
-        return self._records(streams, values, scaled)
+        return (self._joint(rows, values, scaled) for rows in self._shared_rows(site))
 
-    def _records(
-        self, streams: Sequence[Iterator[Row]], values: bool, scaled: bool
-    ) -> Iterator[Record]:
+    def history(self, site: Site, *, scaled: bool = False) -> SiteHistory:
+        """A site's joint records as columns; see `records`."""
+        shared = list(self._shared_rows(site))
+        bare = [self._joint(rows, False, scaled) for rows in shared]
+        history = history_of(bare, lambda index: self._joint(shared[index], True, scaled))
+        kept = [all(row.element for row in rows) for rows in shared]
+        return replace(history, has_values=np.array(kept, bool))
+
+    def _shared_rows(self, site: Site) -> Iterator[list[Row]]:
+        """The rows of each record that all traces have, in the order of ranks."""
+        streams = [trace.rows(site) for trace in self._by_rank]
         for _, group in groupby(heapq.merge(*streams, key=_place), _place):
             rows = list(group)  # in the order of ranks: the merge is stable
             if len(rows) == len(self._by_rank):
-                kept = values and all(row.element for row in rows)
-                parts = zip(self._by_rank, rows, strict=True)
-                yield joint([trace.record(row, kept, scaled) for trace, row in parts])
+                yield rows
+
+    def _joint(self, rows: Sequence[Row], values: bool, scaled: bool) -> Record:
+        kept = values and all(row.element for row in rows)
+        parts = zip(self._by_rank, rows, strict=True)
+        return joint([trace.record(row, kept, scaled) for trace, row in parts])
 
 
 def _opened(trace: str | os.PathLike[str] | Prefix) -> TraceReader:

@@ -9,7 +9,8 @@ import math
 import operator
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,12 +21,16 @@ from hqtool.errors import DataError, UsageError
 from hqtool.trace.check import damaged_values
 from hqtool.trace.content import from_stored
 from hqtool.trace.files import ClosedAtEnd
+from hqtool.trace.history import SiteHistory
 from hqtool.trace.journal import Told, told_by
 from hqtool.trace.overview import RowTally, SiteSummary, summary_of, tallies_of
 from hqtool.trace.raw import BLOCK_ROWS, RawTrace, damage_told, intact, require_crc
 from hqtool.trace.remains import remedy_of
 from hqtool.trace.schema import COMMIT, ELEMENT_NAMES, NO_STEP, ROW, Commit, Row
 from hqtool.vocab import Record, SampleLayout, Site, Stats
+
+#: Rows sorted and kept at a time, about 40 MB: a pass over a long trace serves several sites.
+SORTED_ROWS = 1 << 18
 
 
 class Prefix(NamedTuple):
@@ -38,7 +43,8 @@ class Prefix(NamedTuple):
 class TraceReader(ClosedAtEnd):
     """Reads a trace, also while it is being written: then what was committed at opening.
 
-    A context manager. Memory stays bounded by the largest tensor and one site's rows.
+    A context manager. Memory stays bounded by the largest tensor and one site's rows, or
+    `SORTED_ROWS` where it has fewer.
 
     Args:
         path: the trace.
@@ -63,6 +69,7 @@ class TraceReader(ClosedAtEnd):
         self._upto = upto
         self._raw = RawTrace(self.path)
         self._block_start = -1
+        self._sorted: dict[int, NDArray[Any]] = {}
         try:
             with self._damage():
                 self._load()
@@ -124,9 +131,25 @@ class TraceReader(ClosedAtEnd):
             UsageError: the trace does not hold the site, or is closed.
             DataError: while iterating, the file proves damaged.
         """
-        if site not in self._numbers:
-            raise UsageError(f"{self.path} holds no site {site}", "see `hqtool info` for its sites")
-        return self._sorted_rows(self._numbers[site])
+        return (Row(*row.item()) for row in self._site_rows(site))
+
+    def history(self, site: Site, *, scaled: bool = False) -> SiteHistory:
+        """A site's records as columns; the arguments and errors are those of `records`."""
+        rows = self._site_rows(site)
+        stats: Any = Stats._make(rows["stats"][name] for name in Stats._fields)
+        numels = {number: math.prod(shape) for number, shape in self._told.shapes.items()}
+        if not scaled:
+            factors = rows["loss_scale"]
+            sound = (factors > 0) & (factors < math.inf)
+            with np.errstate(all="ignore"):
+                stats = stats.divided(np.where(sound, factors, 1.0))
+        return SiteHistory(
+            steps=rows["step"],
+            stats=stats,
+            numels=np.array([[numels[number]] for number in rows["shape"].tolist()], np.int64),
+            has_values=rows["element"] > 0,
+            record=lambda index: self.record(Row(*rows[index].item()), scaled=scaled),
+        )
 
     def record(self, row: Row, values: bool = True, scaled: bool = False) -> Record:
         """The record of a row that `rows` gave; the arguments are those of `records`.
@@ -217,13 +240,15 @@ class TraceReader(ClosedAtEnd):
 
     def _checked_rows(self) -> dict[Site, int]:
         """Check the rows' checksum and meet their steps; the sites they are of, numbered."""
-        crc, met = self._passed.rows_crc, set[int]()
+        crc, self._row_counts = self._passed.rows_crc, Counter[int]()
         for block in self._blocks():
             crc = zlib.crc32(block.data, crc)
             self._steps.update(np.unique(block["step"]).tolist())
-            met.update(np.unique(block["site"]).tolist())
+            met, counts = np.unique(block["site"], return_counts=True)
+            self._row_counts.update(dict(zip(met.tolist(), counts.tolist(), strict=True)))
         require_crc("rows", crc, self._covered.rows_crc)
-        return {site: number for site, number in self._told.sites.items() if number in met}
+        named = self._told.sites.items()
+        return {site: number for site, number in named if number in self._row_counts}
 
     # Reading
 
@@ -236,12 +261,28 @@ class TraceReader(ClosedAtEnd):
                 self._block_start = start
             yield self._block
 
-    def _sorted_rows(self, number: int) -> Iterator[Row]:
-        with self._damage():
-            rows = _of_site(number, self._blocks())
-            rows = rows[np.lexsort((rows["call"], rows["micro"], rows["step"]))]
-        for row in rows:
-            yield Row(*row.item())
+    def _site_rows(self, site: Site) -> NDArray[Any]:
+        """A site's rows in the order (step, micro, call)."""
+        if site not in self._numbers:
+            raise UsageError(f"{self.path} holds no site {site}", "see `hqtool info` for its sites")
+        number = self._numbers[site]
+        if number not in self._sorted:
+            with self._damage():
+                self._sorted = self._sorted_from(number)
+        return self._sorted[number]
+
+    def _sorted_from(self, number: int) -> dict[int, NDArray[Any]]:
+        """The rows of a site, sorted, and those of the next ones in number, up to SORTED_ROWS."""
+        last, total = number, self._row_counts[number]
+        while (more := self._row_counts.get(last + 1)) and total + more <= SORTED_ROWS:
+            last, total = last + 1, total + more
+        chosen = [
+            block[(number <= block["site"]) & (block["site"] <= last)] for block in self._blocks()
+        ]
+        rows = np.concatenate([np.empty(0, ROW), *chosen])
+        rows = rows[np.lexsort((rows["call"], rows["micro"], rows["step"], rows["site"]))]
+        ends = np.searchsorted(rows["site"], range(number, last + 2))
+        return {number + i: rows[ends[i] : ends[i + 1]] for i in range(last + 1 - number)}
 
     def _record(self, row: Row, values: bool) -> Record:
         shape = self._told.shapes[row.shape]
@@ -292,9 +333,3 @@ def _divided(values: NDArray[Any], factor: float) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         np.divide(values, factor, out=values)
     return values
-
-
-def _of_site(number: int, blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    """A site's rows."""
-    chosen = [block[block["site"] == number] for block in blocks]
-    return np.concatenate([np.empty(0, ROW), *chosen])

@@ -1,0 +1,169 @@
+"""Estimators that need statistics alone, over a site's whole history in array operations.
+
+What comes out is to the last bit what `decide` and `advance` give record by record. Formulas are
+listed by the exact type that they belong to, so that a type derived from one of them, or a new one,
+is run record by record until somebody writes its formula here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.estimators.composed import Composed, Fixed
+from hqtool.estimators.protocol import Estimator
+from hqtool.estimators.schedule import EveryStep, PreviousStep
+from hqtool.estimators.smoothing import Ema, Latest, WindowMax
+from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax, OfStats
+
+Ends = NDArray[np.float64]  # (2, n): lo and hi
+Indices = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+
+
+class Course(NamedTuple):
+    """An estimator's decisions at all records of a site.
+
+    Args:
+        ends: (2, records) the range that quantizes each; NaN where nothing is known.
+        looked: whether it read the record first.
+    """
+
+    ends: Ends
+    looked: Flags
+
+
+def foresee(estimator: Estimator, stats: Any, starts: Indices) -> Course | None:
+    """What an estimator decides at each record; None where it must be run record by record.
+
+    Args:
+        stats: `Stats` of all records in order; its entries are columns.
+        starts: index of the first record of each step.
+    """
+    if type(estimator) is Fixed:
+        ends = np.repeat(np.array(estimator.range)[:, None], stats.min.size, axis=1)
+        return Course(ends, np.zeros(stats.min.size, np.bool_))
+    if type(estimator) is not Composed:
+        return None
+    statistic, smoothing, schedule = estimator.statistic, estimator.smoothing, estimator.schedule
+    listed = type(smoothing) in SMOOTHINGS and type(schedule) in SCHEDULES
+    if not listed or not isinstance(statistic, OfStats) or type(statistic) not in STATISTICS:
+        return None
+    with np.errstate(all="ignore"):
+        return _course(statistic, smoothing, SCHEDULES[type(schedule)], stats, starts)
+
+
+def _course(
+    statistic: OfStats,
+    smoothing: Any,
+    must_look: Callable[[Flags], Flags],
+    stats: Any,
+    starts: Indices,
+) -> Course:
+    """The standing range before each step, and at a look the record's own reading with it."""
+    over, with_own = SMOOTHINGS[type(smoothing)]
+    own = np.stack(statistic.ends(stats)) + 0.0
+    teaches: Flags = stats.absmax > 0
+    taught = np.logical_or.reduceat(teaches, starts)
+    readings = _joined(own, teaches, starts)[:, taught]
+    before: Indices = np.cumsum(taught) - taught  # steps that taught before each step
+    after = over(smoothing, readings)
+    known = before > 0
+    standing = np.full((2, starts.size), np.nan)
+    standing[:, known] = after[:, before[known] - 1]
+
+    step = np.repeat(np.arange(starts.size), np.diff(starts, append=teaches.size))
+    ends, looked = standing[:, step], must_look(known)[step]
+    ends[:, looked & ~known[step] & (stats.absmax == 0)] = 0.0
+    looks = looked & teaches
+    ends[:, looks] = with_own(smoothing, readings, after, before[step[looks]], own[:, looks])
+    return Course(ends, looked)
+
+
+def _joined(own: Ends, teaches: Flags, starts: Indices) -> Ends:
+    """Each step's lowest and highest end, over the records that teach."""
+    lo = np.minimum.reduceat(np.where(teaches, own[0], np.inf), starts)
+    hi = np.maximum.reduceat(np.where(teaches, own[1], -np.inf), starts)
+    return np.stack([lo, hi])
+
+
+# --- smoothings: the range after each of many readings, and after a look's own in place of the next
+
+
+def _latest(smoothing: Latest, readings: Ends) -> Ends:
+    return readings
+
+
+def _latest_with_own(
+    smoothing: Latest, readings: Ends, after: Ends, before: Indices, own: Ends
+) -> Ends:
+    return own
+
+
+def _ema(smoothing: Ema, readings: Ends) -> Ends:
+    """Plain floats one after the other: a closed form would round otherwise."""
+    kept, fresh = smoothing.momentum, 1 - smoothing.momentum
+    rows = [
+        list(accumulate(row, lambda old, new: fresh * new + kept * old))
+        for row in readings.tolist()
+    ]
+    return np.array(rows).reshape(readings.shape)
+
+
+def _ema_with_own(smoothing: Ema, readings: Ends, after: Ends, before: Indices, own: Ends) -> Ends:
+    later = before > 0
+    found = own.copy()
+    old, new = after[:, before[later] - 1], own[:, later]
+    found[:, later] = (1 - smoothing.momentum) * new + smoothing.momentum * old
+    return found
+
+
+def _window(smoothing: WindowMax, readings: Ends) -> Ends:
+    return _widest_of_last(smoothing.window, readings)
+
+
+def _window_with_own(
+    smoothing: WindowMax, readings: Ends, after: Ends, before: Indices, own: Ends
+) -> Ends:
+    later = before > 0
+    found = own.copy()
+    if smoothing.window > 1:
+        old = _widest_of_last(smoothing.window - 1, readings)[:, before[later] - 1]
+        found[:, later] = _widest(old, own[:, later])
+    return found
+
+
+def _widest_of_last(window: int, readings: Ends) -> Ends:
+    """The widest of each reading and those before it, `window` in all: in ever longer strides."""
+    found, reach = readings, 1
+    while reach < min(window, readings.shape[1]):
+        stride = min(reach, window - reach)
+        wider = found.copy()
+        wider[:, stride:] = _widest(found[:, stride:], found[:, :-stride])
+        found, reach = wider, reach + stride
+    return found
+
+
+def _widest(one: Ends, other: Ends) -> Ends:
+    return np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
+
+
+#: The statistics that take columns.
+STATISTICS: set[type] = {MinMax, MaxAbs, Deviations}
+
+#: Smoothing → (the range after each reading, the range at a look).
+SMOOTHINGS: dict[type, tuple[Callable[..., Ends], Callable[..., Ends]]] = {
+    Latest: (_latest, _latest_with_own),
+    Ema: (_ema, _ema_with_own),
+    WindowMax: (_window, _window_with_own),
+}
+
+#: Schedules that read every step → whether to look at a step, from whether anything is known.
+SCHEDULES: dict[type, Callable[[Flags], Flags]] = {
+    EveryStep: np.ones_like,
+    PreviousStep: np.logical_not,
+}

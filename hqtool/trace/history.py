@@ -1,0 +1,63 @@
+"""A site's records as columns, for what goes over all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.vocab import Record, Stats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteHistory:
+    """All records of a site in the order (step, micro, call); values are read one at a time.
+
+    Args:
+        steps: (records,) the step of each.
+        stats: `Stats` whose entries are columns.
+        numels: (records, devices) number of elements on each device that holds a part.
+        has_values: (records,) where values were kept.
+        record: reads the record of an index, with its values.
+    """
+
+    steps: NDArray[np.int64]
+    stats: Any
+    numels: NDArray[np.int64]
+    has_values: NDArray[np.bool_]
+    record: Callable[[int], Record]
+
+    def __len__(self) -> int:
+        return self.steps.size
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """Index of each step's first record."""
+        later = np.flatnonzero(self.steps[1:] != self.steps[:-1]) + 1
+        return np.append(0, later)[: len(self)]
+
+    def stats_at(self, index: int) -> Stats:
+        """The statistics of one record."""
+        return Stats(*(column[index].item() for column in self.stats))
+
+
+def history_of(
+    records: Sequence[Record], read: Callable[[int], Record] | None = None
+) -> SiteHistory:
+    """The history of records in order.
+
+    Args:
+        records: with or without their values.
+        read: reads a record with its values; None where `records` have them.
+    """
+    columns: list[Any] = list(zip(*(record.stats for record in records), strict=True))
+    return SiteHistory(
+        steps=np.array([record.step for record in records], np.int64),
+        stats=Stats._make(map(np.array, columns or [()] * len(Stats._fields))),
+        numels=np.array([record.device_numels for record in records], np.int64),
+        has_values=np.array([record.values is not None for record in records], bool),
+        record=read or records.__getitem__,
+    )
