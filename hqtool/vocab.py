@@ -148,8 +148,13 @@ class Moments:
         xx: Σx².
         qq, xq: Σq² and Σxq, one entry a grid, as all that follow.
         err: Σ(x−q)², computed as such where subtracting the other sums would lose its digits.
-        saturated: values whose code before clipping lies outside the grid's codes.
+        saturated: values beyond an end of the levels by more than (½+10⁻⁶) of the gap there; of
+            rounding that is drawn or in expectation, values clipped.
         underflowed: nonzero values whose code is zero's.
+        nonfinite: share of NaN and infinities among all values of the record; NaN where it has
+            no value.
+        exponent: e, where values and quantized values were divided by 2^e before they were summed,
+            for their squares to stay within float64.
 
     Under stochastic rounding every entry is the expectation over the rounding noise. Of a sample
     with a layout every entry is an estimate for the whole tensor.
@@ -163,6 +168,8 @@ class Moments:
     err: NDArray[np.float64]
     saturated: NDArray[np.float64]
     underflowed: NDArray[np.float64]
+    nonfinite: float = 0.0
+    exponent: int = 0
 
 
 class Decision(NamedTuple):

@@ -20,6 +20,7 @@ def grid(lo, hi, bits, scheme):
 
 def metrics(x, lo, hi, bits, scheme="asymmetric", rounding="nearest"):
     """Every metric of DESIGN section 3 over the finite values of x; None where missing."""
+    values = len(x)
     x = [float(v) for v in x if math.isfinite(v)]
     step, first, last = grid(lo, hi, bits, scheme)
     score = ROUNDINGS[rounding]
@@ -37,8 +38,10 @@ def metrics(x, lo, hi, bits, scheme="asymmetric", rounding="nearest"):
         "sqnr_db": 10 * math.log10(xx / err) if xx > 0 and err > 0 else None,
         "cosine": cosine,
         "norm_ratio": ratio,
+        "gain": (1.0 if nonzero == 0 else xq / xx) if some else None,
         "saturation": saturated / len(x) if some else None,
         "underflow": underflowed / nonzero if nonzero else None,
+        "nonfinite": (values - len(x)) / values if values else None,
     }
 
 
@@ -48,7 +51,8 @@ def _nearest(v, step, first, last):
     code = round(v / step)
     kept = min(max(code, first), last)
     q = kept * step
-    return (v - q) ** 2, q * q, v * q, code != kept, kept == 0 and v != 0
+    beyond = max(v - last * step, first * step - v)
+    return (v - q) ** 2, q * q, v * q, beyond > (0.5 + 1e-6) * step, kept == 0 and v != 0
 
 
 def _stochastic(v, step, first, last):

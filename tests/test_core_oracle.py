@@ -81,7 +81,9 @@ def test_both_paths_equal_the_oracle(name, bits, scheme, rounding):
         truth = oracle.metrics(x.ravel(), *wanted, bits, scheme, rounding)
         grid = Format(bits, scheme).grid(wanted)
         assert_same(PreparedValues(x).moments(alone(grid), rounding), truth)
-        assert_same(dense_moments(finite_values(x), alone(grid), rounding), truth)
+        finite = finite_values(x)
+        truth["nonfinite"] = 0.0  # of what is left
+        assert_same(dense_moments(finite, alone(grid), rounding), truth)
 
 
 @pytest.mark.parametrize("bits", range(2, 17))

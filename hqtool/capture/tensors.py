@@ -129,7 +129,7 @@ def stats_of_tensor(tensor: Tensor) -> Stats:
         return Stats(*_NOTHING, 0, sums.nnan, sums.ninf, math.nan)
     moments = _quick_moments(sums) or _careful_moments(sums, tensor)
     smallest = sums.smallest if sums.smallest < math.inf else math.nan
-    absmax = max(-sums.lo, sums.hi)
+    absmax = max(abs(sums.lo), abs(sums.hi))
     return Stats(sums.lo, sums.hi, absmax, *moments, sums.nzero, sums.nnan, sums.ninf, smallest)
 
 
@@ -265,7 +265,7 @@ def deferred_stats(tensor: Tensor) -> Tensor:
     mean = looks[:, 6].sum() / size
     deviations = torch.stack([norm(_deviations(piece, mean), dtype) for piece in pieces])
     std, l2 = norm(deviations, dtype) / size.sqrt(), norm(looks[:, 7], dtype)
-    floats = torch.stack([lo, hi, torch.maximum(-lo, hi), mean, std, l2])
+    floats = torch.stack([lo, hi, torch.maximum(lo.abs(), hi.abs()), mean, std, l2])
     smallest = smallest.masked_fill(smallest == math.inf, math.nan)
     return torch.cat([floats.masked_fill(size == 0, math.nan), counts, smallest[None]])
 

@@ -227,7 +227,7 @@ def _score(
     """Each lane's metrics, all grids in one question; all missing where there is no range."""
     ready = [i for i, decision in enumerate(decided) if decision.range is not None]
     ranges = [decision.range for decision in decided if decision.range is not None]
-    grids = grids_of(ranges, [lanes[i].format for i in ready])
+    grids = grids_of(ranges, [lanes[i].format for i in ready], values.exponent)
     if settings.rounding == "stochastic-sampled":
         found = measure(values.sampled_moments(grids, noise_of(settings.seed, site, record)))
     else:

@@ -69,6 +69,13 @@ class Cells:
         """Per-cell amounts summed over each grid."""
         return np.add.reduceat(amounts, self.start)
 
+    def beyond(self, lowest: Array, highest: Array) -> Array:
+        """How many values lie below the one and above the other, an entry a grid."""
+        below = np.searchsorted(self.values, lowest, "left")
+        return (below + self.values.size - np.searchsorted(self.values, highest, "right")).astype(
+            np.float64
+        )
+
     def chance(self, cell: Indices, slope: float, offset: Array) -> Array:
         """Σ(offset + slope·x/Δ) over one cell a grid: a chance that grows or falls across it."""
         sums = offset * self.n[cell] + slope * self.x[cell] / self.step[cell]
@@ -127,7 +134,7 @@ def nearest_sums(grids: Grids, cells: Cells) -> Parts:
         cells.total(nqq),
         cells.total(q * cells.x),
         cells.total(cells.xx - 2 * q * cells.x + nqq),
-        cells.n[cells.start] + cells.n[cells.end],
+        cells.beyond(*grids.limits),
         cells.total(np.where(k == 0, cells.n, 0.0)) - cells.zeros,
     )
 

@@ -83,9 +83,15 @@ def _nearest(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
         _dot(q, q),
         _dot(x, q),
         _dot(e, e),
-        _count(level != clipped),
+        _count(_saturated(x, grids) if noise is None else level != clipped),
         np.count_nonzero(x) - _count(clipped != 0),
     )
+
+
+def _saturated(x: Array, grids: Grids) -> NDArray[np.bool_]:
+    lowest, highest = grids.limits
+    found: NDArray[np.bool_] = (x < lowest) | (x > highest)
+    return found
 
 
 def _expected(x: Array, grids: Grids, noise: Array | None = None) -> Sums:

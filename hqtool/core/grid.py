@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from hqtool.vocab import Range
 Array = NDArray[np.float64]
 
 BITS_ALLOWED = range(2, 17)
+
+#: Gaps beyond an end of the levels from which on a value is saturated: half a gap is the rounding
+#: error of any value, the rest the arithmetic's.
+BEYOND = 0.5 + 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,16 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grids:
-    """Many grids as three arrays of one length, whole levels kept as float64."""
+    """Many grids as three arrays of one length, whole levels kept as float64.
+
+    Args:
+        exponent: e, where `step` is Δ divided by 2^e.
+    """
 
     step: Array
     first: Array
     last: Array
+    exponent: int = 0
 
     def __len__(self) -> int:
         return self.step.size
@@ -46,11 +55,24 @@ class Grids:
 
     def at(self, index: NDArray[np.intp] | slice) -> Grids:
         """The grids at these indices."""
-        return Grids(self.step[index], self.first[index], self.last[index])
+        return Grids(self.step[index], self.first[index], self.last[index], self.exponent)
+
+    @property
+    def limits(self) -> tuple[Array, Array]:
+        """The lowest and the highest value that is not saturated."""
+        return (self.first - BEYOND) * self.step, (self.last + BEYOND) * self.step
 
     def as_columns(self) -> Grids:
         """For arithmetic with a row of values: (grids, 1) arrays."""
-        return Grids(self.step[:, None], self.first[:, None], self.last[:, None])
+        return Grids(self.step[:, None], self.first[:, None], self.last[:, None], self.exponent)
+
+    def divided(self, exponent: int) -> Grids:
+        """The same grids for values that were divided by 2^exponent."""
+        if exponent == self.exponent:
+            return self
+        with np.errstate(over="ignore"):
+            step = np.ldexp(self.step, self.exponent - exponent)
+        return Grids(step, self.first, self.last, exponent)
 
 
 def asymmetric(lo: Array, hi: Array, bits: Array) -> Grids:
@@ -101,8 +123,16 @@ class Format:
         return grids_of([wanted], [self])[0]
 
 
-def grids_of(ranges: Sequence[Range], formats: Sequence[Format]) -> Grids:
-    """The grid of each range in the format beside it; all formats of one scheme."""
+def grids_of(ranges: Sequence[Range], formats: Sequence[Format], exponent: int = 0) -> Grids:
+    """The grid of each range in the format beside it; all formats of one scheme.
+
+    Args:
+        exponent: e, for values that were divided by 2^e: so are the ranges, before anything else.
+    """
     ends = np.array(ranges, np.float64).reshape(-1, 2)
+    if exponent:
+        with np.errstate(over="ignore"):
+            ends = np.ldexp(ends, -exponent)
     bits = np.array([f.bits for f in formats], np.float64)
-    return SCHEMES[formats[0].scheme if formats else "asymmetric"](ends[:, 0], ends[:, 1], bits)
+    made = SCHEMES[formats[0].scheme if formats else "asymmetric"](ends[:, 0], ends[:, 1], bits)
+    return replace(made, exponent=exponent) if exponent else made

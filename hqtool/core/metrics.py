@@ -30,8 +30,11 @@ class Metric:
 
 
 def mse(m: Moments) -> Array:
-    """Mean of (x−q)²."""
-    return m.err / m.count if m.count else _missing(m)
+    """Mean of (x−q)²; missing where float64 cannot hold it."""
+    if not m.count:
+        return _missing(m)
+    found: Array = np.ldexp(m.err / m.count, 2 * m.exponent)
+    return np.where((found == 0) & (m.err > 0), np.nan, found)
 
 
 def sqnr_db(m: Moments) -> Array:
@@ -44,7 +47,7 @@ def cosine(m: Moments) -> Array:
     if m.nonzero == 0:
         return _missing(m) if m.count == 0 else np.ones_like(m.qq)
     found: Array = np.minimum(m.xq / (np.sqrt(m.xx) * np.sqrt(m.qq)), 1.0)
-    return np.where(m.qq == 0, 0.0, found)
+    return np.where((m.qq == 0) & (m.xq == 0), 0.0, np.where(_within(m.qq), found, np.nan))
 
 
 def norm_ratio(m: Moments) -> Array:
@@ -52,17 +55,35 @@ def norm_ratio(m: Moments) -> Array:
     if m.nonzero == 0:
         return _missing(m) if m.count == 0 else np.ones_like(m.qq)
     found: Array = np.sqrt(m.qq) / np.sqrt(m.xx)
-    return found
+    return np.where(_within(m.qq) | (m.xq == 0), found, np.nan)
+
+
+def gain(m: Moments) -> Array:
+    """x·q / x·x, below 1 where quantization shrinks; 1 for an all-zero tensor."""
+    if m.nonzero == 0:
+        return _missing(m) if m.count == 0 else np.ones_like(m.qq)
+    return m.xq / m.xx
 
 
 def saturation(m: Moments) -> Array:
-    """Share of the values whose code before clipping lies outside the grid's codes."""
+    """Share of the values clipped at an end of the levels (see `Moments.saturated`)."""
     return m.saturated / m.count if m.count else _missing(m)
 
 
 def underflow(m: Moments) -> Array:
     """Share of the nonzero values whose code is zero's; missing where every value is zero."""
     return m.underflowed / m.nonzero if m.nonzero else _missing(m)
+
+
+def nonfinite(m: Moments) -> Array:
+    """Share of NaN and infinities among all values of the record."""
+    return np.full_like(m.qq, m.nonfinite)
+
+
+def _within(squares: Array) -> NDArray[np.bool_]:
+    """Which sums of squares float64 holds."""
+    found: NDArray[np.bool_] = np.isfinite(squares) & (squares > 0)
+    return found
 
 
 def _missing(m: Moments) -> Array:
@@ -87,8 +108,10 @@ METRICS: dict[str, Metric] = {
             cosine,
         ),
         Metric("norm_ratio", "", "magnitude kept: ‖q‖/‖x‖, 1 is perfect", norm_ratio),
+        Metric("gain", "", "shrinkage: x·q/x·x, 1 is perfect; norm_ratio hides it", gain),
         Metric("saturation", "share", "values clipped at an end of the grid", saturation),
         Metric("underflow", "share", "nonzero values that become 0", underflow),
+        Metric("nonfinite", "share", "NaN and infinities, left out of all else", nonfinite),
     )
 }
 

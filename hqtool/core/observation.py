@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from hqtool.core.dense import dense_moments
 from hqtool.core.grid import Format, Grids, grids_of
+from hqtool.core.magnitude import exponent_beyond
 from hqtool.core.samples import is_extreme, weighted
 from hqtool.core.sorted import SortedValues
 from hqtool.core.stats import finite_values
@@ -28,6 +31,7 @@ class PreparedValues:
         extremes: of a sample, the values that are known exactly; finite, none of them in `values`.
         total: of a sample with extremes, how many finite values the tensor has: its moments count
             the extremes once, and the other values for the rest of the tensor.
+        nonfinite: share of NaN and infinities in the whole tensor; of `values` where None.
     """
 
     def __init__(
@@ -36,11 +40,13 @@ class PreparedValues:
         all_finite: bool = False,
         extremes: NDArray[Any] | None = None,
         total: int = 0,
+        nonfinite: float | None = None,
     ) -> None:
         self._values = values
         self._all_finite = all_finite
         self._extremes = extremes
         self._total = total
+        self._nonfinite = nonfinite
         self._known: dict[Hashable, Any] = {}
 
     @cached_property
@@ -48,12 +54,31 @@ class PreparedValues:
         return self._values.reshape(-1) if self._all_finite else finite_values(self._values)
 
     @cached_property
+    def exponent(self) -> int:
+        """e, where the values are divided by 2^e for their squares to stay within float64."""
+        parts = [self._finite] if self._extremes is None else [self._finite, self._extremes]
+        if not any(part.dtype == np.float64 for part in parts):
+            return 0
+        return exponent_beyond(max(float(np.abs(part).max(initial=0.0)) for part in parts))
+
+    @cached_property
+    def nonfinite(self) -> float:
+        """Share of NaN and infinities in the whole tensor; NaN where that is empty."""
+        if self._nonfinite is not None:
+            return self._nonfinite
+        size = self._values.size
+        return (size - self._finite.size) / size if size else math.nan
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.ldexp(values, -self.exponent) if self.exponent else values
+
+    @cached_property
     def _sorted(self) -> SortedValues:
-        return SortedValues(self._finite)
+        return SortedValues(self._scaled(self._finite))
 
     @cached_property
     def _sorted_extremes(self) -> SortedValues | None:
-        return None if self._extremes is None else SortedValues(self._extremes)
+        return None if self._extremes is None else SortedValues(self._scaled(self._extremes))
 
     @cached_property
     def _weight(self) -> float:
@@ -62,18 +87,30 @@ class PreparedValues:
         return (self._total - known) / max(1, self._finite.size)
 
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
-        """Moments under each grid, 'nearest' or 'stochastic' (in expectation)."""
+        """Moments under each grid, 'nearest' or 'stochastic' (in expectation).
+
+        Args:
+            grids: best made by `grids_of` with these values' `exponent`, which rounds nothing.
+        """
+        grids = grids.divided(self.exponent)
         found = self._sorted.moments(grids, rounding)
-        if self._sorted_extremes is None:
-            return found
-        return weighted(self._sorted_extremes.moments(grids, rounding), found, self._weight)
+        if self._sorted_extremes is not None:
+            known = self._sorted_extremes.moments(grids, rounding)
+            found = weighted(known, found, self._weight)
+        return self._told(found)
 
     def sampled_moments(self, grids: Grids, noise: np.random.Generator) -> Moments:
         """Moments of one draw of stochastic rounding, the same noise under every grid."""
-        found = _drawn(self._finite, grids, noise)
-        if self._extremes is None:
-            return found
-        return weighted(_drawn(self._extremes, grids, noise), found, self._weight)
+        grids = grids.divided(self.exponent)
+        found = _drawn(self._scaled(self._finite), grids, noise)
+        if self._extremes is not None:
+            known = _drawn(self._scaled(self._extremes), grids, noise)
+            found = weighted(known, found, self._weight)
+        return self._told(found)
+
+    def _told(self, found: Moments) -> Moments:
+        """With what the finite values alone do not tell."""
+        return replace(found, nonfinite=self.nonfinite, exponent=self.exponent)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made at the first call with `key` and kept for the next."""
@@ -148,7 +185,8 @@ class Observation:
         """
         if self.values is None:
             return None
-        return self.values.moments(grids_of(wanted, formats or [self.format] * len(wanted)))
+        formats = formats or [self.format] * len(wanted)
+        return self.values.moments(grids_of(wanted, formats, self.values.exponent))
 
 
 def values_of(record: Record) -> PreparedValues | None:
@@ -156,8 +194,9 @@ def values_of(record: Record) -> PreparedValues | None:
     if record.values is None:
         return None
     nonfinite, layout = record.stats.nnan + record.stats.ninf, record.layout
+    share = nonfinite / record.numel if record.numel else math.nan
     if layout is None:
-        return PreparedValues(record.values, all_finite=nonfinite == 0)
+        return PreparedValues(record.values, nonfinite == 0, nonfinite=share)
     rest = record.values[~is_extreme(layout)]
     extremes, total = finite_values(layout.extremes), record.numel - nonfinite
-    return PreparedValues(rest, nonfinite == 0, extremes, total)
+    return PreparedValues(rest, nonfinite == 0, extremes, total, share)

@@ -58,6 +58,7 @@ class SortedValues:
         self._x = self._prefix_x[-1] + rest.sum()
         self._xx = self._prefix_xx[-1] + np.einsum("i,i->", rest, rest)
 
+    @np.errstate(all="ignore")
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid; rounding 'nearest' or 'stochastic' (its expectation)."""
         nonzero, xx = self.values.size - self._zeros, float(self._xx)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.magnitude import exponent_beyond
 from hqtool.vocab import Stats
 
 
@@ -29,15 +30,20 @@ def stats_of(values: NDArray[Any]) -> Stats:
     if x.size == 0:
         nan = math.nan
         return Stats(nan, nan, nan, nan, nan, nan, 0, nnan, left_out - nnan, nan)
-    lo, hi, mean = float(x.min()), float(x.max()), float(x.mean())
-    nzero = x.size - int(np.count_nonzero(x))
-    l2 = _root(x, 1)
-    magnitudes = np.abs(x, out=x)
-    smallest = _smallest_nonzero(magnitudes, nzero)
-    deviations = np.subtract(finite_values(values), mean, out=x, dtype=np.float64)
-    std = _root(deviations, x.size)
-    absmax = max(-lo, hi)
+    lo, hi = float(x.min()) + 0.0, float(x.max()) + 0.0  # a zero without its sign
+    absmax, nzero = max(abs(lo), abs(hi)), x.size - int(np.count_nonzero(x))
+    smallest = _smallest_nonzero(np.abs(x), nzero)
+    mean, std, l2 = _moments(x, absmax)
     return Stats(lo, hi, absmax, mean, std, l2, nzero, nnan, left_out - nnan, smallest)
+
+
+def _moments(x: NDArray[np.float64], absmax: float) -> tuple[float, float, float]:
+    """Mean, std and l2, of values shifted to where their sums and squares stay within float64."""
+    exponent = exponent_beyond(absmax)
+    if exponent:
+        x = np.ldexp(x, -exponent)
+    mean, unit = float(x.mean()), 2.0**exponent
+    return unit * mean + 0.0, unit * _root(x - mean, x.size), unit * _root(x, 1)
 
 
 def _smallest_nonzero(magnitudes: NDArray[np.float64], nzero: int) -> float:
@@ -46,7 +52,7 @@ def _smallest_nonzero(magnitudes: NDArray[np.float64], nzero: int) -> float:
 
 
 def _root(x: NDArray[np.float64], divisor: int) -> float:
-    """√(Σx²/divisor), scaled where squares would over- or underflow."""
+    """√(Σx²/divisor), scaled where squares would underflow."""
     total = _square_sum(x)
     if 1e-200 < total < 1e300:
         return math.sqrt(total / divisor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ class OfStats(ABC):
     def __call__(self, obs: Observation) -> Reading:
         """The range of one tensor; 0 has no sign there, whatever the tensor's had."""
         lo, hi = self.ends(obs.stats)
-        return Reading(Range(lo + 0.0, hi + 0.0))
+        return Reading(Range(float(lo) + 0.0, float(hi) + 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class MaxAbs(OfStats):
 class Deviations(OfStats):
     """(−k·σ, k·σ), σ the population standard deviation; [15] in the paper.
 
+    Where that is more than float64 holds, its largest number stands for it.
+
     Args:
         k: number of standard deviations, > 0.
     """
@@ -64,7 +67,9 @@ class Deviations(OfStats):
     k: float
 
     def ends(self, stats: Any) -> tuple[Any, Any]:
-        return -self.k * stats.std, self.k * stats.std
+        with np.errstate(over="ignore"):
+            reach = np.minimum(self.k * stats.std, sys.float_info.max)
+        return -reach, reach
 
 
 #: Cosines that differ by no more are equal: ten times the rounding noise of constant tensors of
