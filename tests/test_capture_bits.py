@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from capture_models import ALL_KINDS, TRAININGS, captured, read_records  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 
 def outcome(train: Callable[[], torch.nn.Module]) -> dict[str, torch.Tensor]:
@@ -65,7 +66,42 @@ def train_meta() -> torch.nn.Module:
     return model
 
 
-TRAININGS = {**TRAININGS, "meta": train_meta}
+class Products(torch.nn.Module):
+    """Functions that multiply, in place of layers; one of them is computed again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(5, 8)
+        self.w = torch.nn.Parameter(torch.randn(8, 8) / 3)
+        self.heads = torch.nn.ParameterList([torch.randn(2, 4, 3), torch.randn(3)])
+        self.kernel = torch.nn.Parameter(torch.randn(2, 3, 3))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(tokens)
+        for _ in range(2):
+            x = torch.tanh(checkpoint(self.mix, x, use_reentrant=False) @ self.w.T)
+        x = torch.einsum("bthi,hio->btho", x.view(2, 3, 2, 4), self.heads[0])
+        x = torch.nn.functional.conv1d(x.flatten(2), self.kernel, padding=1, groups=1)
+        return torch.dropout(x, 0.3, self.training) + self.embedding.weight.sum()
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.w).transpose(1, 2)[:, :3].relu() @ torch.ones(3, 8)
+
+
+def train_products() -> torch.nn.Module:
+    """With a gradient penalty, which differentiates the products twice."""
+    model = Products()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(3):
+        loss = model(torch.tensor([[0, 1, 2], [3, 4, 0]])).square().mean()
+        (gradient,) = torch.autograd.grad(loss, model.w, create_graph=True)
+        optimizer.zero_grad()
+        (loss + gradient.square().sum()).backward()
+        optimizer.step()
+    return model
+
+
+TRAININGS = {**TRAININGS, "meta": train_meta, "products": train_products}
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -719,27 +719,6 @@ def test_any_class_of_modules_can_be_recorded(
     assert "unrecorded_layers" not in read_run(tmp_path / "t.h5")
 
 
-class Bare(nn.Module):
-    """A product without a layer, beside an embedding and a norm, which are none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(5, 4)
-        self.norm = nn.LayerNorm((2, 4))
-        self.weight = nn.Parameter(torch.randn(4, 3))
-        self.head = nn.Linear(3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self.embedding(x)) @ self.weight)
-
-
-def test_products_without_a_layer_are_listed(tmp_path: Path) -> None:
-    with captured(tmp_path / "t.h5"):
-        fit(Bare(), lambda model: square(model(torch.tensor([1, 2]))))
-    expected = {"bare.weight": "no recorded layer used it; see --module-types Bare"}
-    assert read_run(tmp_path / "t.h5")["unrecorded_layers"] == expected
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_scripted_models_are_listed(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):

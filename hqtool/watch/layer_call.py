@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from hqtool.watch.names import Frame
 from hqtool.watch.position import Position
@@ -48,8 +48,9 @@ class LayerCall:
 
     Args:
         forward: the pass that it is part of.
-        module: the layer, or the attention that the layer is within.
-        part: what the layer is called within the attention; empty: it is the module itself.
+        module: the layer, the attention that it is within, or the module whose parameter it
+            multiplies with.
+        part: what the layer is called within the module; empty: it is the module itself.
         frames: the passes that ran around it, outermost first; None where its name is known.
         name: the layer's name; None: not known before the pass is known to train.
         label: what to call it, in messages, until it has a name.
@@ -71,7 +72,7 @@ class LayerCall:
     name: str | None
     label: str
     geometry: Callable[[str], dict[str, Any]] | None = None
-    weight: weakref.ref[nn.Parameter] | None = None
+    weight: weakref.ref[Tensor] | None = None
     channel_axis: int = -1
     unreadable: str | None = None
     readings: list[tuple[str, Any]] = field(default_factory=list)

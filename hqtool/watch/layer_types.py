@@ -6,6 +6,7 @@ import math
 from typing import Any, TypeGuard
 
 from torch import Size, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from hqtool.traffic.layers import Layer
 
@@ -68,6 +69,16 @@ class LayerTypes:
     def is_named(self, module: nn.Module) -> bool:
         """Whether a module's name appears in a trace."""
         return self.is_layer(module) or self.is_attention(module)
+
+    def hides_functions(self, module: nn.Module) -> bool:
+        """Whether products in its forward pass are no layers: it is one, or computes a weight."""
+        return self.is_named(module) or isinstance(module, ParametrizationList)
+
+    def may_be_named(self, module: nn.Module) -> bool:
+        """Whether its name may appear: its own parameters may be in products outside layers."""
+        if self.is_named(module) or self.are_chosen or isinstance(module, LOOKUP_TYPES):
+            return self.is_named(module)
+        return any(each is not None for each in module._parameters.values())
 
 
 def channel_axis_of(module: nn.Module) -> int:

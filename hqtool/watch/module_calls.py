@@ -6,10 +6,10 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,14 @@ from hqtool.watch.layer_types import (
     linear_geometry,
 )
 from hqtool.watch.listener import Listener
-from hqtool.watch.names import Frame, Names
+from hqtool.watch.names import Frame, Names, full_name
 from hqtool.watch.optimizers import Optimizers
-from hqtool.watch.reporter import Reporter, full_name
+from hqtool.watch.parameters import Owners, parameter_of
+from hqtool.watch.product_switch import ProductSwitch
+from hqtool.watch.products import Product, product_of
+from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps, backward_pass
-from hqtool.watch.tensor_types import dense_of, is_transformed, why_unreadable
+from hqtool.watch.tensor_types import Unheard, dense_of, is_transformed, why_unreadable
 from hqtool.watch.unrecorded import Unrecorded
 
 #: Classes whose forward method is watched, too: scripts call it directly.
@@ -43,7 +46,8 @@ class _Running(threading.local):
 
     `frames` are the modules' calls that are running, outermost first, `attentions` those of them
     whose products are read. `forward` is the pass of the outermost module, once a layer in it is
-    read; `recomputed` that of the backward pass within which modules ran last.
+    read; `recomputed` that of the backward pass within which modules ran last; `outside` that of
+    products outside modules.
     """
 
     def __init__(self) -> None:
@@ -51,11 +55,34 @@ class _Running(threading.local):
         self.attentions: list[Attention] = []
         self.forward: ForwardPass | None = None
         self.recomputed: ForwardPass | None = None
+        self.outside: weakref.ref[ForwardPass] | None = None
         self.without_gradients = False
+
+
+#: Layer name and shape of its input → the keys of a layer spec.
+_Geometry = Callable[[str, torch.Size], dict[str, Any]]
+
+
+class _Layer(NamedTuple):
+    """What is called.
+
+    Args:
+        module, part: see `LayerCall`.
+        parameter: of that module, which a function multiplies with; None: it is no function.
+    """
+
+    module: nn.Module
+    part: str
+    channel_axis: int
+    parameter: Tensor | None = None
 
 
 class ModuleCalls:
     """Reads the layers among all modules called, with gradients enabled.
+
+    A function that multiplies with a parameter, outside the layers, is a layer, too: it is named
+    after the parameter. Those outside all modules make one forward pass until a backward pass
+    comes, or the step ends.
 
     A forward pass that runs within a backward pass computes activations again (checkpointing):
     its layers are read where they were not the first time, for then they ran without gradients,
@@ -69,6 +96,7 @@ class ModuleCalls:
     Attributes:
         passes_begun: forward passes that ran with gradients enabled.
         passes_without_gradients: those that ran without, as to evaluate.
+        products: has functions that multiply seen.
     """
 
     def __init__(
@@ -80,6 +108,7 @@ class ModuleCalls:
         optimizers: Optimizers,
         reporter: Reporter,
         unrecorded: Unrecorded,
+        owners: Owners,
         *,
         with_evaluation: bool,
     ) -> None:
@@ -90,6 +119,7 @@ class ModuleCalls:
         self._optimizers = optimizers
         self._reporter = reporter
         self._unrecorded = unrecorded
+        self._owners = owners
         self._with_evaluation = with_evaluation
         self._running = _Running()
         self._numbers = itertools.count()
@@ -97,10 +127,12 @@ class ModuleCalls:
         self._read_at = weakref.WeakKeyDictionary()  # by part: the step of its last pass
         self._evaluated: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._linear_switch = LinearSwitch(self._wrap_linear)
+        self.products = ProductSwitch(self._see_function, ever=not types.are_chosen)
         self.passes_begun = self.passes_without_gradients = 0
 
     def attach(self, stack: ExitStack) -> None:
         """Watch until the stack is closed."""
+        stack.callback(self.products.end)
         stack.enter_context(replaced(nn.Module, "__call__", self._wrap_call))
         for kind in FORWARD_TYPES:
             if "forward" in vars(kind):
@@ -120,8 +152,13 @@ class ModuleCalls:
             if not self._is_watching():
                 return original(module, *args, **kwargs)
             running = self._running
+            if not running.frames:
+                self._pass_begins(module)
             running.frames.append(Frame(module))
             try:
+                if self.products.hinders(module):
+                    with self.products.absent():
+                        return self._run(functools.partial(original, module), module, args, kwargs)
                 if not self._types.is_named(module) and not _is_scripted(module):
                     return original(module, *args, **kwargs)  # models nest deep: no more frames
                 return self._run(functools.partial(original, module), module, args, kwargs)
@@ -129,8 +166,14 @@ class ModuleCalls:
                 running.frames.pop()
                 if not running.frames:
                     running.forward, running.without_gradients = None, False
+                    self.products.pass_ends()
 
         return call
+
+    def _pass_begins(self, module: nn.Module) -> None:
+        self.products.pass_begins()
+        if torch.is_grad_enabled():
+            self._unrecorded.model_ran(module)
 
     def _is_watching(self) -> bool:
         return self._listener.active and not _is_traced()
@@ -167,7 +210,7 @@ class ModuleCalls:
             return self._run_layer(compute, module, args, kwargs)
         if self._types.is_attention(module):
             return self._run_attention(compute, Attention(module), args, kwargs)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and _is_scripted(module):
             with self._listener.guard("names"):
                 if self._names.of(module, self._running.frames):
                     self._unrecorded.compiled(module)
@@ -190,7 +233,8 @@ class ModuleCalls:
             layer = reference()
             return {} if layer is None else geometry_of(name, layer, shape)
 
-        return self._through(module, "", _input_of(args, kwargs), run, geometry, weight)
+        layer = _Layer(module, "", channel_axis_of(module))
+        return self._through(layer, _input_of(args, kwargs), run, geometry, weight)
 
     def _run_attention(
         self,
@@ -221,7 +265,8 @@ class ModuleCalls:
             def geometry(name: str, shape: torch.Size) -> dict[str, Any]:
                 return linear_geometry(name, columns, rows, shape)
 
-            return self._through(attention.module, part, input, project, geometry, weight)
+            layer = _Layer(attention.module, part, -1)
+            return self._through(layer, input, project, geometry, weight)
 
         return linear
 
@@ -232,22 +277,64 @@ class ModuleCalls:
                 return attention
         return None
 
+    # Functions
+
+    def _see_function(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Called in place of a function that multiplies."""
+        run = functools.partial(function, *args, **kwargs)
+        found = None
+        if self._is_watching() and self._may_read_functions():
+            with self._listener.guard("products"), Unheard():
+                product = product_of(function, args, kwargs)
+                found = None if product is None else self._with_parameter(product)
+        if found is None:
+            return run()
+        layer, x, geometry = found
+        return self._through(layer, x, run, geometry, layer.parameter)
+
+    def _may_read_functions(self) -> bool:
+        """Whether gradients are enabled, outside all layers."""
+        if not (torch.is_grad_enabled() or (self._with_evaluation and self._running.frames)):
+            return False
+        frames = self._running.frames
+        return not any(self._types.hides_functions(frame.module) for frame in reversed(frames))
+
+    def _with_parameter(self, product: Product) -> tuple[_Layer, Tensor, _Geometry] | None:
+        """A product as a layer, with what it reads, if an operand is a parameter."""
+        for x, weight, axis in product.roles():
+            parameter = parameter_of(weight, self._optimizers.hold)
+            owner = None if parameter is None else self._owners.of(parameter, self._near())
+            if owner is not None:
+                other = parameter_of(x, self._optimizers.hold)
+                if other is not None:
+                    self._unrecorded.used(other)
+                layer = _Layer(owner.module, owner.name, axis, parameter)
+                return layer, x, functools.partial(_geometry, product, weight.shape)
+        return None
+
+    def _near(self) -> Iterator[nn.Module]:
+        """Modules that a parameter may belong to which is used now: its own, and the model."""
+        for frame in self._running.frames[-1:]:
+            yield frame.module
+            yield self._names.top(self._running.frames[0].module)
+
     def _through(
         self,
-        module: nn.Module,
-        part: str,
+        layer: _Layer,
         x: Tensor | None,
         run: Callable[[], Any],
-        geometry: Callable[[str, torch.Size], dict[str, Any]],
+        geometry: _Geometry,
         weight: Tensor | None,
     ) -> Any:
         """Run a layer, which reads `x`, and read what there is to read of this call."""
-        call = self._begin(module, part)
+        call = self._begin(layer)
         if call is None:
             return run()
         gradient = None if x is None or is_transformed(x) else self._read_input(call, x)
         result = run()
-        with self._listener.guard(call.label):
+        with self._listener.guard(call.label), Unheard():
             outputs = list(_tensors_in(result))
             if x is None:
                 self._unrecorded.unreadable(call.label, "no tensor among its arguments")
@@ -257,7 +344,7 @@ class ModuleCalls:
                 self._unrecorded.unreadable(call.label, "it ran within a transform of torch.func")
             else:
                 call.unreadable = why_unreadable(outputs[0])
-                if isinstance(weight, nn.Parameter):
+                if weight is not None and weight.is_leaf:
                     call.weight = weakref.ref(weight)
                 shape = dense_of(x).shape
                 call.geometry = lambda name: geometry(name, shape)
@@ -268,7 +355,7 @@ class ModuleCalls:
     def _read_input(self, call: LayerCall, x: Tensor) -> InputGradient | None:
         """Read what a layer is about to read, and mark where its gradient will come from."""
         kinds = self._listener.kinds
-        with self._listener.guard(call.label):
+        with self._listener.guard(call.label), Unheard():
             if "input" in kinds:
                 self._read(call, "input", x)
             if "grad_input" in kinds and x.requires_grad and torch.is_grad_enabled():
@@ -295,10 +382,14 @@ class ModuleCalls:
 
     # Which calls
 
-    def _begin(self, module: nn.Module, part: str) -> LayerCall | None:
+    def _begin(self, layer: _Layer) -> LayerCall | None:
         """The call of a layer that is to be read; None: it is not."""
+        module, part, axis, parameter = layer
         with self._listener.guard("names"):
-            name = self._known_name(module, part)
+            frames = tuple(self._running.frames)
+            if parameter is not None:
+                frames = (*frames, Frame(module))
+            name = self._known_name(module, part, frames)
             if name is None and self._names.are_of_one_model:
                 return None
             if name is not None and not self._listener.asks_for(name):
@@ -307,23 +398,25 @@ class ModuleCalls:
             forward = self._forward_pass(module, part)
             if forward is None:
                 return None
-            self._unrecorded.ran(module)
-            reference, axis = weakref.ref(module), channel_axis_of(module)
+            if parameter is None:
+                self._unrecorded.ran(module)
+            else:
+                self._unrecorded.used(parameter)
+            reference = weakref.ref(module)
             if name is not None:
                 self._unrecorded.began(module, part, name)
                 return LayerCall(forward, reference, part, None, name, name, channel_axis=axis)
-            frames = tuple(self._running.frames)
             label = self._unrecorded.awaited(module, part, frames)
             return LayerCall(forward, reference, part, frames, None, label, channel_axis=axis)
         return None
 
-    def _known_name(self, module: nn.Module, part: str) -> str | None:
+    def _known_name(self, module: nn.Module, part: str, frames: Sequence[Frame]) -> str | None:
         """A layer's name, if it can have one before its pass is known to train.
 
         Names are given to models in the order in which they first train. What an optimizer
         updates is as good as known to.
         """
-        name, frames = self._names.known(module), self._running.frames
+        name = self._names.known(module)
         if name is None and torch.is_grad_enabled():
             model = self._names.top(frames[0].module)
             if self._names.are_of_one_model or self._optimizers.update(model):
@@ -345,11 +438,25 @@ class ModuleCalls:
         return self._evaluation(module)
 
     def _outermost(self) -> ForwardPass:
+        if not self._running.frames:
+            self._unrecorded.are_outside_modules = True
+            return self._outside()
         if self._running.forward is None:
             step = self._steps.forward_begins()
             self._running.forward = self._new_pass(step)
             self.passes_begun += 1
         return self._running.forward
+
+    def _outside(self) -> ForwardPass:
+        """The pass of products outside modules; the graph alone holds it."""
+        reference = self._running.outside
+        forward = None if reference is None else reference()
+        here = self._steps.step + self._steps.ended
+        if forward is None or forward.backward is not None or forward.step != here:
+            forward = self._new_pass(self._steps.forward_begins())
+            self._running.outside = weakref.ref(forward)
+            self.passes_begun += 1
+        return forward
 
     def _recomputed(self, backward: int) -> ForwardPass | None:
         """What runs within one backward pass counts as one pass."""
@@ -360,8 +467,8 @@ class ModuleCalls:
             step = self._steps.forward_begins(backward)
             forward = self._new_pass(step, recomputed_in=backward)
             self._running.recomputed = forward
-            if self._running.frames[0].module in self._evaluated:  # it was no evaluation
-                self.passes_without_gradients -= 1
+            for frame in self._running.frames[:1]:
+                self.passes_without_gradients -= frame.module in self._evaluated  # it was none
         return forward
 
     def _evaluation(self, module: nn.Module) -> ForwardPass | None:
@@ -382,6 +489,10 @@ class ModuleCalls:
     def _was_read(self, module: nn.Module, part: str) -> bool:
         """Whether a layer was read when it ran first, before its activations are computed again."""
         return self._read_at.get(module, {}).get(part, -2) >= self._steps.step - 1
+
+
+def _geometry(product: Product, weight: torch.Size, name: str, x: torch.Size) -> dict[str, Any]:
+    return product.geometry(name, x, weight)
 
 
 def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

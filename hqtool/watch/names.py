@@ -87,12 +87,16 @@ class Names:
         """The name that a module was given; None where it has none yet."""
         return self._names.get(module)
 
+    def exempt(self, module: nn.Module) -> None:
+        """Give a module no name: its parts are called as they are."""
+        self._names[module] = ""
+
     def outside(self, module: nn.Module, running: Sequence[Frame]) -> str:
         """What to call a module that is given no name, for its model does not train."""
         for root in (self.top(running[0].module), self.top(module)):
             for name, each in root.named_modules():
                 if each is module:
-                    return _full_name(root, _class_name(root), _clean(name, False))
+                    return _name_in(root, _class_name(root), _clean(name, False))
         return _class_name(module)
 
     def path(self, module: nn.Module) -> str:
@@ -139,9 +143,9 @@ class Names:
         prefix = self._prefix(root, layers, caller)
         for name, module in layers.items():
             owner = None if caller is None else weakref.ref(module)
-            self._taken[_full_name(root, prefix, name)] = owner
+            self._taken[_name_in(root, prefix, name)] = owner
         for module, name in found.items():
-            self._names[module] = _full_name(root, prefix, name)
+            self._names[module] = _name_in(root, prefix, name)
 
     def _prefix(self, root: nn.Module, layers: dict[str, nn.Module], caller: Frame | None) -> str:
         """What tells a root's names from those taken before; mostly nothing."""
@@ -155,7 +159,7 @@ class Names:
                 prefix
                 for prefix in prefixes
                 if prefix not in made
-                and all(self._is_free(_full_name(root, prefix, name)) for name in layers)
+                and all(self._is_free(_name_in(root, prefix, name)) for name in layers)
             )
             made.add(self._prefixes[root])
         return self._prefixes[root]
@@ -165,7 +169,12 @@ class Names:
         return owner is not None and owner() is None
 
 
-def _full_name(root: nn.Module, prefix: str, name: str) -> str:
+def full_name(module: str | None, part: str) -> str | None:
+    """The name of a layer, which is a module or a part of it; None: the module has none."""
+    return None if module is None else ".".join(filter(None, (module, part)))
+
+
+def _name_in(root: nn.Module, prefix: str, name: str) -> str:
     """A module's name in the trace; a root that is a layer itself is called after its class."""
     return ".".join(filter(None, (prefix, name))) or _class_name(root)
 

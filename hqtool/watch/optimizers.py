@@ -23,10 +23,14 @@ class Optimizers:
 
     Args:
         model: ignore optimizers that update nothing of it; None: ignore none.
+        on_change: called when there is an optimizer, or it updates more than before.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: nn.Module | None = None, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._model = model
+        self._on_change = on_change
         self._names: weakref.WeakKeyDictionary[Optimizer, str] = weakref.WeakKeyDictionary()
         self._groups = 0  # how many parameter groups were added: what is cached is valid for
         self._trained: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]]
@@ -37,7 +41,8 @@ class Optimizers:
     def attach(self, stack: ExitStack, in_use: Iterable[Optimizer]) -> None:
         """Meet those in use, and until the stack is closed those to come."""
         for optimizer in in_use:
-            self._meet(optimizer)
+            if self._meet(optimizer):
+                self._on_change()
         stack.enter_context(replaced(Optimizer, "add_param_group", self._wrap_add))
 
     def name(self, optimizer: Optimizer) -> str | None:
@@ -64,6 +69,14 @@ class Optimizers:
             self._trained[model] = self._groups, updated
         return updated
 
+    def hold(self, parameter: Tensor) -> bool:
+        """Whether any of them updates a parameter."""
+        return id(parameter) in self._parameters()
+
+    def held(self) -> Iterator[Tensor]:
+        """All parameters that they update."""
+        return itertools.chain.from_iterable(map(parameters_of, self._names))
+
     def _know_models(self) -> bool:
         """Whether they hold parameters of modules, whichever."""
         counted, known = self._hold_models
@@ -89,7 +102,9 @@ class Optimizers:
         @functools.wraps(original)
         def add_param_group(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
             result = original(optimizer, *args, **kwargs)
-            self._groups += self._meet(optimizer)
+            if self._meet(optimizer):
+                self._groups += 1
+                self._on_change()
             return result
 
         return add_param_group

@@ -7,16 +7,17 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hqtool.vocab import Site
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.listener import Listener
 from hqtool.watch.loss_scale import LossScale
-from hqtool.watch.names import Names
+from hqtool.watch.names import Names, full_name
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.position import Position, Positions
 from hqtool.watch.steps import Steps, backward_pass
+from hqtool.watch.tensor_types import Unheard
 from hqtool.watch.unrecorded import Unrecorded
 
 #: A site; making one costs more than finding it.
@@ -26,7 +27,7 @@ _site = functools.lru_cache(maxsize=1 << 14)(Site)
 class _Weight(NamedTuple):
     """A layer's weight, and the axis of its channels."""
 
-    reference: weakref.ref[nn.Parameter]
+    reference: weakref.ref[Tensor]
     channel_axis: int
 
 
@@ -81,7 +82,8 @@ class Reporter:
         wanted = kind in self._listener.kinds
 
         def came(gradient: Tensor) -> None:
-            with self._listener.guard(kind if call.name is None else _site(call.name, kind)):
+            site = kind if call.name is None else _site(call.name, kind)
+            with self._listener.guard(site), Unheard():
                 backward = backward_pass()
                 self._reached(call, backward)
                 if wanted and call.name is not None:
@@ -122,7 +124,7 @@ class Reporter:
             self._report(each)
 
     def _is_updated(self, call: LayerCall) -> bool:
-        """Whether an optimizer updates the model of a layer."""
+        """Whether an optimizer updates the model of a layer, or its weight, if it has no model."""
         module = call.module()
         return module is not None and self._optimizers.update(self._names.top(module))
 
@@ -186,12 +188,7 @@ class Reporter:
     ) -> None:
         site = _site(layer, kind)
         if kind in self._listener.kinds:
-            with self._listener.guard(site):
+            with self._listener.guard(site), Unheard():
                 reading = self._listener.read(tensor, here.step, channel_axis)
                 if reading is not None:
                     self._listener.record(site, here, reading, loss_scale)
-
-
-def full_name(module: str | None, part: str) -> str | None:
-    """The name of a layer, which is a module or a part of it."""
-    return f"{module}.{part}" if module and part else module

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: A block in which subclasses of tensors do not hear of what is done to them: a script may count
+#: on what they hear, and they need not know every function.
+Unheard = torch._C.DisableTorchFunctionSubclass
+
 
 def dense_of(tensor: Tensor) -> Tensor:
     """The tensor itself; of a nested one the values of all its parts.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from hqtool.watch.layer_types import LAYER_TYPES, LOOKUP_TYPES, UNBILLED_TYPES, LayerTypes
 from hqtool.watch.names import Frame, Names
 from hqtool.watch.optimizers import parameters_of
+from hqtool.watch.parameters import Owner, Owners
 
 _SCRIPTED = {kind.__name__ for kind in (*LAYER_TYPES, nn.LSTM, nn.GRU, nn.RNN, nn.Bilinear)}
 
@@ -19,28 +21,50 @@ class Unrecorded:
     """Keeps a list of what was not recorded, and why.
 
     Args:
+        owners: tell which module a parameter belongs to.
         wants: whether a layer of that name was asked for.
 
     Attributes:
+        are_outside_layers: there are parameters outside layers, recorded or not.
+        are_outside_modules: functions outside all modules multiply with some of them.
         reasons: by name: what could not be recorded.
         left_out: by name: what was not asked for.
     """
 
-    def __init__(self, names: Names, types: LayerTypes, wants: Callable[[str], bool]) -> None:
+    def __init__(
+        self, names: Names, types: LayerTypes, owners: Owners, wants: Callable[[str], bool]
+    ) -> None:
+        self.are_outside_layers = self.are_outside_modules = False
         self.reasons: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         self._names = names
         self._types = types
+        self._owners = owners
         self._wants = wants
         self._ran: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # and were read
         self._awaited: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._idle: dict[str, None] = {}  # ran, and no backward pass reached it
         self._reached: set[str] = set()
-        self._judged: set[int] = set()  # ids of parameters
+        self._used: dict[int, weakref.ref[Tensor]] = {}  # by functions that were read
+        self._judged: dict[int, weakref.ref[Tensor]] = {}
+
+    def model_ran(self, module: nn.Module) -> None:
+        """A module was called from outside, with gradients enabled."""
+        self._models.add(module)
 
     def ran(self, module: nn.Module) -> None:
         """A layer ran, and was read."""
         self._ran.add(module)
+        own: Iterable[Any] = module._parameters.values()
+        for each in own:
+            if type(each) is Tensor:  # torch.func.functional_call has put it in place of its own
+                self._used[id(each)] = weakref.ref(each)
+
+    def used(self, parameter: Tensor) -> None:
+        """A function multiplied with a parameter, and was read."""
+        self.are_outside_layers = True
+        self._used[id(parameter)] = weakref.ref(parameter)
 
     def awaited(self, module: nn.Module, part: str, frames: Sequence[Frame]) -> str:
         """A layer ran that has no name yet, for no backward pass has reached it so far.
@@ -68,6 +92,8 @@ class Unrecorded:
 
     def finish(self) -> None:
         """Nothing more is to come: what no backward pass has reached is told."""
+        for module in self._models:
+            self._judge_new(self._names.top(module).parameters())
         for name in self._idle:
             self._add(name, "no backward pass reached it")
 
@@ -93,39 +119,60 @@ class Unrecorded:
             if getattr(module, "original_name", None) in _SCRIPTED:
                 path = ".".join(filter(None, (self._names.path(model), name)))
                 self._add(path or module.original_name.lower(), "compiled by torch.jit")
-            self._judged.update(map(id, module.parameters(recurse=False)))
+            for parameter in module.parameters(recurse=False):
+                self._judged[id(parameter)] = weakref.ref(parameter)
 
     def updated(self, optimizer: Optimizer) -> None:
         """Look for parameters that have a gradient, though no recorded layer has used them.
 
-        Their layer's `forward` was called past `__call__`, or they were given to a function.
+        Their layer's `forward` was called past `__call__`, or they were given to a function that
+        is no product, or that is out of sight.
         """
-        news = [
-            each
-            for each in parameters_of(optimizer)
-            if each.grad is not None and id(each) not in self._judged
-        ]
+        self._judge_new(parameters_of(optimizer))
+
+    def awaits(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether some of these have had no gradient so far."""
+        return not all(map(self._was_judged, parameters))
+
+    def _was_judged(self, parameter: Tensor) -> bool:
+        return _is_among(parameter, self._judged)
+
+    def _judge_new(self, parameters: Iterable[Tensor]) -> None:
+        news = [each for each in parameters if each.grad is not None and not self._was_judged(each)]
         if news:
             self._judge([each for each in news if each.dim() > 1])
-            self._judged.update(map(id, news))
+            self._judged.update((id(each), weakref.ref(each)) for each in news)
 
     def _judge(self, parameters: list[Tensor]) -> None:
-        used = {id(each) for module in self._ran for each in module.parameters()}
-        missing = {id(each) for each in parameters} - used
-        for name, module in self._names.named() if missing else ():
-            for own, parameter in module._parameters.items():
-                if id(parameter) in missing and not isinstance(module, LOOKUP_TYPES):
-                    self._bypassed(name, module, own)
+        ran = {id(each) for module in self._ran for each in module.parameters()}
+        for each in parameters:
+            if id(each) not in ran and not _is_among(each, self._used):
+                owner = self._owners.of(each)
+                if owner is not None and not isinstance(owner.module, LOOKUP_TYPES):
+                    self._bypassed(owner)
 
-    def _bypassed(self, name: str, module: nn.Module, parameter: str) -> None:
+    def _bypassed(self, owner: Owner) -> None:
+        """A parameter was trained, though nothing that was read has used it."""
+        self.are_outside_layers = True
+        module = owner.module
+        name = self._names.of(module, (Frame(module),))
+        if name is None:
+            return
         if isinstance(module, (*LAYER_TYPES, *UNBILLED_TYPES)):
             self._add(name, "not called as a module")
-        else:
-            kind = type(module).__name__
-            self._add(
-                f"{name}.{parameter}", f"no recorded layer used it; see --module-types {kind}"
-            )
+            return
+        kind = type(module).__name__
+        remedy = "" if module is self._owners.loose else f"; see --module-types {kind}"
+        self._add(
+            f"{name}.{owner.name}" if name else owner.name,
+            f"no recorded layer or product used it{remedy}",
+        )
 
     def _add(self, name: str, reason: str) -> None:
         if self._wants(name) and not self._types.are_chosen:
             self.reasons.setdefault(name, reason)
+
+
+def _is_among(parameter: Tensor, known: Mapping[int, weakref.ref[Tensor]]) -> bool:
+    reference = known.get(id(parameter))
+    return reference is not None and reference() is parameter

@@ -23,6 +23,7 @@ from hqtool.watch.loss_scale import LossScale, scale_left
 from hqtool.watch.module_calls import ModuleCalls
 from hqtool.watch.names import Names
 from hqtool.watch.optimizers import Optimizers, ids_of, objects_of
+from hqtool.watch.parameters import Owners
 from hqtool.watch.position import Positions
 from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps
@@ -78,9 +79,11 @@ class Watcher:
         positions = Positions()
         self._listener = listener
         self._model = model
-        self._optimizers = Optimizers(model)
-        self._names = Names(types.is_named, model)
-        self._unrecorded = Unrecorded(self._names, types, listener.asks_for)
+        self._optimizers = Optimizers(model, self._optimizer_came)
+        self._names = Names(types.may_be_named, model)
+        self._owners = Owners(model)
+        self._names.exempt(self._owners.loose)
+        self._unrecorded = Unrecorded(self._names, types, self._owners, listener.asks_for)
         self._steps = Steps(step_on, positions, listener)
         self._loss_scale = LossScale(listener.guard, self._update_skipped)
         self._reporter = Reporter(
@@ -100,6 +103,7 @@ class Watcher:
             self._optimizers,
             self._reporter,
             self._unrecorded,
+            self._owners,
             with_evaluation=with_evaluation,
         )
         self._eager = EagerMode()
@@ -153,10 +157,22 @@ class Watcher:
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with self._listener.guard("unrecorded layers"):
             if _is_power_of_two(self._steps.step):  # looking at every parameter takes time
-                self._unrecorded.updated(optimizer)
+                self._look_for_unrecorded(optimizer)
         with self._listener.guard("weights"):
             if not {"weight", "grad_weight"}.isdisjoint(self._listener.kinds):
                 self._reporter.record_weights(ids_of(optimizer), scale_left(optimizer))
+
+    def _look_for_unrecorded(self, optimizer: Optimizer) -> None:
+        self._unrecorded.updated(optimizer)
+        self._calls.products.judge(
+            self._steps.step,
+            within=self._unrecorded.are_outside_layers,
+            outside=self._unrecorded.are_outside_modules,
+            are_awaited=self._unrecorded.awaits(self._optimizers.held()),
+        )
+
+    def _optimizer_came(self) -> None:
+        self._calls.products.optimizer_came()
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._loss_scale.updated()
