@@ -11,7 +11,7 @@ import pytest
 from command import hqtool
 
 from hqtool.report.breaking import broken, longest_piece
-from hqtool.report.model import Column, Report, Table, percent
+from hqtool.report.model import Column, Report, Table, decibels, percent
 from hqtool.report.table import render
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
@@ -172,3 +172,18 @@ def test_commands_in_pipes(args: list[Any], width: int, monkeypatch: pytest.Monk
     monkeypatch.setenv("COLUMNS", "200")
     figures = re.findall(r"\d+\.\d+", hqtool(*args).out)
     assert sorted(re.findall(r"\d+\.\d+", done.out)) == sorted(figures)
+
+
+def test_exact_is_best_of_all_and_each_group_has_its_own_best() -> None:
+    columns = (Column("name", "name", number=False), Column("db", "dB", decibels, max))
+    rows = [
+        {"name": "a", "layer": "one", "db": 99.0},
+        {"name": "b", "layer": "one", "db": "exact"},
+        {"name": "a", "layer": "two", "db": 1.0},
+        {"name": "b", "layer": "two", "db": 2.0},
+    ]
+    out = io.StringIO()
+    render(Report({}, [], [Table("", columns, tuple(rows), group=("layer",))]), out)
+    assert [line.split()[1:] for line in out.getvalue().splitlines()[2:6]] == [
+        ["99.00"], ["exact", "*"], ["1.00"], ["2.00", "*"],
+    ]  # fmt: skip

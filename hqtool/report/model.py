@@ -69,6 +69,9 @@ class Report:
 
 MISSING = "–"
 
+#: Shown for the SQNR where there is no error at all: better than every number.
+EXACT = "exact"
+
 
 def percent(share: float) -> str:
     """A share as per cent; what is not 0 never shows as 0."""

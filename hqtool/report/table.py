@@ -8,19 +8,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, groupby
+from itertools import chain, groupby, zip_longest
 from typing import Any, NamedTuple, TextIO
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from hqtool.display import harmless
 from hqtool.report.breaking import broken, longest_piece
 from hqtool.report.console import Screen
-from hqtool.report.model import MISSING, Column, Report, Row, Table
+from hqtool.report.model import EXACT, MISSING, Column, Report, Row, Table
 
 BEST = " *"
 
@@ -79,8 +80,12 @@ class _Body(NamedTuple):
 
 
 def _body(table: Table) -> _Body:
+    marks = _marks(table)
     sections = [
-        (None if heading is None else harmless(str(heading)), [_cells(row, table) for row in rows])
+        (
+            None if heading is None else harmless(str(heading)),
+            [_cells(row, table, marks) for row in rows],
+        )
         for heading, rows in groupby(table.rows, lambda row: row.get(table.section or ""))
     ]
     total = table.total
@@ -88,9 +93,10 @@ def _body(table: Table) -> _Body:
     return _Body(table.columns, sections, shown)
 
 
-def _cells(row: Row, table: Table) -> list[Text]:
+def _cells(row: Row, table: Table, marks: Marks) -> list[Text]:
     """A row's cells; below a heading it is indented."""
-    cells = [_cell(column, row, table) for column in table.columns]
+    best = marks[_group_of(row, table)]
+    cells = [_cell(column, row, best) for column in table.columns]
     if row.get(table.section or "") is not None:
         cells[0] = Text(" " * GAP).append_text(cells[0])
     return cells
@@ -100,35 +106,48 @@ def _cells(row: Row, table: Table) -> list[Text]:
 
 
 def _side_by_side(body: _Body, widths: Sequence[int]) -> Iterator[RenderableType]:
-    yield _grid(body.columns, widths, [], header=True)
-    for heading, rows in body.sections:
-        if heading is not None:
-            yield Text(heading, style="bold")
-        yield _grid(body.columns, widths, rows)
-    if body.total:
-        yield Text()
-        yield _grid(body.columns, widths, [body.total])
+    yield _header(body.columns, widths)
+    yield _Lines(body, widths)
 
 
-def _grid(
-    columns: Sequence[Column],
-    widths: Sequence[int],
-    rows: Iterable[Sequence[Text]],
-    header: bool = False,
-) -> RichTable:
+def _header(columns: Sequence[Column], widths: Sequence[int]) -> RichTable:
     drawn = RichTable(
-        box=box.SIMPLE_HEAD if header else None,
-        padding=(0, GAP - 1 if header else GAP, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        show_header=header,
+        box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False
     )
     for column, width in zip(columns, widths, strict=True):
         side: Any = "right" if column.number else "left"
         drawn.add_column(column.header, width=width, justify=side, overflow="fold")
-    for cells in rows:
-        drawn.add_row(*map(_fitted, cells, widths))
     return drawn
+
+
+class _Lines(NamedTuple):
+    """Every row of a body, side by side: drawn straight, for there may be thousands."""
+
+    body: _Body
+    widths: Sequence[int]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for heading, rows in self.body.sections:
+            if heading is not None:
+                yield from console.render(Text(heading, style="bold"), options)
+            for row in rows:
+                yield from self._row(console, row)
+        if self.body.total:
+            yield Segment.line()
+            yield from self._row(console, self.body.total)
+
+    def _row(self, console: Console, row: Sequence[Text]) -> Iterator[Segment]:
+        cells = list(map(_fitted, row, self.widths))
+        for line in zip_longest(*(cell.plain.split("\n") for cell in cells), fillvalue=""):
+            for place, text in enumerate(line):
+                right = self.body.columns[place].number
+                text = text.rstrip() if right else text
+                padding = " " * (self.widths[place] - cell_len(text))
+                style = console.get_style(cells[place].style) if cells[place].style else None
+                yield Segment(" " * GAP * (place > 0) + padding * right)
+                yield Segment(text, style)
+                yield Segment(padding * (not right))
+            yield Segment.line()
 
 
 def _fitted(cell: Text, width: int) -> Text:
@@ -213,22 +232,42 @@ def _block(columns: Sequence[Column], row: Sequence[Text], width: int) -> Iterat
 # Cells
 
 
-def _cell(column: Column, row: Row, table: Table) -> Text:
+#: Of each group of rivals by the key of each column the texts of its best entry.
+Marks = dict[tuple[Any, ...], dict[str, set[str]]]
+
+
+def _marks(table: Table) -> Marks:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in table.rows:
+        groups.setdefault(_group_of(row, table), []).append(row)
+    return {
+        group: {column.key: _best_texts(column, rivals) for column in table.columns}
+        for group, rivals in groups.items()
+    }
+
+
+def _group_of(row: Row, table: Table) -> tuple[Any, ...]:
+    return tuple(row.get(key) for key in table.group)
+
+
+def _cell(column: Column, row: Row, best: Mapping[str, set[str]]) -> Text:
     text = _shown(column, row)
     if column.best is None:
         return Text(text)
-    rivals = [r for r in table.rows if all(r.get(k) == row.get(k) for k in table.group)]
-    if text in _best_texts(column, rivals):
+    if text in best[column.key]:
         return Text(text + BEST, style="bold green")
     return Text(text + " " * len(BEST))
 
 
 def _best_texts(column: Column, rivals: Iterable[Row]) -> set[str]:
     """The text of the best entry; none where all look the same, so that a mark says something."""
-    entries = [r[column.key] for r in rivals if _is_number(r.get(column.key))]
-    if column.best is None or len({_shown(column, {column.key: e}) for e in entries}) < 2:
+    if column.best is None:
         return set()
-    return {_shown(column, {column.key: column.best(entries)})}
+    entries = [e for r in rivals if _is_number(e := r.get(column.key)) or e == EXACT]
+    if len({_shown(column, {column.key: e}) for e in entries}) < 2:
+        return set()
+    best = EXACT if EXACT in entries else column.best(entries)
+    return {_shown(column, {column.key: best})}
 
 
 def _is_number(entry: Any) -> bool:
