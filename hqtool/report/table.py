@@ -12,7 +12,7 @@ from itertools import chain, groupby, zip_longest
 from typing import Any, NamedTuple, TextIO
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table as RichTable
@@ -138,7 +138,7 @@ class _Lines(NamedTuple):
 
     def _row(self, console: Console, row: Sequence[Text]) -> Iterator[Segment]:
         cells = list(map(_fitted, row, self.widths))
-        for line in zip_longest(*(cell.plain.split("\n") for cell in cells), fillvalue=""):
+        for line in zip_longest(*map(_lines_of, cells, self.widths), fillvalue=""):
             for place, text in enumerate(line):
                 right = self.body.columns[place].number
                 text = text.rstrip() if right else text
@@ -148,6 +148,12 @@ class _Lines(NamedTuple):
                 yield Segment(text, style)
                 yield Segment(padding * (not right))
             yield Segment.line()
+
+
+def _lines_of(cell: Text, width: int) -> list[str]:
+    """The lines of a fitted cell; a word that is longer than a line is cut."""
+    lines = cell.plain.split("\n")
+    return [part for line in lines for part in chop_cells(line, max(1, width)) or [""]]
 
 
 def _fitted(cell: Text, width: int) -> Text:
