@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -427,3 +429,17 @@ def test_subclasses_see_what_they_saw_before(tmp_path: Path) -> None:
     with captured(tmp_path / "t.h5"):
         assert train() == plain
     assert layers(tmp_path / "t.h5") == {"parameter0"}
+
+
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_tensors_live_no_longer_than_their_graph(goes_back: bool, tmp_path: Path) -> None:
+    model = nn.ModuleDict({"block": Product(lambda x, w: (x @ w).relu() @ w, 4, 4)})
+    with captured(tmp_path / "t.h5", tensors=ALL_KINDS):
+        x = torch.randn(2, 4, requires_grad=True)
+        y = model["block"](x * 2)
+        left = weakref.ref(x)
+        if goes_back:
+            y.sum().backward()
+        del x, y
+        gc.collect()
+        assert left() is None

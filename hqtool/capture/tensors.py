@@ -68,7 +68,8 @@ def widened(tensor: Tensor) -> Tensor:
     """The same values in a type that a trace can hold: 8 bits fit in float16, or in float32."""
     if tensor.element_size() > 1:
         return tensor
-    wide = torch.float32 if tensor.dtype == torch.float8_e8m0fnu else torch.float16
+    exponents = getattr(torch, "float8_e8m0fnu", None)  # from torch 2.7 on
+    wide = torch.float32 if tensor.dtype == exponents else torch.float16
     return tensor.detach().to(wide)
 
 

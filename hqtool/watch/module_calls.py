@@ -311,7 +311,7 @@ class ModuleCalls:
                 if other is not None:
                     self._unrecorded.used(other)
                 layer = _Layer(owner.module, owner.name, axis, parameter)
-                return layer, x, functools.partial(_geometry, product, weight.shape)
+                return layer, x, _with_weight(product.geometry, weight.shape)
         return None
 
     def _near(self) -> Iterator[nn.Module]:
@@ -491,8 +491,11 @@ class ModuleCalls:
         return self._read_at.get(module, {}).get(part, -2) >= self._steps.step - 1
 
 
-def _geometry(product: Product, weight: torch.Size, name: str, x: torch.Size) -> dict[str, Any]:
-    return product.geometry(name, x, weight)
+def _with_weight(
+    geometry: Callable[[str, torch.Size, torch.Size], dict[str, Any]], weight: torch.Size
+) -> _Geometry:
+    """A product's geometry without its tensors: the graph holds it, and they hold the graph."""
+    return lambda name, x: geometry(name, x, weight)
 
 
 def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
