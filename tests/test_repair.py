@@ -13,9 +13,9 @@ import pytest
 from command import hqtool
 
 import hqtool.trace.raw as raw_module
-import hqtool.trace.remains as remains_module
+import hqtool.trace.trusted as trusted_module
 from hqtool.errors import DataError, UsageError
-from hqtool.trace.journal import Told, told_by
+from hqtool.trace.journal import JournalContent, journal_content
 from hqtool.trace.raw import RawTrace
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.repair import Repaired, repair
@@ -226,12 +226,12 @@ def test_rows_that_no_trace_can_hold_are_lost(
 ) -> None:
     """Checksums hold, yet the journal knows no such shape."""
 
-    def forgetful(journal: Any) -> Told:
-        told = told_by(journal)
+    def forgetful(journal: Any) -> JournalContent:
+        told = journal_content(journal)
         del told.shapes[0]
         return told
 
-    monkeypatch.setattr(remains_module, "told_by", forgetful)
+    monkeypatch.setattr(trusted_module, "journal_content", forgetful)
     done = repair(closed, clean)
     assert (done.state, done.records_lost, done.records) == ("truncated", 6, RECORDS - 6)
 

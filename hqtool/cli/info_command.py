@@ -18,7 +18,7 @@ from hqtool.report.model import Report
 from hqtool.sizes import counted
 from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import TraceReader
-from hqtool.trace.remains import remedy_of
+from hqtool.trace.trusted import remedy_of
 
 
 @click.command("info", cls=FileCommand)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class _Mark(NamedTuple):
-    """Where an appender stands; replaced as a whole, so an interrupt leaves it consistent."""
+class _Extent(NamedTuple):
+    """How much was appended. Replaced as a whole, so that an interrupt leaves it consistent."""
 
     written: int = 0  # bytes handed to HDF5; those in the buffer follow
     end: int = 0  # bytes appended
@@ -24,9 +24,9 @@ class Appender:
 
     Args:
         dataset: an empty resizable 1-D dataset.
-        capacity: items kept back before they are written.
-        before_spill: called with the bytes about to be written when the buffer overflows; may
-            raise to forbid it.
+        capacity: how many items the buffer holds.
+        before_write: called with the number of bytes about to be written when the buffer
+            overflows; an exception that it raises prevents the write.
         checksum: keep `crc`, the CRC-32 of all items.
     """
 
@@ -34,7 +34,7 @@ class Appender:
         self,
         dataset: Any,
         capacity: int,
-        before_spill: Callable[[int], object],
+        before_write: Callable[[int], object],
         *,
         checksum: bool = True,
     ) -> None:
@@ -42,46 +42,46 @@ class Appender:
         self._dtype: np.dtype[Any] = dataset.dtype
         self._stored_type = dataset.id.get_type()  # h5py would make it anew for each write
         self._buffer = memoryview(bytearray(capacity * self._dtype.itemsize))
-        self._before_spill = before_spill
+        self._before_write = before_write
         self._checksum = checksum
-        self._mark = _Mark()
+        self._extent = _Extent()
 
     @property
     def end(self) -> int:
         """Items appended so far."""
-        return self._mark.end // self._dtype.itemsize
+        return self._extent.end // self._dtype.itemsize
 
     @property
     def crc(self) -> int:
         """CRC-32 of the items appended so far."""
-        return self._mark.crc
+        return self._extent.crc
 
     @property
     def pending_bytes(self) -> int:
         """Bytes in the buffer."""
-        return self._mark.end - self._mark.written
+        return self._extent.end - self._extent.written
 
     def append(self, items: bytes | memoryview) -> None:
-        """Take over a copy of the bytes of whole items."""
-        coming = memoryview(items)
-        if len(coming) + self.pending_bytes > len(self._buffer):
-            self._before_spill(self.pending_bytes + len(coming))
+        """Append a copy of the bytes of whole items."""
+        data = memoryview(items)
+        if len(data) + self.pending_bytes > len(self._buffer):
+            self._before_write(self.pending_bytes + len(data))
             self.flush()
-        written, end, crc = self._mark
-        if len(coming) > len(self._buffer):
-            self._store(end, coming)
-            written = end + len(coming)
+        written, end, crc = self._extent
+        if len(data) > len(self._buffer):
+            self._store(end, data)
+            written = end + len(data)
         else:
-            self._buffer[end - written : end - written + len(coming)] = coming
-        crc = zlib.crc32(coming, crc) if self._checksum else 0
-        self._mark = _Mark(written, end + len(coming), crc)
+            self._buffer[end - written : end - written + len(data)] = data
+        crc = zlib.crc32(data, crc) if self._checksum else 0
+        self._extent = _Extent(written, end + len(data), crc)
 
     def flush(self) -> None:
         """Hand the buffer to HDF5."""
-        written, end, _ = self._mark
+        written, end, _ = self._extent
         if end > written:
             self._store(written, self._buffer[: end - written])
-            self._mark = self._mark._replace(written=end)
+            self._extent = self._extent._replace(written=end)
 
     def read_back(self) -> NDArray[Any]:
         """All items appended so far."""
@@ -89,7 +89,7 @@ class Appender:
         return np.asarray(self._dataset[: self.end])
 
     def _store(self, start: int, data: memoryview) -> None:
-        """Write bytes from byte `start` on; h5py's low level, for its speed."""
+        """Write bytes from byte `start` on, by h5py's low-level calls, which are faster."""
         items, first = np.frombuffer(data, self._dtype), start // self._dtype.itemsize
         stop = first + items.size
         self._dataset.id.set_extent((stop,))

@@ -1,4 +1,4 @@
-"""Whether the values of a trace are what their checksums say."""
+"""Checking the values of a trace against their checksums."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hqtool.trace.raw import RawTrace
 from hqtool.trace.schema import ELEMENT_NAMES, ELEMENTS, UNIFORM, Row
 from hqtool.vocab import SampleLayout
 
-#: Bytes of values read at a time, and at most one record's more.
+#: Bytes of values read at a time; the last record may reach beyond them.
 SPAN_BYTES = 4 << 20
 
-#: By a row's `element`.
+#: Size of one value by a row's `element`.
 _ITEM_BYTES = np.array([0, *(ELEMENTS[name].itemsize for name in ELEMENT_NAMES[1:])])
 
 
 def damaged_values(
     trace: RawTrace, rows: NDArray[Any], payload: int, shapes: Mapping[int, tuple[int, ...]]
 ) -> int:
-    """How many records keep values that do not read, or do not match their checksum.
+    """How many records keep values that cannot be read, or do not match their checksum.
 
     Args:
         rows: 1-D, of dtype ROW.
@@ -56,7 +56,7 @@ def _near_each_other(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _damaged_in(trace: RawTrace, rows: NDArray[Any], payload: int) -> NDArray[np.bool_]:
-    """Whose values are damaged. Read all together; one by one where that fails."""
+    """For each row, whether its values are damaged: read together, or singly if that fails."""
     try:
         starts = rows["offset"]
         stops = starts + rows["size"] * _ITEM_BYTES[rows["element"]]
@@ -67,7 +67,7 @@ def _damaged_in(trace: RawTrace, rows: NDArray[Any], payload: int) -> NDArray[np
         spans = zip((starts - first).tolist(), (stops - first).tolist(), strict=True)
         differs: NDArray[np.bool_] = rows["crc"] != [zlib.crc32(data[a:b]) for a, b in spans]
         return differs
-    except Exception:  # whatever HDF5 makes of damage
+    except Exception:  # HDF5 reports damage in many ways
         return _failing(rows, lambda row: trace.bits(row, payload))
 
 
@@ -78,7 +78,7 @@ def _layout(
 
 
 def _failing(rows: NDArray[Any], read: Callable[[Row], Any]) -> NDArray[np.bool_]:
-    """The rows whose reading fails."""
+    """For each row, whether reading it fails."""
     return np.array([_fails(read, Row(*row.item())) for row in rows], bool)
 
 
@@ -87,6 +87,6 @@ def _fails(read: Callable[[Row], Any], row: Row) -> bool:
         read(row)
     except HqtoolError:
         raise
-    except Exception:  # whatever HDF5 makes of damage
+    except Exception:  # HDF5 reports damage in many ways
         return True
     return False

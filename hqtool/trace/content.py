@@ -1,4 +1,4 @@
-"""What a record keeps of a tensor: between numpy values and the bits a trace stores."""
+"""What a record keeps of a tensor: numpy values made the bits a trace stores, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hqtool.vocab import SampleLayout, Stats
 
 _T = TypeVar("_T")
 
-#: The element types by numpy's own; others are looked up by name.
+#: numpy's type → the element type's name; other types go by numpy's name for them.
 _NAMES = {np.dtype(name): name for name in ELEMENTS if name != "bfloat16"}
 
 _NO_VALUES = np.empty(0, np.uint8)
@@ -34,7 +34,7 @@ class Content(NamedTuple):
         shape: of the full tensor.
         stats: of the full tensor.
         sampled: WHOLE, UNIFORM or FIBRES, as a row has it.
-        layout: what lies behind the values: bytes.
+        layout: the bytes stored after the values: a sample's layout.
     """
 
     element: str
@@ -93,7 +93,7 @@ def element_of(values: NDArray[Any], dtype: str | None = None) -> str:
 
     Args:
         values: an array.
-        dtype: the name to take it for: its own, or "bfloat16" for the raw bits in a uint16 array.
+        dtype: the element type asked for: its own, or "bfloat16" for raw bits in a uint16 array.
 
     Raises:
         DataError: a trace cannot hold values of this type.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hqtool.errors import DataError, UsageError
 from hqtool.outputs import same_file
 from hqtool.trace.content import element_of
-from hqtool.trace.files import ClosedAtEnd, exists_already, reason, rename, require_folder
+from hqtool.trace.hdf5_files import ClosedAtEnd, exists_already, reason, rename, require_folder
 from hqtool.trace.signature import HDF5
 from hqtool.trace.writer import MARGIN_BYTES, TraceWriter
 from hqtool.vocab import TENSOR_KINDS, Site
@@ -36,7 +36,7 @@ class Converted(NamedTuple):
     records: int
 
 
-class _Entry(NamedTuple):
+class _ArrayEntry(NamedTuple):
     """An array in an archive; entries sort in the order they are written."""
 
     step: int
@@ -64,7 +64,7 @@ def convert_npz(
     Raises:
         UsageError: no files; or `out` exists (without `force`) or cannot be created.
         DataError: a file is missing or no archive, or an array is misnamed, of another type,
-            damaged or there twice.
+            damaged or given twice.
         TraceFull: the disk is nearly full.
     """
     paths, target = [os.fspath(file) for file in files], os.path.realpath(out)
@@ -93,13 +93,13 @@ def _require_name(target: str, force: bool) -> None:
         raise exists_already(target)
 
 
-def _entries(paths: Sequence[str]) -> list[_Entry]:
+def _entries(paths: Sequence[str]) -> list[_ArrayEntry]:
     """Every array of every archive, in the order to write them."""
-    found: dict[tuple[Site, int], _Entry] = {}
+    found: dict[tuple[Site, int], _ArrayEntry] = {}
     for file, path in enumerate(paths):
         for position, key in enumerate(_keys(path)):
-            site, step = _parsed(path, key)
-            entry = _Entry(step, file, position, site, key)
+            site, step = _site_and_step(path, key)
+            entry = _ArrayEntry(step, file, position, site, key)
             other = found.setdefault((site, step), entry)
             if other is not entry:
                 raise DataError(
@@ -110,14 +110,14 @@ def _entries(paths: Sequence[str]) -> list[_Entry]:
 
 
 def _keys(path: str) -> list[str]:
-    with _opened(path) as archive:
+    with _open_archive(path) as archive:
         keys = list(archive.files)
     if not keys:
         raise DataError(f"{path}: no arrays in it", _KEY_FORM)
     return keys
 
 
-def _parsed(path: str, key: str) -> tuple[Site, int]:
+def _site_and_step(path: str, key: str) -> tuple[Site, int]:
     """The site and step that a key names."""
     match = _KEY.fullmatch(key)
     if match is None:
@@ -126,12 +126,12 @@ def _parsed(path: str, key: str) -> tuple[Site, int]:
     return Site(layer, kind), int(step)
 
 
-def _write(entries: Sequence[_Entry], paths: Sequence[str], partial: str) -> None:
+def _write(entries: Sequence[_ArrayEntry], paths: Sequence[str], partial: str) -> None:
     run = {"command": "convert", "files": list(paths)}
     with _Archives(paths) as archives, _writer(partial, run) as writer:
         for step, group in groupby(entries, key=lambda entry: entry.step):
             for entry in group:
-                values = _values(paths[entry.file], archives.open(entry.file), entry.key)
+                values = _read_array(paths[entry.file], archives.open(entry.file), entry.key)
                 writer.write(entry.site.layer, entry.site.tensor, step, values)
             writer.commit(step)
 
@@ -140,11 +140,11 @@ def _writer(partial: str, run: Mapping[str, Any]) -> TraceWriter:
     return TraceWriter(partial, force=True, run=run, reserve_bytes=MARGIN_BYTES)
 
 
-def _values(path: str, archive: NpzFile, key: str) -> NDArray[Any]:
+def _read_array(path: str, archive: NpzFile, key: str) -> NDArray[Any]:
     """An array, if a trace can hold it."""
     try:
         values = np.asarray(archive[key])
-    except Exception as error:  # whatever zipfile, zlib or numpy make of damage
+    except Exception as error:  # zipfile, zlib and numpy report damage in many ways
         why = reason(error)
         raise DataError(f"{path}: {key}: cannot be read ({why})", "save it again") from error
     try:
@@ -155,13 +155,13 @@ def _values(path: str, archive: NpzFile, key: str) -> NDArray[Any]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[NpzFile]:
-    """An archive; the file is opened here, for numpy does not close one that is no archive."""
-    with _file(path) as file, _archive(path, file) as archive:
+def _open_archive(path: str) -> Iterator[NpzFile]:
+    """An open archive. numpy would leave a file open that is no archive: it is opened here."""
+    with _open_file(path) as file, _load_archive(path, file) as archive:
         yield archive
 
 
-def _file(path: str) -> BinaryIO:
+def _open_file(path: str) -> BinaryIO:
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f"{path}: cannot be opened (no regular file)", "give .npz archives")
     try:
@@ -172,11 +172,11 @@ def _file(path: str) -> BinaryIO:
         ) from None
 
 
-def _archive(path: str, file: BinaryIO) -> NpzFile:
+def _load_archive(path: str, file: BinaryIO) -> NpzFile:
     _require_numpy_file(path, file)
     try:
         archive = np.load(file, allow_pickle=False)
-    except Exception as error:  # whatever zipfile or numpy make of another file
+    except Exception as error:  # zipfile and numpy refuse other files in many ways
         why = reason(error)
         raise DataError(f"{path}: no .npz archive ({why})", "save it by numpy.savez") from error
     if not isinstance(archive, NpzFile):
@@ -211,12 +211,12 @@ class _Archives(ClosedAtEnd):
             self._close_oldest()
 
     def open(self, file: int) -> NpzFile:
-        """The archive of an index."""
+        """The archive with this index, opened unless it is open."""
         if file not in self._open:
             if len(self._open) == MAX_OPEN:
                 self._close_oldest()
             stack = contextlib.ExitStack()
-            self._open[file] = stack.enter_context(_opened(self._paths[file])), stack
+            self._open[file] = stack.enter_context(_open_archive(self._paths[file])), stack
         return self._open[file][0]
 
     def _close_oldest(self) -> None:

@@ -1,4 +1,4 @@
-"""The journal: what a trace says in words, as JSON lines (see `schema`)."""
+"""The journal: names, shapes, geometry and provenance, as JSON lines (see `schema`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Journal:
         self._shapes: dict[tuple[int, ...], int] = {}
 
     def site_number(self, layer: str, tensor: str) -> int:
-        """A site's number; met for the first time, it is entered."""
+        """A site's number; a new site is first entered into the journal."""
         site = layer, tensor
         if site not in self._sites:
             self.enter("site", len(self._sites), *site)
@@ -33,7 +33,7 @@ class Journal:
         return self._sites[site]
 
     def shape_number(self, shape: tuple[int, ...]) -> int:
-        """A shape's number; met for the first time, it is entered."""
+        """A shape's number; a new shape is first entered into the journal."""
         if shape not in self._shapes:
             self.enter("shape", len(self._shapes), shape)
             self._shapes[shape] = len(self._shapes)
@@ -52,7 +52,7 @@ class Journal:
         self._lines.append(line.encode("ascii"))
 
 
-class Told(NamedTuple):
+class JournalContent(NamedTuple):
     """What a journal says.
 
     Args:
@@ -70,15 +70,15 @@ class Told(NamedTuple):
     step_ends: list[tuple[int, tuple[str, ...]]]
 
 
-def told_by(journal: NDArray[Any]) -> Told:
+def journal_content(journal: NDArray[Any]) -> JournalContent:
     """What the bytes of a journal say.
 
     Raises:
-        Exception: whatever a line that is no journal's makes of itself.
+        Exception: of any kind, where a line is not a journal's.
     """
     lines = [json.loads(line) for line in journal.tobytes().splitlines()]
     ends = {line[1]: tuple(line[2]) for line in lines if line[0] == "optimizers"}
-    return Told(
+    return JournalContent(
         sites={Site(*line[2:]): line[1] for line in lines if line[0] == "site"},
         shapes={line[1]: tuple(line[2]) for line in lines if line[0] == "shape"},
         geometry={line[1]: line[2] for line in lines if line[0] == "geometry"},

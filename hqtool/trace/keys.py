@@ -12,7 +12,8 @@ class Keys:
     """The keys taken so far, in little memory while each site's steps come in ascending order.
 
     Args:
-        read_past: yields every key taken so far; called at most once, when an old step comes.
+        read_past: yields every key taken so far; called at most once, when a site's step comes
+            after a later one.
     """
 
     def __init__(self, read_past: Callable[[], Iterable[Key]]) -> None:
@@ -28,7 +29,7 @@ class Keys:
         return new
 
     def _comparable(self, site: int, step: int) -> set[Key]:
-        """The taken keys among which this step's could be."""
+        """The keys taken so far that one of this site and step could equal."""
         if self._all is not None:
             return self._all
         latest, keys = self._newest.get(site, (-1, set()))

@@ -42,7 +42,10 @@ class SiteSummary:
 
 
 class RowTally(NamedTuple):
-    """Rows of one block alike in site, shape, element type and sampling (numbers as in a row)."""
+    """Rows of one block that share site, shape, element type and sampling, counted.
+
+    The first four fields are numbers as a row has them.
+    """
 
     site: int
     shape: int
@@ -56,12 +59,12 @@ class RowTally(NamedTuple):
     max: float
 
 
-_ALIKE = list(RowTally._fields[:4])
+_SHARED_FIELDS = list(RowTally._fields[:4])
 
 
 def tallies_of(rows: NDArray[Any]) -> list[RowTally]:
-    """The rows of a block (1-D, of dtype ROW, at least one) tallied."""
-    labels = [rows[name] for name in _ALIKE]
+    """The tallies of a block of rows (1-D, of dtype ROW, at least one)."""
+    labels = [rows[name] for name in _SHARED_FIELDS]
     keys = np.ravel_multi_index(labels, [int(label.max()) + 1 for label in labels])
     order = np.argsort(keys, kind="stable")
     rows, starts = rows[order], np.flatnonzero(np.diff(keys[order], prepend=-1))
@@ -71,12 +74,16 @@ def tallies_of(rows: NDArray[Any]) -> list[RowTally]:
         np.minimum.reduceat(rows["step"], starts),
         np.maximum.reduceat(rows["step"], starts),
     ]
-    columns = [rows[_ALIKE][starts].tolist(), np.stack(numbers, 1).tolist(), _ends(rows, starts)]
+    columns = [
+        rows[_SHARED_FIELDS][starts].tolist(),
+        np.stack(numbers, 1).tolist(),
+        _ranges(rows, starts),
+    ]
     return [RowTally(*alike, *n, *ends) for alike, n, ends in zip(*columns, strict=True)]
 
 
-def _ends(rows: NDArray[Any], starts: NDArray[Any]) -> list[tuple[float, float]]:
-    """(min, max) of each run of rows that starts there, loss scales divided out."""
+def _ranges(rows: NDArray[Any], starts: NDArray[Any]) -> list[tuple[float, float]]:
+    """(min, max) of the rows from each start to the next one, loss scales divided out."""
     scale = rows["loss_scale"]
     factor = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
     lo = np.fmin.reduceat(rows["stats"]["min"] / factor, starts)
@@ -105,7 +112,7 @@ def summary_of(
     )
 
 
-def together(overviews: Iterable[Iterable[SiteSummary]]) -> list[SiteSummary]:
+def joined_overview(overviews: Iterable[Iterable[SiteSummary]]) -> list[SiteSummary]:
     """What several traces hold of each site, all counts added up; in order of appearance."""
     of_site: dict[Site, list[SiteSummary]] = {}
     for summary in itertools.chain.from_iterable(overviews):

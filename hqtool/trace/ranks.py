@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from hqtool.core.samples import by_place
 from hqtool.errors import DataError
-from hqtool.trace.files import ClosedAtEnd
+from hqtool.trace.hdf5_files import ClosedAtEnd
 from hqtool.trace.history import SiteHistory, history_of
-from hqtool.trace.overview import SiteSummary, together
+from hqtool.trace.overview import SiteSummary, joined_overview
 from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.trace.schema import Row
 from hqtool.vocab import Record, SampleLayout, Site, Stats
 
-#: What makes rows of several ranks one record.
-_place = attrgetter("step", "micro", "call")
+#: Rows of several ranks that agree in this make one record.
+_position = attrgetter("step", "micro", "call")
 
 
 class Rank(NamedTuple):
@@ -42,7 +42,7 @@ class Rank(NamedTuple):
 
 
 def rank_of(trace: TraceReader) -> Rank | None:
-    """What a trace's provenance says of its rank; None where it is no rank's."""
+    """Which rank wrote a trace, from its provenance; None where it names none."""
     rank, world_size = trace.run.get("rank"), trace.run.get("world_size")
     if isinstance(rank, int) and isinstance(world_size, int) and 0 <= rank < world_size:
         return Rank(rank, world_size)
@@ -55,7 +55,7 @@ class Ranks:
 
     Args:
         world_size: how many the run had.
-        given: those there are traces of, ascending.
+        given: the ranks whose traces are there, ascending.
     """
 
     world_size: int
@@ -131,7 +131,7 @@ class RanksReader(ClosedAtEnd):
     """Reads several traces as one: the records that all of them have, each joined over them.
 
     A context manager. Memory stays bounded by one joint record and one site's rows. Whether the
-    traces are ranks of one run is for `ranks_of_one_run` to say.
+    traces are ranks of one run is not checked here but by `ranks_of_one_run`.
 
     Args:
         traces: path of each trace, or up to which commit to read it; at least one. Their order
@@ -143,7 +143,7 @@ class RanksReader(ClosedAtEnd):
 
     def __init__(self, traces: Iterable[str | os.PathLike[str] | Prefix]) -> None:
         with contextlib.ExitStack() as files:
-            self.traces = tuple(files.enter_context(_opened(trace)) for trace in traces)
+            self.traces = tuple(files.enter_context(_open_trace(trace)) for trace in traces)
             self._files = files.pop_all()
         self._by_rank = sorted(self.traces, key=lambda trace: rank_of(trace) or Rank(0, 0))
 
@@ -175,10 +175,10 @@ class RanksReader(ClosedAtEnd):
 
     def overview(self) -> list[SiteSummary]:
         """What the traces together hold of each site, also of those that some lack."""
-        return together(trace.overview() for trace in self._by_rank)
+        return joined_overview(trace.overview() for trace in self._by_rank)
 
     def records(self, site: Site, *, values: bool = True, scaled: bool = False) -> Iterator[Record]:
-        """The joint records of a site (see `joint`) in the order (step, micro, call).
+        """A site's records, joined over the traces (see `joint`), by (step, micro, call).
 
         A record that one of the traces lacks is left out, its values unread. The arguments and
         errors are those of `TraceReader.records`.
@@ -196,7 +196,7 @@ class RanksReader(ClosedAtEnd):
     def _shared_rows(self, site: Site) -> Iterator[list[Row]]:
         """The rows of each record that all traces have, in the order of ranks."""
         streams = [trace.rows(site) for trace in self._by_rank]
-        for _, group in groupby(heapq.merge(*streams, key=_place), _place):
+        for _, group in groupby(heapq.merge(*streams, key=_position), _position):
             rows = list(group)  # in the order of ranks: the merge is stable
             if len(rows) == len(self._by_rank):
                 yield rows
@@ -207,14 +207,14 @@ class RanksReader(ClosedAtEnd):
         return joint([trace.record(row, kept, scaled) for trace, row in parts])
 
 
-def _opened(trace: str | os.PathLike[str] | Prefix) -> TraceReader:
+def _open_trace(trace: str | os.PathLike[str] | Prefix) -> TraceReader:
     if isinstance(trace, Prefix):
         return TraceReader(trace.path, upto=trace.upto)
     return TraceReader(trace)
 
 
 def joint(parts: Sequence[Record]) -> Record:
-    """One record of the tensors that several ranks recorded at one place.
+    """One record of the tensors that several ranks recorded at one (step, micro, call).
 
     Its statistics are those of all elements. Values are there where every rank kept some, and a
     sample if any of them is one: of ranks that sampled different shares of their tensors, each
@@ -279,7 +279,7 @@ def _lie_alike(layouts: Sequence[SampleLayout], starts: Sequence[int]) -> bool:
 
 
 def _all_exact(whole: Record) -> tuple[NDArray[Any] | None, SampleLayout | None]:
-    """A tensor that was kept whole as a sample that has drawn nothing and knows everything."""
+    """A tensor that was kept whole, as a sample whose extremes are all of its values."""
     if whole.values is None:
         return None, None
     flat, nothing = whole.values.reshape(-1), np.empty(0, np.int64)
@@ -288,7 +288,7 @@ def _all_exact(whole: Record) -> tuple[NDArray[Any] | None, SampleLayout | None]
 
 
 def _moved(layout: SampleLayout, start: int) -> SampleLayout:
-    """The layout in a tensor that begins so many elements earlier."""
+    """The layout within a joint tensor in which the sampled one begins at element `start`."""
     return replace(
         layout,
         fibres=layout.fibres + start // layout.length,

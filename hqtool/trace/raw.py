@@ -1,4 +1,4 @@
-"""A trace's datasets as they lie in the file; what of them can be believed is for others to say."""
+"""A trace's datasets as the file holds them; whether they can be trusted is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.errors import DataError, HqtoolError, UsageError
-from hqtool.trace.files import ClosedAtEnd, open_to_read, reason
-from hqtool.trace.sample_layout import bytes_behind, layout_from
+from hqtool.trace.hdf5_files import ClosedAtEnd, open_to_read, reason
+from hqtool.trace.sample_layout import bytes_after_head, layout_from
 from hqtool.trace.schema import (
     COMMIT,
     CRC_BYTES,
@@ -38,8 +38,8 @@ BLOCK_ROWS = 1 << 16
 class RawTrace(ClosedAtEnd):
     """One trace, open for reading: also while it is written, or after its writer was killed.
 
-    A context manager. What its methods raise on a damaged file is whatever HDF5 makes of it, or a
-    ValueError: `damage_told` turns that into a DataError.
+    A context manager. On a damaged file its methods raise whatever HDF5 raises, or a ValueError:
+    `damage_as_data_error` turns that into a DataError.
 
     Args:
         path: the trace.
@@ -58,7 +58,7 @@ class RawTrace(ClosedAtEnd):
         self._file.close()
 
     def cut_short(self) -> bool:
-        """Whether the file ends before HDF5's own account of it does."""
+        """Whether the file is shorter than HDF5 recorded in it."""
         size: int = self._file.id.get_filesize()
         return size > os.path.getsize(self.path)
 
@@ -91,13 +91,13 @@ class RawTrace(ClosedAtEnd):
         return state
 
     def commits(self, state: str) -> NDArray[Any]:
-        """The commit records, less a last one that its writer did not finish.
+        """The commit records, without a last one that its writer did not finish.
 
         Args:
-            state: the trace's, read before: a live writer moves on.
+            state: the trace's, read before: a live writer may close it in between.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no finished commit.
         """
         commits = self.items("commits", 0, self.length("commits"))
         if state == "open" and not commits["crc"][-1:].all():
@@ -112,7 +112,7 @@ class RawTrace(ClosedAtEnd):
         return length
 
     def items(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Items start:stop of a dataset; by h5py's low level, for its speed."""
+        """Items start:stop of a dataset, by h5py's low-level calls, which are faster."""
         dataset = self._dataset(name)
         items = np.empty(stop - start, dataset.dtype)
         if items.size:
@@ -128,7 +128,7 @@ class RawTrace(ClosedAtEnd):
             yield self.items(name, first, min(stop, first + BLOCK_ROWS))
 
     def bits(self, row: Row, payload: int) -> NDArray[Any]:
-        """The values of a row that keeps some, as stored: 1-D, and as their checksum has them.
+        """The values of a row that keeps some, as stored: 1-D, checked against their checksum.
 
         Args:
             payload: bytes of the payload that are committed.
@@ -142,17 +142,17 @@ class RawTrace(ClosedAtEnd):
         return stored.view(dtype)
 
     def layout(self, row: Row, numel: int, payload: int) -> SampleLayout | None:
-        """How a row's sample lies in its tensor, its extremes as stored; checked.
+        """How a row's sample lies in its tensor, its extremes as stored; its checksum is checked.
 
         Args:
             numel: elements of the full tensor.
             payload: bytes of the payload that are committed.
 
         Returns:
-            None of a row that does not tell.
+            None where the row keeps no layout.
 
         Raises:
-            DataError: it tells in a way that this hqtool does not know.
+            DataError: the layout is of a kind that this hqtool does not know.
         """
         if row.sampled in (WHOLE, UNIFORM):
             return None
@@ -163,7 +163,7 @@ class RawTrace(ClosedAtEnd):
         start = row.offset + row.size * dtype.itemsize
         head = self._payload_bytes(start, LAYOUT_HEAD.size, payload)
         rest = self._payload_bytes(
-            start + LAYOUT_HEAD.size, bytes_behind(head, dtype, row.size, numel), payload
+            start + LAYOUT_HEAD.size, bytes_after_head(head, dtype, row.size, numel), payload
         )
         return layout_from(head, rest, dtype, row.size, numel)
 
@@ -195,8 +195,8 @@ def require_crc(what: str, found: int, recorded: int) -> None:
 
 
 @contextlib.contextmanager
-def damage_told(path: str, remedy: Callable[[], str]) -> Iterator[None]:
-    """Whatever goes wrong in reading a trace is damage to it: a DataError with this remedy."""
+def damage_as_data_error(path: str, remedy: Callable[[], str]) -> Iterator[None]:
+    """Turn any failure to read a trace into a DataError with this remedy: the file is damaged."""
     try:
         yield
     except HqtoolError:

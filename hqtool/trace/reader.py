@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from hqtool.errors import DataError, UsageError
 from hqtool.trace.check import damaged_values
 from hqtool.trace.content import from_stored
-from hqtool.trace.files import ClosedAtEnd
+from hqtool.trace.hdf5_files import ClosedAtEnd
 from hqtool.trace.history import SiteHistory
-from hqtool.trace.journal import Told, told_by
+from hqtool.trace.journal import JournalContent, journal_content
 from hqtool.trace.overview import RowTally, SiteSummary, summary_of, tallies_of
-from hqtool.trace.raw import BLOCK_ROWS, RawTrace, damage_told, intact, require_crc
-from hqtool.trace.remains import remedy_of
+from hqtool.trace.raw import BLOCK_ROWS, RawTrace, damage_as_data_error, intact, require_crc
 from hqtool.trace.schema import COMMIT, ELEMENT_NAMES, NO_STEP, ROW, Commit, Row
+from hqtool.trace.trusted import remedy_of
 from hqtool.vocab import Record, SampleLayout, Site, Stats
 
 #: Rows sorted and kept at a time, about 40 MB: a pass over a long trace serves several sites.
@@ -41,7 +41,7 @@ class Prefix(NamedTuple):
 
 
 class TraceReader(ClosedAtEnd):
-    """Reads a trace, also while it is being written: then what was committed at opening.
+    """Reads a trace. While it is being written, what was committed when it was opened.
 
     A context manager. Memory stays bounded by the largest tensor and one site's rows, or
     `SORTED_ROWS` where it has fewer.
@@ -71,7 +71,7 @@ class TraceReader(ClosedAtEnd):
         self._block_start = -1
         self._sorted: dict[int, NDArray[Any]] = {}
         try:
-            with self._damage():
+            with self._failures_as_damage():
                 self._load()
         except BaseException:
             self.close()
@@ -98,13 +98,13 @@ class TraceReader(ClosedAtEnd):
 
     def optimizers(self, step: int) -> tuple[str, ...]:
         """The names of the optimizers whose updates ended a step; empty where none is known."""
-        ends = self._told.step_ends
+        ends = self._journal.step_ends
         known = bisect.bisect_right(ends, step, key=operator.itemgetter(0))
         return ends[known - 1][1] if known else ()
 
     def geometry(self, layer: str) -> dict[str, Any] | None:
         """A layer's geometry as described by the recorder; None where it was not."""
-        return self._told.geometry.get(layer)
+        return self._journal.geometry.get(layer)
 
     def records(self, site: Site, *, values: bool = True, scaled: bool = False) -> Iterator[Record]:
         """A site's records in the order (step, micro, call), read one at a time.
@@ -137,7 +137,7 @@ class TraceReader(ClosedAtEnd):
         """A site's records as columns; the arguments and errors are those of `records`."""
         rows = self._site_rows(site)
         stats: Any = Stats._make(rows["stats"][name] for name in Stats._fields)
-        numels = {number: math.prod(shape) for number, shape in self._told.shapes.items()}
+        numels = {number: math.prod(shape) for number, shape in self._journal.shapes.items()}
         if not scaled:
             factors = rows["loss_scale"]
             sound = (factors > 0) & (factors < math.inf)
@@ -158,7 +158,7 @@ class TraceReader(ClosedAtEnd):
             UsageError: the trace is closed.
             DataError: the file proves damaged.
         """
-        with self._damage():
+        with self._failures_as_damage():
             record = self._record(row, values)
             return record if scaled or row.loss_scale == 1.0 else _unscaled(record)
 
@@ -166,10 +166,10 @@ class TraceReader(ClosedAtEnd):
         """What the trace holds of each site, in the order of `sites`; reads no values."""
         sites = {number: site for site, number in self._numbers.items()}
         tallies: dict[int, list[RowTally]] = {number: [] for number in sites}
-        with self._damage():
+        with self._failures_as_damage():
             for tally in itertools.chain.from_iterable(map(tallies_of, self._blocks())):
                 tallies[tally.site].append(tally)
-            return [summary_of(sites[n], tallies[n], self._told.shapes) for n in sites]
+            return [summary_of(sites[n], tallies[n], self._journal.shapes) for n in sites]
 
     @property
     def payload_bytes(self) -> int:
@@ -179,45 +179,47 @@ class TraceReader(ClosedAtEnd):
     @property
     def cut_short(self) -> bool:
         """Whether the end of the file is missing, with values or without."""
-        with self._damage():
+        with self._failures_as_damage():
             return self._raw.cut_short()
 
     def damaged_values(self) -> int:
-        """How many records keep values that do not read, or do not match their checksum.
+        """How many records keep values that cannot be read, or do not match their checksum.
 
-        Reads all of them, `payload_bytes`. What else a trace says was checked when it was opened.
+        Reads all values, `payload_bytes`. All else was checked when the trace was opened.
 
         Raises:
             UsageError: the trace is closed.
             DataError: the rows prove damaged.
         """
-        with self._damage():
+        with self._failures_as_damage():
             blocks, end = self._blocks(), self.payload_bytes
-            return sum(damaged_values(self._raw, rows, end, self._told.shapes) for rows in blocks)
+            return sum(
+                damaged_values(self._raw, rows, end, self._journal.shapes) for rows in blocks
+            )
 
     # Opening
 
     def _load(self) -> None:
-        """All but values; the state first and commits next, for a live writer moves on."""
+        """Read all but values; the state first, for a live writer may close the trace meanwhile."""
         self.format = self._raw.format()
         self.state = self._raw.state()
         commits = self._up_to(self._trusted_commits())
         self._covered = Commit(*commits[-1].item())
-        self._passed = self._passed_over(commits)
-        self._told = self._journal()
-        self.run: dict[str, Any] = self._told.run
+        self._skipped = self._before_recent(commits)
+        self._journal = self._read_journal()
+        self.run: dict[str, Any] = self._journal.run
         self._steps = set(commits["step"].tolist()) - {NO_STEP}
         self._numbers = self._checked_rows()
 
     def _trusted_commits(self) -> NDArray[Any]:
-        """The commits that are finished, all of them sound."""
+        """The finished commits, once all of them match their checksums."""
         commits = self._raw.commits(self.state)
         if not intact(commits):
             raise ValueError("a commit record does not match its checksum")
         return commits
 
     def _up_to(self, commits: NDArray[Any]) -> NDArray[Any]:
-        """The commits, less those past the last one to take."""
+        """The commits as far as `upto`."""
         if self._upto is None:
             return commits
         places = np.flatnonzero(commits == np.array(self._upto, COMMIT))
@@ -225,37 +227,37 @@ class TraceReader(ClosedAtEnd):
             raise DataError(f"{self.path}: another trace took its place meanwhile", "run it again")
         return commits[: places[0] + 1]
 
-    def _passed_over(self, commits: NDArray[Any]) -> Commit:
-        """What of the trace lies before the recent commits."""
+    def _before_recent(self, commits: NDArray[Any]) -> Commit:
+        """The last commit before the recent ones: what it covers is not read."""
         closing = np.flatnonzero(commits["step"] != NO_STEP)
         if self._recent is None or closing.size <= self._recent:
             return Commit(NO_STEP, 0, 0, 0, 0, 0)
         return Commit(*commits[closing[-1 - self._recent]].item())
 
-    def _journal(self) -> Told:
+    def _read_journal(self) -> JournalContent:
         """Names, shapes, geometry and provenance."""
         journal = self._raw.items("journal", 0, self._covered.journal)
         require_crc("journal bytes", zlib.crc32(journal.data), self._covered.journal_crc)
-        return told_by(journal)
+        return journal_content(journal)
 
     def _checked_rows(self) -> dict[Site, int]:
-        """Check the rows' checksum and meet their steps; the sites they are of, numbered."""
-        crc, self._row_counts = self._passed.rows_crc, Counter[int]()
+        """Check the rows' checksum and note their steps; the sites they are of, with numbers."""
+        crc, self._row_counts = self._skipped.rows_crc, Counter[int]()
         for block in self._blocks():
             crc = zlib.crc32(block.data, crc)
             self._steps.update(np.unique(block["step"]).tolist())
             met, counts = np.unique(block["site"], return_counts=True)
             self._row_counts.update(dict(zip(met.tolist(), counts.tolist(), strict=True)))
         require_crc("rows", crc, self._covered.rows_crc)
-        named = self._told.sites.items()
+        named = self._journal.sites.items()
         return {site: number for site, number in named if number in self._row_counts}
 
     # Reading
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
-        """All rows taken, in blocks; the last one read is kept, which is all of a short trace."""
+        """All rows to read, in blocks. The last block is kept: it is all of a short trace."""
         end = self._covered.rows
-        for start in range(self._passed.rows, end, BLOCK_ROWS):
+        for start in range(self._skipped.rows, end, BLOCK_ROWS):
             if start != self._block_start:
                 self._block = self._raw.items("rows", start, min(end, start + BLOCK_ROWS))
                 self._block_start = start
@@ -267,7 +269,7 @@ class TraceReader(ClosedAtEnd):
             raise UsageError(f"{self.path} holds no site {site}", "see `hqtool info` for its sites")
         number = self._numbers[site]
         if number not in self._sorted:
-            with self._damage():
+            with self._failures_as_damage():
                 self._sorted = self._sorted_from(number)
         return self._sorted[number]
 
@@ -285,7 +287,7 @@ class TraceReader(ClosedAtEnd):
         return {number + i: rows[ends[i] : ends[i + 1]] for i in range(last + 1 - number)}
 
     def _record(self, row: Row, values: bool) -> Record:
-        shape = self._told.shapes[row.shape]
+        shape = self._journal.shapes[row.shape]
         return Record(
             step=row.step,
             micro=row.micro,
@@ -309,10 +311,10 @@ class TraceReader(ClosedAtEnd):
             return None
         return replace(layout, extremes=from_stored(layout.extremes, ELEMENT_NAMES[row.element]))
 
-    def _damage(self) -> contextlib.AbstractContextManager[None]:
-        """Whatever goes wrong in reading the file is damage to it."""
+    def _failures_as_damage(self) -> contextlib.AbstractContextManager[None]:
+        """Within it any failure to read becomes a DataError that says how to repair the trace."""
         self._raw.require_open()
-        return damage_told(self.path, lambda: remedy_of(self.path))
+        return damage_as_data_error(self.path, lambda: remedy_of(self.path))
 
 
 def _unscaled(record: Record) -> Record:

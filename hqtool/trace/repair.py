@@ -1,7 +1,6 @@
 """Repair: a clean, closed trace of whatever a killed or damaged one still holds.
 
-What a trace still holds is what `remains` believes. A record whose values are damaged keeps its
-statistics.
+What it still holds is decided by `trusted`. A record whose values are damaged keeps its statistics.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import NamedTuple
 from hqtool.errors import DataError, UsageError
 from hqtool.outputs import same_file
 from hqtool.sizes import counted
-from hqtool.trace.files import exists_already, rename, require_folder
-from hqtool.trace.journal import Told
-from hqtool.trace.remains import NO_RESCUE, KeptBits, Remains
+from hqtool.trace.hdf5_files import exists_already, rename, require_folder
+from hqtool.trace.journal import JournalContent
 from hqtool.trace.schema import ELEMENT_NAMES, NO_STEP, Row
+from hqtool.trace.trusted import NO_RESCUE, KeptBits, TrustedPart
 from hqtool.trace.writer import MARGIN_BYTES, TraceWriter
 from hqtool.vocab import Site
 
@@ -28,8 +27,8 @@ class Repaired(NamedTuple):
         state: of the new trace, complete or truncated.
         steps: committed steps in it.
         records: records in it.
-        records_lost: committed records that are not.
-        values_lost: records in it that lost their values, and kept their statistics.
+        records_lost: committed records that are not in it.
+        values_lost: records in it that lost their values and kept their statistics.
     """
 
     state: str
@@ -47,7 +46,7 @@ class Repaired(NamedTuple):
 def repair(
     source: str | os.PathLike[str], out: str | os.PathLike[str], *, force: bool = False
 ) -> Repaired:
-    """Write a clean, closed trace of every committed record that still reads.
+    """Write a clean, closed trace of every committed record that can still be read.
 
     Values keep their bits, records and commits their order. The run's provenance gains the note
     "repaired": the source's state, and how many records and values were lost. The result is
@@ -61,15 +60,15 @@ def repair(
 
     Raises:
         UsageError: `out` is the source, exists (without `force`) or cannot be created.
-        DataError: the source is missing, no trace, or has no record that still reads.
+        DataError: the source is missing, no trace, or has no record that can be read.
         TraceFull: the disk is nearly full.
     """
     target = os.path.realpath(out)
     _require_name(target, source, force)
     partial = f"{target}.{os.getpid()}.partial"
     try:
-        with Remains(source) as remains:
-            done = _rewrite(remains, partial)
+        with TrustedPart(source) as trusted:
+            done = _rewrite(trusted, partial)
         _require_name(target, source, force)
         rename(partial, target)
     finally:
@@ -86,41 +85,41 @@ def _require_name(target: str, source: str | os.PathLike[str], force: bool) -> N
         raise exists_already(target)
 
 
-def _writer(partial: str, remains: Remains) -> TraceWriter:
-    run = remains.told.run
+def _writer(partial: str, trusted: TrustedPart) -> TraceWriter:
+    run = trusted.journal.run
     return TraceWriter(partial, force=True, run=run, reserve_bytes=MARGIN_BYTES)
 
 
-def _rewrite(remains: Remains, partial: str) -> Repaired:
-    with _writer(partial, remains) as writer:
-        _describe(remains.told, writer)
-        steps, records, values_lost = _copy_all(remains, writer)
+def _rewrite(trusted: TrustedPart, partial: str) -> Repaired:
+    with _writer(partial, trusted) as writer:
+        _describe(trusted.journal, writer)
+        steps, records, values_lost = _copy_all(trusted, writer)
         if not records:
-            raise _nothing_saved(remains)
-        lost = remains.promised - records
-        ended = remains.state == "complete" and remains.whole and not lost
+            raise _nothing_saved(trusted)
+        lost = trusted.committed - records
+        ended = trusted.state == "complete" and trusted.whole and not lost
         state = "complete" if ended else "truncated"
         done = Repaired(state, steps, records, lost, values_lost)
-        writer.note("repaired", {"state": remains.state} | _losses(done))
+        writer.note("repaired", {"state": trusted.state} | _losses(done))
         writer.close(state)
     return done
 
 
-def _nothing_saved(remains: Remains) -> DataError:
-    promised = remains.promised
+def _nothing_saved(trusted: TrustedPart) -> DataError:
+    committed = trusted.committed
     what = (
-        f"none of its {counted(promised, 'record')} can be saved"
-        if promised
+        f"none of its {counted(committed, 'record')} can be saved"
+        if committed
         else "it holds no records"
     )
-    return DataError(f"{remains.path}: {what}; nothing was written", NO_RESCUE)
+    return DataError(f"{trusted.path}: {what}; nothing was written", NO_RESCUE)
 
 
-def _describe(told: Told, writer: TraceWriter) -> None:
+def _describe(journal: JournalContent, writer: TraceWriter) -> None:
     """Write the geometry of every layer, and which optimizers ended the steps."""
-    for layer, geometry in told.geometry.items():
+    for layer, geometry in journal.geometry.items():
         writer.describe(layer, geometry)
-    for step, names in told.step_ends:
+    for step, names in journal.step_ends:
         writer.name_optimizers(step, names)
 
 
@@ -128,15 +127,15 @@ def _losses(done: Repaired) -> dict[str, int]:
     return {"records_lost": done.records_lost, "values_lost": done.values_lost}
 
 
-def _copy_all(remains: Remains, writer: TraceWriter) -> tuple[int, int, int]:
-    """Copy commit by commit: how many steps, records, and records that lost their values."""
-    sites = {number: site for site, number in remains.told.sites.items()}
+def _copy_all(trusted: TrustedPart, writer: TraceWriter) -> tuple[int, int, int]:
+    """Copy all records; the number of steps, of records, and of those that lost their values."""
+    sites = {number: site for site, number in trusted.journal.sites.items()}
     steps, records, values_lost = set[int](), 0, 0
-    for closed, rows in remains.batches():
+    for closed, rows in trusted.batches():
         for row in rows:
             with contextlib.suppress(DataError, UsageError, KeyError):
-                site, shape = sites[row.site], remains.told.shapes[row.shape]
-                kept = remains.values(row, shape)
+                site, shape = sites[row.site], trusted.journal.shapes[row.shape]
+                kept = trusted.values(row, shape)
                 _copy(row, site, shape, kept, writer)
                 steps.add(row.step)
                 records += 1
@@ -150,7 +149,7 @@ def _copy_all(remains: Remains, writer: TraceWriter) -> tuple[int, int, int]:
 def _copy(
     row: Row, site: Site, shape: tuple[int, ...], kept: KeptBits | None, writer: TraceWriter
 ) -> None:
-    """Write a record as it was, with what there is of its values.
+    """Write a record as it was, with its values where they could be read.
 
     Raises:
         DataError, UsageError: the row is no record that a trace can hold.

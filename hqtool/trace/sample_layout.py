@@ -1,4 +1,4 @@
-"""A sample's layout and extremes, between values and the bytes a trace stores (see `schema`)."""
+"""A sample's layout and extremes as the bytes a trace stores (see `schema`), and back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def layout_bytes(layout: SampleLayout, size: int, numel: int) -> bytes:
     return crc.to_bytes(CRC_BYTES, "little") + head[CRC_BYTES:] + data
 
 
-def bytes_behind(head: bytes, element: np.dtype[Any], size: int, numel: int) -> int:
+def bytes_after_head(head: bytes, element: np.dtype[Any], size: int, numel: int) -> int:
     """How many bytes of a layout follow its head.
 
     Args:
@@ -48,10 +48,10 @@ def bytes_behind(head: bytes, element: np.dtype[Any], size: int, numel: int) -> 
 def layout_from(
     head: bytes, data: bytes, element: np.dtype[Any], size: int, numel: int
 ) -> SampleLayout:
-    """The layout that was stored, its extremes as bits; the arguments are those of `bytes_behind`.
+    """The layout that was stored, its extremes as bits; arguments as for `bytes_after_head`.
 
     Raises:
-        ValueError: it is not as its checksum has it.
+        ValueError: it does not match its checksum.
     """
     crc, count, length, stride = LAYOUT_HEAD.unpack(head)
     if zlib.crc32(data, zlib.crc32(head[CRC_BYTES:])) != crc:

@@ -12,19 +12,19 @@ datasets. All exist before SWMR starts; all but `/state` only ever grow.
 | `/state`   | `STATE`  | one item: open (also when the writer was killed), complete, truncated |
 
 Samples. A sample's values are whole fibres (see `hqtool.vocab.SampleLayout`), each as likely as any
-other, so by themselves they are a uniform sample of the tensor. Right behind them lies what a row
-with `sampled` = FIBRES promises besides: `LAYOUT_HEAD`; the tensor's extremes, of the values' type;
-their places; and the numbers of the fibres. Places and numbers are of type `place_type`. Readers
-made before this layout take such a row for one with `sampled` = UNIFORM, as which they read it
-rightly; a number they do not know, readers refuse.
+other, so by themselves they are a uniform sample of the tensor. Where a row has `sampled` = FIBRES,
+the values are followed by: `LAYOUT_HEAD`; the tensor's extremes, of the values' type; their places;
+and the numbers of the fibres. Places and numbers are of type `place_type`. Readers that are older
+than this layout treat such a row like `sampled` = UNIFORM, and read its values correctly. Newer
+readers refuse a row whose `sampled` they do not know.
 
 A journal line is one of `["site", number, layer, tensor]`, `["shape", number, [size, …]]`,
 `["geometry", layer, {…}]`, `["note", key, value]` and `["optimizers", step, [name, …]]`: whose
-updates ended that step, and those after it until another line tells. Rows refer to sites and
-shapes by number, given in order of appearance; of lines that say the same thing the last one
+updates ended that step, and those after it until another such line. Rows refer to sites and
+shapes by number, given in order of appearance; of several lines about one thing the last one
 counts.
 
-Trust. A reader believes what the last intact commit covers and nothing beyond. A commit carries
+Trust. A reader trusts what the last intact commit covers, and nothing beyond. A commit carries
 running checksums of all rows and journal bytes it covers, a row the checksum of its values, and
 HDF5 checks its own metadata: a byte lost or flipped anywhere is found.
 
@@ -71,7 +71,7 @@ WHOLE, UNIFORM, FIBRES = 0, 1, 2
 #: CRC-32 of what follows it in the layout, number of extremes, `length` and `stride` of a fibre.
 LAYOUT_HEAD = struct.Struct("<I I Q Q")
 
-#: The step of a commit that closes no step: the opening one, and one of late notes only.
+#: The step of a commit that closes no step: the first one, and one that adds only notes.
 NO_STEP = -1
 
 
@@ -139,7 +139,7 @@ ROW = _packed(
     ["<i8"] * 3 + ["<i4"] * 2 + ["<u4", "u1", "u1", "<f8"] + ["<i8"] * 2 + ["<u4", STATS],
 )
 
-#: The same items for one at a time, at a fraction of numpy's cost; a row's statistics come last.
+#: The same items for `struct`, which packs a single one much faster; a row's statistics come last.
 COMMIT_LAYOUT = struct.Struct("<4q 3I")
 ROW_LAYOUT = struct.Struct("<3q 2i I 2B d 2q I 6d 3q d")
 

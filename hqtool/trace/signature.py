@@ -1,4 +1,4 @@
-"""Telling an HDF5 file without loading h5py."""
+"""Recognizing an HDF5 file without loading h5py."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from hqtool import __version__
 from hqtool.errors import DataError, HqtoolError, UsageError
-from hqtool.trace import files
+from hqtool.trace import hdf5_files
 from hqtool.trace.appender import Appender
 from hqtool.trace.content import Content, content_of
+from hqtool.trace.detach import detach, detach_in_children, forget
 from hqtool.trace.journal import Journal
 from hqtool.trace.keys import Key, Keys
 from hqtool.trace.schema import (
@@ -35,13 +36,12 @@ from hqtool.trace.schema import (
     Commit,
     Row,
 )
-from hqtool.trace.scrap import put_scrap, shield, unshield
 from hqtool.vocab import TENSOR_KINDS, SampleLayout, Site, Stats
 
-#: Free disk space, in bytes, below which recording stops: training needs some, too.
+#: Free disk space, in bytes, below which recording stops: it is left to the training run.
 RESERVE_BYTES = 256 << 20
 
-#: The same where nothing is being trained: what keeps HDF5 from a failing write.
+#: The same where nothing is being trained: enough that no write of HDF5 fails.
 MARGIN_BYTES = 8 << 20
 
 #: Items that a dataset's buffer holds: 4 MiB of values, 600 KB of rows.
@@ -53,18 +53,21 @@ _Params = ParamSpec("_Params")
 class TraceFull(HqtoolError):
     """The disk is (nearly) full: recording must stop; what was committed stays readable.
 
-    After it the writer takes nothing more, and `close` marks the trace truncated.
+    From then on the writer refuses to write, and `close` marks the trace truncated.
     """
 
 
-def _guarded(
+def _exclusive(
     method: Callable[Concatenate[TraceWriter, _Params], None],
 ) -> Callable[Concatenate[TraceWriter, _Params], None]:
-    """One thread at a time, nothing at all in a forked child, an error once closed or full."""
+    """Let a method run in one thread at a time; in a forked child do nothing instead of it.
+
+    Once the trace is closed or the disk full, it raises an error.
+    """
 
     @functools.wraps(method)
     def guarded(self: TraceWriter, /, *args: _Params.args, **kwargs: _Params.kwargs) -> None:
-        if self._is_ours():
+        if self._is_own_process():
             with self._lock, self._stopping_when_full:
                 self._require_usable()
                 method(self, *args, **kwargs)
@@ -73,7 +76,7 @@ def _guarded(
 
 
 class _StoppingWhenFull:
-    """Remembers that the disk is full; a failed write counts as that, too.
+    """Remembers that the disk is full, which a failed write is taken for.
 
     Attributes:
         full: the error to raise from then on.
@@ -98,12 +101,12 @@ class _StoppingWhenFull:
             self._write_failed(error)
 
     def _write_failed(self, error: Exception) -> NoReturn:
-        self.failed, why = True, files.reason(error)
+        self.failed, why = True, hdf5_files.reason(error)
         self.full = TraceFull(f"{self._path}: writing failed ({why})", "check disk and quota")
         raise self.full from error
 
 
-class TraceWriter(files.ClosedAtEnd):
+class TraceWriter(hdf5_files.ClosedAtEnd):
     """Records a training run into one trace file, `hqtrace/1` (see `schema`).
 
     What is written becomes durable at `commit`: from then on it survives the death of the process
@@ -114,7 +117,7 @@ class TraceWriter(files.ClosedAtEnd):
 
     Args:
         path: the file to create; readers may open it at once.
-        force: replace an existing file, as soon as the new one stands.
+        force: replace an existing file, as soon as the new one is readable.
         run: provenance, a JSON-safe mapping.
         reserve_bytes: free disk space to leave untouched.
 
@@ -158,7 +161,7 @@ class TraceWriter(files.ClosedAtEnd):
         """Size of the file so far."""
         return os.path.getsize(self._path)
 
-    @_guarded
+    @_exclusive
     def write(
         self,
         layer: str,
@@ -214,22 +217,22 @@ class TraceWriter(files.ClosedAtEnd):
         self._rows.append(row)
         self._open_step = max(self._open_step, key[0])
 
-    @_guarded
+    @_exclusive
     def describe(self, layer: str, geometry: Mapping[str, Any]) -> None:
         """Record a layer's geometry, a JSON-safe mapping; a later one replaces it."""
         self._journal.enter("geometry", layer, dict(geometry))
 
-    @_guarded
+    @_exclusive
     def note(self, key: str, value: Any) -> None:
         """Add an entry, JSON-safe, to the run's provenance; a later one of that key replaces it."""
         self._journal.enter("note", key, value)
 
-    @_guarded
+    @_exclusive
     def name_optimizers(self, step: int, names: Sequence[str]) -> None:
-        """Tell which optimizers ended a step, and those after it until told otherwise."""
+        """Record which optimizers ended a step; it holds for later steps until the next call."""
         self._journal.enter("optimizers", _index(step), list(names))
 
-    @_guarded
+    @_exclusive
     def commit(self, step: int) -> None:
         """Make everything written so far durable.
 
@@ -252,7 +255,7 @@ class TraceWriter(files.ClosedAtEnd):
         """
         if state not in ("complete", "truncated"):
             raise UsageError(f"no such closing state: {state}", "complete or truncated")
-        if self._is_ours():
+        if self._is_own_process():
             with self._lock:
                 self._close(state)
 
@@ -262,20 +265,20 @@ class TraceWriter(files.ClosedAtEnd):
     # Opening
 
     def _create(self, force: bool, run: dict[str, Any]) -> None:
-        """Make the file, complete with its provenance; under `force` only then take the name."""
-        files.require_folder(self._path)
+        """Make the file with its provenance; only then may it replace another, by `force`."""
+        hdf5_files.require_folder(self._path)
         self._require_space(0)
-        birthplace = f"{self._path}.{self._pid}.new" if force else self._path
-        self._file: Any = files.create(birthplace, replace=force)
+        first_path = f"{self._path}.{self._pid}.new" if force else self._path
+        self._file: Any = hdf5_files.create(first_path, replace=force)
         self._descriptor = self._file.id.get_vfd_handle()
         try:
             with self._stopping_when_full:
                 self._begin(run)
                 if force:
-                    files.rename(birthplace, self._path)
+                    hdf5_files.rename(first_path, self._path)
         except BaseException:
             self._close_file()
-            os.unlink(birthplace)
+            os.unlink(first_path)
             raise
         self._protect()
 
@@ -297,8 +300,8 @@ class TraceWriter(files.ClosedAtEnd):
         return Appender(dataset, capacity, self._require_space, checksum=checksum)
 
     def _protect(self) -> None:
-        """Be closed at exit, and out of reach of forked children."""
-        shield(self._descriptor)
+        """See that the trace is closed at exit, and that no forked child writes to it."""
+        detach_in_children(self._descriptor)
         atexit.register(self.close, "truncated")
 
     # Recording
@@ -311,7 +314,7 @@ class TraceWriter(files.ClosedAtEnd):
         loss_scale: float,
         flags: int,
     ) -> bytes:
-        """The row of a record, as it is stored; its values are to be appended next."""
+        """The row of a record, as it is stored; its values must be appended next."""
         row = Row(
             *key,
             site=site,
@@ -348,7 +351,7 @@ class TraceWriter(files.ClosedAtEnd):
     # Committing
 
     def _commit(self, step: int) -> None:
-        """The commit record goes out last, when all it covers is out."""
+        """Write all that is buffered, and then the commit record that covers it."""
         covered = (self._payload, self._rows, self._lines)
         self._require_space(sum(appender.pending_bytes for appender in covered))
         for appender in covered:
@@ -367,7 +370,7 @@ class TraceWriter(files.ClosedAtEnd):
         return _sealed(Commit(step, *ends, self._rows.crc, self._lines.crc))
 
     def _require_space(self, coming_bytes: int) -> None:
-        """Stop while HDF5 can still write: after a failed write it may take the process down."""
+        """Stop while HDF5 can still write: a failed write may make it crash the process."""
         free_bytes = shutil.disk_usage(os.path.dirname(self._path)).free
         if free_bytes < self._reserve_bytes + coming_bytes:
             raise TraceFull(
@@ -401,12 +404,12 @@ class TraceWriter(files.ClosedAtEnd):
     def _finish(self, state: str) -> None:
         self._closed = True
         atexit.unregister(self.close)
-        unshield(self._descriptor)
+        forget(self._descriptor)
         self._set_state(state)
         self._close_file()
 
     def _set_state(self, state: str) -> None:
-        """Past HDF5, which does not survive it where this cannot be written."""
+        """Write the state without HDF5, which crashes where the write fails."""
         item = state.encode().ljust(STATE.itemsize, b"\0")
         try:
             os.pwrite(self._descriptor, item, self._state_offset)
@@ -414,15 +417,15 @@ class TraceWriter(files.ClosedAtEnd):
             self._stopping_when_full.failed = True
 
     def _close_file(self) -> None:
-        """Close the file; after a failed write, leave it as a killed writer would."""
+        """Close the file; after a failed write, leave it as a killed process would."""
         with contextlib.suppress(OSError, RuntimeError):
             if self._stopping_when_full.failed:
-                put_scrap(self._descriptor)
+                detach(self._descriptor)
             self._file.close()
 
     # Guards
 
-    def _is_ours(self) -> bool:
+    def _is_own_process(self) -> bool:
         return os.getpid() == self._pid
 
     def _require_usable(self) -> None:

@@ -107,11 +107,11 @@ def verify(
 
 def _require_place(path: str, settings: CaptureSettings) -> None:
     """Refuse before anything runs what would be refused after the plain run."""
-    from hqtool.trace import files
+    from hqtool.trace import hdf5_files
 
-    files.require_folder(os.path.realpath(path))
+    hdf5_files.require_folder(os.path.realpath(path))
     if os.path.exists(path) and not settings.force:
-        raise files.exists_already(path)
+        raise hdf5_files.exists_already(path)
 
 
 def _run(job: dict[str, Any], how: str, quiet: bool) -> Ended:

@@ -15,15 +15,16 @@ from hqtool.errors import DataError, UsageError
 from hqtool.trace.schema import LIBVER
 
 #: How often HDF5 tries to read metadata that a live writer may just be changing. It waits twice as
-#: long before each new try, 2 ms before the 22nd; left alone it tries 100 times, which on a
-#: damaged file means for ever.
+#: long before each new try, 2 ms before the 22nd. Its default is 100 tries, which never end on a
+#: damaged file.
 READ_ATTEMPTS = 22
 
-_AT_REST = h5py.h5f.ACC_RDONLY
+_CLOSED = h5py.h5f.ACC_RDONLY
 _WITH_WRITER = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
 
-#: (intent, locking): at rest; with a writer, alive or killed; where file locks do not work.
-_WAYS = ((_AT_REST, True), (_WITH_WRITER, True), (_WITH_WRITER, False))
+#: Ways to open a file, as (intent, locking): one that was closed; one that a writer has open, or
+#: had when it was killed; one on a file system without locks.
+_WAYS = ((_CLOSED, True), (_WITH_WRITER, True), (_WITH_WRITER, False))
 
 
 class ClosedAtEnd:
@@ -45,7 +46,7 @@ class ClosedAtEnd:
         self._leave(complete=kind is None)
 
     def _leave(self, *, complete: bool) -> None:
-        """End the block, which an exception has left unless it is complete."""
+        """Leave the `with` block; it is not complete where an exception ended it."""
         self.close()
 
 
@@ -89,7 +90,7 @@ def create(path: str, *, replace: bool = False) -> Any:
 
 
 def require_folder(path: str) -> None:
-    """Raise a UsageError unless a regular file may lie there: its folder exists, it is none."""
+    """Raise a UsageError where no regular file can be: the folder is missing, or it is another."""
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UsageError(
             f"{path} exists and is no regular file: it cannot be replaced", "name another file"
@@ -99,7 +100,7 @@ def require_folder(path: str) -> None:
 
 
 def rename(source: str, target: str) -> None:
-    """Give a file the name of another, which is replaced; a UsageError where that is impossible."""
+    """Let `source` replace `target`, and take its permissions; a UsageError where it cannot."""
     try:
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(target, source)
@@ -110,7 +111,7 @@ def rename(source: str, target: str) -> None:
 
 
 def exists_already(path: str) -> UsageError:
-    """The error of a file that is in the way."""
+    """The error for an output that exists already."""
     return UsageError(f"{path} exists", "choose another name, or overwrite it (-f, force=True)")
 
 
@@ -132,7 +133,7 @@ def _access(locking: bool) -> Any:
 
 
 def _limit_attempts(access: Any) -> None:
-    """Set READ_ATTEMPTS. h5py lacks the call, but its modules lead to the HDF5 library."""
+    """Set READ_ATTEMPTS. h5py lacks the call, but has loaded the HDF5 library that has it."""
     with contextlib.suppress(AttributeError, OSError):
         limit = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
         limit.argtypes = [ctypes.c_int64, ctypes.c_uint]

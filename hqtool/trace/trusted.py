@@ -1,7 +1,7 @@
-"""What can be believed of a trace, whatever became of the rest.
+"""The part of a damaged trace that can still be trusted.
 
-What counts: rows and journal up to the last commit whose running checksums hold, and of those
-rows the values that match their own.
+It consists of the rows and the journal up to the last commit whose running checksums match, and
+of those rows' values that match their own checksums.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hqtool.errors import HqtoolError
-from hqtool.trace.files import ClosedAtEnd
-from hqtool.trace.journal import Told, told_by
-from hqtool.trace.raw import RawTrace, damage_told, intact
+from hqtool.trace.hdf5_files import ClosedAtEnd
+from hqtool.trace.journal import JournalContent, journal_content
+from hqtool.trace.raw import RawTrace, damage_as_data_error, intact
 from hqtool.trace.schema import Row
 from hqtool.vocab import SampleLayout, Stats
 
-#: What helps where repair does not.
+#: The remedy where nothing can be repaired.
 NO_RESCUE = "use a sound copy, or record again"
 
 
@@ -38,28 +38,28 @@ class KeptBits(NamedTuple):
     layout: SampleLayout | None
 
 
-class Remains(ClosedAtEnd):
-    """Reads what can be believed of a trace. A context manager.
+class TrustedPart(ClosedAtEnd):
+    """Reads the part of a trace that can be trusted. A context manager.
 
     Attributes:
         path: the trace's.
-        state: the trace's; open where that does not read, for then nobody closed it.
-        told: what its journal says.
-        promised: how many records were committed.
-        whole: whether every commit is believed.
+        state: the trace's; open where it cannot be read, for then nobody closed the trace.
+        journal: what its journal says.
+        committed: how many records were committed.
+        whole: whether every commit can be trusted.
 
     Args:
         path: a trace: closed, left open by a killed writer, or damaged.
 
     Raises:
-        DataError: the file is missing, no trace, or not even its beginning reads.
+        DataError: the file is missing, no trace, or not even its beginning can be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._raw = RawTrace(path)
         self.path = self._raw.path
         try:
-            with damage_told(self.path, lambda: NO_RESCUE):
+            with damage_as_data_error(self.path, lambda: NO_RESCUE):
                 self._load()
         except BaseException:
             self.close()
@@ -71,11 +71,11 @@ class Remains(ClosedAtEnd):
 
     @property
     def records(self) -> int:
-        """How many records the commits believed cover."""
+        """How many records the trusted commits cover."""
         return int(self._commits["rows"][-1])
 
     def batches(self) -> Iterator[tuple[int, Iterator[Row]]]:
-        """The step that each commit closes, or NO_STEP, and the rows that are its own."""
+        """For each commit the step it closes, or NO_STEP, and the rows it added."""
         start = 0
         for step, stop in self._commits[["step", "rows"]].tolist():
             yield step, _rows_of(self._raw.blocks("rows", start, stop))
@@ -85,7 +85,7 @@ class Remains(ClosedAtEnd):
         """What a row keeps of the values of a tensor in that shape.
 
         Returns:
-            None where it keeps none, or any of it is damaged.
+            None where it keeps none, or they are damaged.
         """
         if not row.element:
             return None
@@ -94,19 +94,21 @@ class Remains(ClosedAtEnd):
             bits = self._raw.bits(row, payload)
             layout = self._raw.layout(row, math.prod(shape), payload)
             return KeptBits(bits if row.sampled else bits.reshape(shape), layout)
-        except Exception:  # whatever HDF5 makes of damage
+        except Exception:  # HDF5 reports damage in many ways
             return None
 
     def _load(self) -> None:
         self._raw.format()
         self.state = self._state()
         commits = self._raw.commits(self.state)
-        self.promised = self._promised(commits)
+        self.committed = self._committed(commits)
         self._commits = commits[: self._sound(commits)]
         self.whole = self._commits.size == commits.size
         if not self._commits.size:
             raise ValueError("not even its first commit matches its checksums")
-        self.told: Told = told_by(self._raw.items("journal", 0, int(self._commits["journal"][-1])))
+        self.journal: JournalContent = journal_content(
+            self._raw.items("journal", 0, int(self._commits["journal"][-1]))
+        )
 
     def _state(self) -> str:
         try:
@@ -114,8 +116,8 @@ class Remains(ClosedAtEnd):
         except (OSError, RuntimeError, ValueError):
             return "open"
 
-    def _promised(self, commits: NDArray[Any]) -> int:
-        """Records committed; all that are there, if the last commit does not say."""
+    def _committed(self, commits: NDArray[Any]) -> int:
+        """How many records were committed; all in the file where the last commit is damaged."""
         return int(commits["rows"][-1]) if intact(commits[-1:]) else self._raw.length("rows")
 
     def _sound(self, commits: NDArray[Any]) -> int:
@@ -131,7 +133,7 @@ class Remains(ClosedAtEnd):
         return sum(itertools.takewhile(bool, sound))
 
     def _checksums(self, name: str, ends: Iterable[int]) -> Iterator[int]:
-        """The CRC-32 of all items of a dataset up to each end (ascending), as far as they read."""
+        """The CRC-32 of a dataset's items up to each end (ascending), until one cannot be read."""
         crc = start = 0
         for end in ends:
             try:
@@ -144,11 +146,11 @@ class Remains(ClosedAtEnd):
 
 
 def remedy_of(path: str) -> str:
-    """What helps against the damage to a trace: the command that repairs it, if one can."""
+    """What to do about a damaged trace: the command that repairs it, where that saves a record."""
     root, suffix = os.path.splitext(path)
     try:
-        with Remains(path) as remains:
-            repairable = remains.records > 0
+        with TrustedPart(path) as trusted:
+            repairable = trusted.records > 0
     except HqtoolError:
         repairable = False
     command = f"hqtool repair {shlex.quote(path)} -o {shlex.quote(f'{root}.repaired{suffix}')}"
