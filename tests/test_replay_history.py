@@ -88,7 +88,8 @@ def slow_lane(records, choice, format_, settings):
 def scored(values, decision, format_):
     if decision.range is None:
         return dict.fromkeys(METRICS)
-    found = measure(values.moments(grids_of([decision.range], [format_])))
+    grid = grids_of([decision.range], [format_], values.exponent)
+    found = measure(values.moments(grid))
     return {name: None if np.isnan(f[0]) else f[0].item() for name, f in found.items()}
 
 

@@ -35,7 +35,7 @@ class Lane:
     gaps: list[SearchGap] = field(default_factory=list)
 
     def count(self, decision: Decision, numel: int) -> None:
-        """Add what it did at a record."""
+        """Add what it did at a record of so many elements, which matter only where it looked."""
         if decision.looked:
             self.looks += 1
             self.evaluations += decision.evaluations
@@ -115,6 +115,9 @@ class SteppedLanes:
 
     def end(self) -> None:
         """Learn from the step's readings."""
+        if not self._decisions:  # none was shown
+            self._states = [self._estimator.learn(state, None) for state in self._states]
+            return
         pairs = zip(self._states, self._readings, strict=True)
         self._states = [advance(self._estimator, state, readings) for state, readings in pairs]
         for readings in self._readings:

@@ -208,10 +208,10 @@ def _show(
     search_gap: bool,
 ) -> None:
     """Let lanes decide about a record, and count what they did."""
-    stats, numel = history.stats_at(index), int(history.numels[index].sum())
+    stats = history.stats_at(index)
     for lane, decision in zip(lanes.lanes, lanes.show(stats, values), strict=True):
         if counted:
-            lane.count(decision, numel)
+            lane.count(decision, sum(history.numels[index].tolist()) if decision.looked else 0)
         if counted and search_gap:
             lane.hold_against_scan(decision, stats, values)
 

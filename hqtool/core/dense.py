@@ -55,6 +55,10 @@ def dense_sums(
     x: NDArray[Any], grids: Grids, rounding: str = "nearest", noise: Array | None = None
 ) -> Array:
     """`Sums`, a row each, of grids with Δ > 0; arguments as `dense_moments`."""
+    if len(grids) * x.size <= CHUNK:
+        with np.errstate(all="ignore"):
+            wide = x.astype(np.float64)
+            return np.array(ROUNDINGS[rounding](wide, grids.as_columns(), noise))
     sums = np.zeros((5, len(grids)))
     together = max(1, CHUNK // max(x.size, 1))
     with np.errstate(all="ignore"):

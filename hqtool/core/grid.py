@@ -83,7 +83,7 @@ def asymmetric(lo: Array, hi: Array, bits: Array) -> Grids:
         step = (hi - lo) / top
         if np.isinf(step).any():  # the span itself overflows
             step = np.where(np.isinf(step), hi / top - lo / top, step)
-        zero_point = np.clip(np.rint(-lo / step), 0.0, top)
+        zero_point = np.minimum(np.maximum(np.rint(-lo / step), 0.0), top)
     zero_point[step == 0] = 0.0
     return Grids(step, 0.0 - zero_point, top - zero_point)
 

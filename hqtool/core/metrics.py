@@ -124,5 +124,8 @@ def figure(of: Callable[[Moments], Array], m: Moments) -> Array:
 
 
 def measure(m: Moments) -> dict[str, Array]:
-    """Every metric by name, each with one figure a grid; NaN is missing."""
-    return {name: figure(metric.of, m) for name, metric in METRICS.items()}
+    """Every metric by name, each with one figure a grid as `figure` has it; NaN is missing."""
+    with np.errstate(all="ignore"):
+        found = np.array([metric.of(m) for metric in METRICS.values()])
+    found[~np.isfinite(found)] = np.nan
+    return dict(zip(METRICS, found, strict=True))

@@ -21,9 +21,12 @@ from hqtool.vocab import Moments, Range, Record, Stats
 
 T = TypeVar("T")
 
+#: No more values than this are sooner passed over at each question than sorted for all.
+FEW = 512
+
 
 class PreparedValues:
-    """A record's values, sorted once at the first question and then asked at will.
+    """A record's values, sorted once at the first question, unless they are few, and then asked.
 
     Args:
         values: array of any shape and float type; non-finite values are left out.
@@ -77,8 +80,9 @@ class PreparedValues:
         return SortedValues(self._scaled(self._finite))
 
     @cached_property
-    def _sorted_extremes(self) -> SortedValues | None:
-        return None if self._extremes is None else SortedValues(self._scaled(self._extremes))
+    def _sorted_extremes(self) -> SortedValues:
+        known = self._finite[:0] if self._extremes is None else self._extremes
+        return SortedValues(self._scaled(known))
 
     @cached_property
     def _weight(self) -> float:
@@ -93,9 +97,10 @@ class PreparedValues:
             grids: best made by `grids_of` with these values' `exponent`, which rounds nothing.
         """
         grids = grids.divided(self.exponent)
-        found = self._sorted.moments(grids, rounding)
-        if self._sorted_extremes is not None:
-            known = self._sorted_extremes.moments(grids, rounding)
+        found = _moments(self._scaled(self._finite), lambda: self._sorted, grids, rounding)
+        if self._extremes is not None:
+            extremes = self._scaled(self._extremes)
+            known = _moments(extremes, lambda: self._sorted_extremes, grids, rounding)
             found = weighted(known, found, self._weight)
         return self._told(found)
 
@@ -118,6 +123,15 @@ class PreparedValues:
             self._known[key] = make()
         found: T = self._known[key]
         return found
+
+
+def _moments(
+    values: NDArray[Any], ascending: Callable[[], SortedValues], grids: Grids, rounding: str
+) -> Moments:
+    """By a pass over the values where they are few, whatever the grids; else from sorted ones."""
+    if values.size <= FEW:
+        return dense_moments(values, grids, rounding)
+    return ascending().moments(grids, rounding)
 
 
 def _drawn(values: NDArray[Any], grids: Grids, noise: np.random.Generator) -> Moments:

@@ -34,6 +34,18 @@ EPSILON, WIDE_EPSILON = sys.float_info.epsilon, float(np.finfo(Wide).eps)
 PASS_COST, PASS_COST_PER_VALUE, CELL_COST = 25_000.0, 4.5, 150.0
 
 
+#: Cells asked for at once: what is gathered for each are BLOCK values, in all about 13 MB.
+CELLS_TOGETHER = 1 << 15
+
+
+def _together(which: Indices, grids: Grids) -> list[Indices]:
+    """The grids in groups of at most CELLS_TOGETHER cells, or of one grid that has more."""
+    cells = np.cumsum(grids.last[which] - grids.first[which] + 2)
+    if not which.size or cells[-1] <= CELLS_TOGETHER:
+        return [which] if which.size else []
+    return np.split(which, np.flatnonzero(np.diff(cells // CELLS_TOGETHER)) + 1)
+
+
 class SortedValues:
     """The finite values of one tensor, prepared to answer moments under any grid.
 
@@ -67,9 +79,9 @@ class SortedValues:
         likely = np.flatnonzero(doubted & self._cells_are_cheaper(grids))
         if likely.size:
             likely = likely[self._is_likely(grids.at(likely))]
-        if likely.size:
-            sums[:, likely], noise = self._from_cells(grids.at(likely), rounding)
-            doubted[likely] = sums[2, likely] <= TRUSTED * noise
+        for some in _together(likely, grids):
+            sums[:, some], noise = self._from_cells(grids.at(some), rounding)
+            doubted[some] = sums[2, some] <= TRUSTED * noise
         if doubted.any():
             sums[:, doubted] = dense_sums(self.values, grids.at(np.flatnonzero(doubted)), rounding)
         return Moments(self.values.size, nonzero, xx, *sums)

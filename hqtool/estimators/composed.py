@@ -32,7 +32,7 @@ class Composed:
     def learn(self, state: State, reading: Reading | None) -> State:
         """Smooth and count; where nothing could be read only the clock goes on."""
         if reading is None:
-            return state._replace(steps=state.steps + 1)
+            return State(state.steps + 1, *state[1:])
         memory = self.smoothing(state.range, state.recent, reading.range)
         due = self.schedule.next_due(state)
         return State(state.steps + 1, memory.range, memory.recent, due)

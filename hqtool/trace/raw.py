@@ -34,6 +34,9 @@ from hqtool.vocab import SampleLayout
 #: Rows read at a time, about 10 MB.
 BLOCK_ROWS = 1 << 16
 
+#: A payload of no more bytes is held in memory: that of small tensors, where each read counts.
+SHORT_PAYLOAD = 1 << 23
+
 
 class RawTrace(ClosedAtEnd):
     """One trace, open for reading: also while it is written, or after its writer was killed.
@@ -52,6 +55,7 @@ class RawTrace(ClosedAtEnd):
         self.path = os.fspath(path)
         self._file = open_to_read(self.path)
         self._datasets: dict[str, Any] = {}
+        self._short_payload: NDArray[Any] | None = None
 
     def close(self) -> None:
         """Close the file; nothing can be read any more."""
@@ -114,7 +118,7 @@ class RawTrace(ClosedAtEnd):
     def items(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Items start:stop of a dataset, by h5py's low-level calls, which are faster."""
         dataset = self._dataset(name)
-        items = np.empty(stop - start, dataset.dtype)
+        items = np.empty(stop - start, DATASETS[name][0])
         if items.size:
             memory = h5py.h5s.create_simple(items.shape)
             place = dataset.id.get_space()
@@ -137,7 +141,7 @@ class RawTrace(ClosedAtEnd):
         stop = row.offset + row.size * dtype.itemsize
         if not 0 <= row.offset <= stop <= payload:
             raise ValueError("values outside the payload")
-        stored = self.items("payload", row.offset, stop)
+        stored = self._payload(row.offset, stop, payload)
         require_crc("values", zlib.crc32(stored.data), row.crc)
         return stored.view(dtype)
 
@@ -171,6 +175,17 @@ class RawTrace(ClosedAtEnd):
         if not 0 <= start <= start + size <= payload:
             raise ValueError("a layout outside the payload")
         return self.items("payload", start, start + size).tobytes()
+
+    def _payload(self, start: int, stop: int, payload: int) -> NDArray[Any]:
+        """Bytes of the payload, the caller's own; a short payload is read whole, once."""
+        if payload > SHORT_PAYLOAD:
+            return self.items("payload", start, stop)
+        if self._short_payload is None or self._short_payload.size != payload:
+            try:
+                self._short_payload = self.items("payload", 0, payload)
+            except OSError:  # damaged somewhere: not necessarily there
+                return self.items("payload", start, stop)
+        return self._short_payload[start:stop].copy()
 
     def _dataset(self, name: str) -> Any:
         if name not in self._datasets:
