@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import hqtool  # noqa: E402
+from hqtool.capture.messages import closing_lines  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
 from hqtool.traffic.layers import layer_from_json  # noqa: E402
 
@@ -191,6 +192,56 @@ def test_every_product_is_recorded_with_its_geometry(name: str, tmp_path: Path) 
         assert (layer.op, *found) == ("linear", *counts)
 
 
+class Normed(nn.Module):
+    """Weights by hand: normed and scaled, rounded straight through, and with an adapter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.g = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4, 1))
+        self.k = nn.Parameter(torch.randn(4, 4, 1))
+        self.w = nn.Parameter(torch.randn(4, 4))
+        self.a, self.b = nn.Parameter(torch.randn(4, 1)), nn.Parameter(torch.randn(1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.v / self.v.norm(dim=1, keepdim=True) * self.g)
+        x = F.conv1d(x[..., None], self.k + (self.k.round() - self.k).detach())[..., 0]
+        return x.relu() @ (self.w + self.a @ self.b).T
+
+
+def test_computed_weights_are_named_after_their_parameter(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"block": Normed()})
+    x = torch.randn(5, 4, requires_grad=True)
+    with captured(tmp_path / "t.h5", tensors=["output", "grad_input", "weight"]):
+        fit(model["block"], lambda block: square(block(x)))
+    records = read_records(tmp_path / "t.h5")
+    assert {key[0] for key in records} == {f"block.{name}" for name in "vkwb"}
+    assert {key[0] for key in records if key[1] == "weight"} == {"block.b"}
+    assert records["block.v", "grad_input", 2, 0, 0].shape == (5, 4)
+    assert unrecorded(tmp_path / "t.h5") == {}
+    with TraceReader(tmp_path / "t.h5") as trace:
+        counts = {name: layer_from_json(trace.geometry(f"block.{name}")).counts() for name in "vkw"}
+    assert set(counts.values()) == {(16, 20, 20)}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_learned_positions_are_no_weight(batch: int, tmp_path: Path) -> None:
+    """They are added to an activation, which then is multiplied with another."""
+    model = nn.ModuleDict({"block": Product(lambda x, w: (x + w) @ (x + w).mT, 1, 4, 3)})
+    with captured(tmp_path / "t.h5"):
+        fit(model["block"], lambda block: square(block(torch.randn(batch, 4, 3))))
+    assert layers(tmp_path / "t.h5") == set()
+    assert set(unrecorded(tmp_path / "t.h5")) == {"block.w"}
+
+
+def test_wrappers_leave_the_name_of_the_class(tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        fit(
+            torch.compile(Product(torch.matmul, 4, 4), backend="eager"),
+            lambda model: square(model(torch.randn(2, 4))),
+        )
+    assert layers(tmp_path / "t.h5") == {"product.w"}
+
+
 def test_leaves_of_an_optimizer_are_numbered(tmp_path: Path) -> None:
     """A network by hand, without any module: two micro-batches a step, a weight used twice."""
     w1 = torch.randn(4, 4, requires_grad=True)
@@ -243,7 +294,9 @@ class Cube(torch.autograd.Function):
 OUT_OF_SIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "function": Cube.apply,
     "three": lambda x, w: torch.einsum("ij,jk,kl->il", x, w, w),
-    "computed": lambda x, w: x @ torch.linalg.matrix_exp(w),
+    "attention": lambda x, w: F.multi_head_attention_forward(
+        *[x[:, None]] * 3, 4, 2, w.repeat(3, 1), None, None, None, False, 0.0, w, None
+    )[0],
 }
 
 
@@ -443,3 +496,25 @@ def test_tensors_live_no_longer_than_their_graph(goes_back: bool, tmp_path: Path
         del x, y
         gc.collect()
         assert left() is None
+
+
+def test_nothing_recorded_says_what_is_looked_for(tmp_path: Path) -> None:
+    """A network by hand whose updates are made by hand, too: neither a module nor an optimizer."""
+    w = torch.randn(4, 1, requires_grad=True)
+    with captured(tmp_path / "t.h5") as session:
+        square(torch.randn(5, 4) @ w).backward()
+    assert session.outcome is not None
+    why = "no layer ran a forward pass, and no optimizer updates a tensor that is multiplied with"
+    assert closing_lines("t.h5", session.outcome)[-1] == f"nothing recorded: {why}"
+
+
+def test_copies_for_data_parallel_training_are_told(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    optimizer = sgd(model)
+    with captured(tmp_path / "t.h5"):
+        replica = model[0]._replicate_for_data_parallel()
+        replica.weight, replica.bias = (each.clone() for each in model.parameters())
+        square(replica(torch.randn(1, 2))).backward()
+        optimizer.step()
+    reason = "run by DataParallel in copies made for each pass"
+    assert unrecorded(tmp_path / "t.h5") == {"0": reason}

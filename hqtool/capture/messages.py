@@ -119,7 +119,7 @@ def _why_nothing(path: str, outcome: CaptureOutcome) -> str:
     if watched.passes_without_gradients:
         passes = counted(watched.passes_without_gradients, "forward pass", "forward passes")
         return f"no layer ran with gradients enabled ({passes} without)"
-    return "no layer ran a forward pass"
+    return "no layer ran a forward pass, and no optimizer updates a tensor that is multiplied with"
 
 
 def _failures(path: str, outcome: CaptureOutcome) -> str:

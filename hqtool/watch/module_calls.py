@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from hqtool.watch.layer_types import (
 from hqtool.watch.listener import Listener
 from hqtool.watch.names import Frame, Names, full_name
 from hqtool.watch.optimizers import Optimizers
-from hqtool.watch.parameters import Owners, parameter_of
+from hqtool.watch.parameters import Owners, parameter_of, parameters_behind
 from hqtool.watch.product_switch import ProductSwitch
 from hqtool.watch.products import Product, product_of
 from hqtool.watch.reporter import Reporter
@@ -291,8 +291,8 @@ class ModuleCalls:
                 found = None if product is None else self._with_parameter(product)
         if found is None:
             return run()
-        layer, x, geometry = found
-        return self._through(layer, x, run, geometry, layer.parameter)
+        layer, x, geometry, weight = found
+        return self._through(layer, x, run, geometry, weight)
 
     def _may_read_functions(self) -> bool:
         """Whether gradients are enabled, outside all layers."""
@@ -301,18 +301,36 @@ class ModuleCalls:
         frames = self._running.frames
         return not any(self._types.hides_functions(frame.module) for frame in reversed(frames))
 
-    def _with_parameter(self, product: Product) -> tuple[_Layer, Tensor, _Geometry] | None:
-        """A product as a layer, with what it reads, if an operand is a parameter."""
+    def _with_parameter(
+        self, product: Product
+    ) -> tuple[_Layer, Tensor, _Geometry, Tensor | None] | None:
+        """A product as a layer, what it reads, and its weight, if that is a parameter itself."""
+        is_trained = self._optimizers.hold
         for x, weight, axis in product.roles():
-            parameter = parameter_of(weight, self._optimizers.hold)
-            owner = None if parameter is None else self._owners.of(parameter, self._near())
-            if owner is not None:
-                other = parameter_of(x, self._optimizers.hold)
-                if other is not None:
-                    self._unrecorded.used(other)
-                layer = _Layer(owner.module, owner.name, axis, parameter)
-                return layer, x, _with_weight(product.geometry, weight.shape)
+            parameter = parameter_of(weight, is_trained)
+            if parameter is not None:
+                layer = self._of_parameter(parameter, axis, [parameter_of(x, is_trained)])
+                geometry = _with_weight(product.geometry, weight.shape)
+                return None if layer is None else (layer, x, geometry, parameter)
+        if product.has_weight():
+            behind = parameters_behind(product.right, is_trained)
+            if behind is not None:
+                layer = self._of_parameter(behind[0], product.channel_axes[0], behind[1])
+                geometry = _with_weight(product.geometry, product.right.shape)
+                return None if layer is None else (layer, product.left, geometry, None)
         return None
+
+    def _of_parameter(
+        self, parameter: Tensor, axis: int, others: Iterable[Tensor | None]
+    ) -> _Layer | None:
+        """The layer that multiplies with a parameter; others go into the product, too."""
+        owner = self._owners.of(parameter, self._near())
+        if owner is None:
+            return None
+        for each in others:
+            if each is not None:
+                self._unrecorded.used(each)
+        return _Layer(owner.module, owner.name, axis, parameter)
 
     def _near(self) -> Iterator[nn.Module]:
         """Modules that a parameter may belong to which is used now: its own, and the model."""
@@ -427,6 +445,7 @@ class ModuleCalls:
         """The pass that a call is part of; None: it is none of those that are read."""
         if getattr(module, "_is_replica", False):  # DataParallel makes new ones for each pass
             self._listener.count("skipped_replica_calls")
+            self._unrecorded.replica_ran()
             return None
         backward = backward_pass()
         if backward != -1:

@@ -96,7 +96,7 @@ class Names:
         for root in (self.top(running[0].module), self.top(module)):
             for name, each in root.named_modules():
                 if each is module:
-                    return _name_in(root, _class_name(root), _clean(name, False))
+                    return _name_in(module, _class_name(root), _clean(name, False))
         return _class_name(module)
 
     def path(self, module: nn.Module) -> str:
@@ -143,9 +143,9 @@ class Names:
         prefix = self._prefix(root, layers, caller)
         for name, module in layers.items():
             owner = None if caller is None else weakref.ref(module)
-            self._taken[_name_in(root, prefix, name)] = owner
+            self._taken[_name_in(module, prefix, name)] = owner
         for module, name in found.items():
-            self._names[module] = _name_in(root, prefix, name)
+            self._names[module] = _name_in(module, prefix, name)
 
     def _prefix(self, root: nn.Module, layers: dict[str, nn.Module], caller: Frame | None) -> str:
         """What tells a root's names from those taken before; mostly nothing."""
@@ -156,13 +156,14 @@ class Names:
             numbered = (f"{by_class}{number}" for number in itertools.count(2))
             prefixes = itertools.chain(["" if caller is None else by_class], numbered)
             self._prefixes[root] = next(
-                prefix
-                for prefix in prefixes
-                if prefix not in made
-                and all(self._is_free(_name_in(root, prefix, name)) for name in layers)
+                prefix for prefix in prefixes if prefix not in made and self._fits(prefix, layers)
             )
             made.add(self._prefixes[root])
         return self._prefixes[root]
+
+    def _fits(self, prefix: str, layers: dict[str, nn.Module]) -> bool:
+        names = [_name_in(module, prefix, name) for name, module in layers.items()]
+        return all(map(self._is_free, names))
 
     def _is_free(self, name: str) -> bool:
         owner = self._taken.get(name, lambda: None)
@@ -174,9 +175,9 @@ def full_name(module: str | None, part: str) -> str | None:
     return None if module is None else ".".join(filter(None, (module, part)))
 
 
-def _name_in(root: nn.Module, prefix: str, name: str) -> str:
-    """A module's name in the trace; a root that is a layer itself is called after its class."""
-    return ".".join(filter(None, (prefix, name))) or _class_name(root)
+def _name_in(module: nn.Module, prefix: str, name: str) -> str:
+    """A module's name in the trace; the root, below its wrappers, is called after its class."""
+    return ".".join(filter(None, (prefix, name))) or _class_name(module)
 
 
 def _class_name(module: nn.Module) -> str:

@@ -48,6 +48,44 @@ def _leaf_behind(tensor: Tensor) -> Tensor | None:
     return getattr(node, "variable", None)
 
 
+#: Nodes whose output is no weight any more, but what a layer has computed.
+_LAYERS = re.compile(
+    "(Mm|Mv|Bmm|Add(mm|mv|bmm)|Baddbmm|Dot|Linear|.*Convolution|.*Embedding|.*(Batch|Layer|Group)Norm"
+    ").*"
+)
+
+#: How many nodes are looked at on the way back from a weight.
+_MOST_COMPUTED = 64
+
+
+def parameters_behind(
+    weight: Tensor, is_trained: Callable[[Tensor], bool]
+) -> tuple[Tensor, list[Tensor]] | None:
+    """The parameter that a weight was computed from, and all others that went into it.
+
+    As where it is scaled, normed, masked or rounded. It is the only one that has as many elements;
+    None: there is none, or several, or the tensor is what a layer has computed.
+    """
+    found = list(_leaves_behind(weight))
+    if not all(isinstance(each, nn.Parameter) or is_trained(each) for each in found):
+        return None
+    of_size = [each for each in found if each.numel() == weight.numel()]
+    return (of_size[0], found) if len(of_size) == 1 else None
+
+
+def _leaves_behind(weight: Tensor) -> Iterator[Tensor]:
+    waiting: list[Any] = [weight.grad_fn]
+    met = set[Any]()
+    while waiting and len(met) < _MOST_COMPUTED:
+        node = waiting.pop()
+        if node is None or node in met or _LAYERS.fullmatch(node.name()):
+            continue
+        met.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            yield leaf
+        waiting += [each for each, _ in node.next_functions]
+
+
 class Owner(NamedTuple):
     """A module, and what it calls a parameter of its own."""
 

@@ -40,6 +40,10 @@ class Product(NamedTuple):
         if self.is_symmetric:
             yield self.right, self.left, self.channel_axes[1]
 
+    def has_weight(self) -> bool:
+        """Whether the right operand is a weight by its place or form, whatever it comes from."""
+        return not self.is_symmetric or self.right.dim() == 2
+
 
 #: Arguments by name → the product, or None where these arguments make none.
 _Reader = Callable[[dict[str, Any]], Product | None]

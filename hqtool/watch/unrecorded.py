@@ -44,6 +44,7 @@ class Unrecorded:
         self._ran: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # and were read
         self._awaited: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self._has_replicas = False
         self._idle: dict[str, None] = {}  # ran, and no backward pass reached it
         self._reached: set[str] = set()
         self._used: dict[int, weakref.ref[Tensor]] = {}  # by functions that were read
@@ -110,8 +111,13 @@ class Unrecorded:
         self.left_out[layer] = "not among the layers asked for"
 
     def unreadable(self, layer: str, reason: str) -> None:
-        """A layer ran of which there was nothing to record."""
-        self._add(layer, reason)
+        """A layer ran of which there was nothing to record; others of its calls may have been."""
+        if layer not in self._reached:
+            self._add(layer, reason)
+
+    def replica_ran(self) -> None:
+        """A copy of a layer ran that DataParallel has made for one pass."""
+        self._has_replicas = True
 
     def compiled(self, model: nn.Module) -> None:
         """A model ran that torch.jit has compiled: within it no module is called."""
@@ -159,7 +165,8 @@ class Unrecorded:
         if name is None:
             return
         if isinstance(module, (*LAYER_TYPES, *UNBILLED_TYPES)):
-            self._add(name, "not called as a module")
+            copies = "run by DataParallel in copies made for each pass"
+            self._add(name, copies if self._has_replicas else "not called as a module")
             return
         kind = type(module).__name__
         remedy = "" if module is self._owners.loose else f"; see --module-types {kind}"
