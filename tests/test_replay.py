@@ -106,11 +106,14 @@ def test_postponed_searches_are_counted():
     assert (summary.postponed, summary.looks) == (2, 2)
 
 
-def test_a_record_with_nothing_finite_is_scored_as_missing():
+def test_a_record_with_nothing_finite_is_counted_and_not_scored():
     nothing = np.full((2, 2), np.nan, "f4")
     (summary,), (row,) = run([record(nothing, 0)], settings("current"))
+    assert row.metrics.pop("nonfinite") == 1
     assert (row.lo, row.hi, set(row.metrics.values())) == (None, None, {None})
-    assert summary.steps == 1
+    assert (summary.steps, summary.unscored) == (0, 1)
+    assert (summary.nonfinite_records, summary.nonfinite_step) == (1, 0)
+    assert summary.metrics["nonfinite"] == 1
     assert summary.metrics["mse"] is None
 
 
@@ -163,6 +166,42 @@ def test_an_estimator_that_asks_for_the_format_decides_at_each():
     assert [r.hi for r in rows if r.bits == 8] == [2, 5, 3.5]
     assert [r.hi for r in rows if r.bits == 4] == [2, 3, 2.5]
     assert [r.hi for r in rows if r.bits == 3] == [2, 3, 2.5]
+
+
+def test_values_that_are_not_finite_are_counted_at_each_record():
+    """Steps 0 to 5: none, one NaN of 100 from step 2 on, all of them at step 5."""
+    tensors = [x.copy() for x in TENSORS]
+    for x in tensors[2:]:
+        x[0, 0] = np.inf
+    tensors[5][:] = np.nan
+    (summary,), rows = run([record(x, t) for t, x in enumerate(tensors)], settings("current"))
+    assert [r.metrics["nonfinite"] for r in rows] == [0, 0, 0.01, 0.01, 0.01, 1]
+    assert summary.metrics["nonfinite"] == pytest.approx(1.03 / 6)
+    assert (summary.steps, summary.unscored, summary.replayed) == (5, 1, 6)
+    assert (summary.nonfinite_records, summary.nonfinite_step) == (4, 2)
+    assert summary.metrics["mse"] == pytest.approx(np.mean([r.metrics["mse"] for r in rows[:5]]))
+
+
+def test_the_low_is_the_mean_of_the_worst_tenth():
+    """Of 25 records the two worst; of fewer than ten the worst one."""
+    how = settings("fixed:lo=-3,hi=3", bits=(3,))
+    records = [record(RNG.laplace(size=50), t) for t in range(25)]
+    (summary,), rows = run(records, how)
+    figures = sorted(r.metrics["sqnr_db"] for r in rows)
+    assert summary.sqnr_db_low == pytest.approx((figures[0] + figures[1]) / 2)
+    (summary,), rows = run(records[:9], how)
+    assert summary.sqnr_db_low == min(r.metrics["sqnr_db"] for r in rows)
+
+
+def test_exact_is_told_from_missing():
+    levels, ends = np.arange(256.0), settings("fixed:lo=0,hi=255")
+    (summary,), (row,) = run([record(levels, 0)], ends)
+    assert (row.exact, row.metrics["sqnr_db"], row.min, row.max) == (True, None, 0, 255)
+    assert (summary.exact, summary.exact_steps, summary.sqnr_db_low) == (True, 1, None)
+    (summary,), rows = run([record(levels, 0), record(levels + 0.25, 1)], ends)
+    assert [r.exact for r in rows] == [True, False]
+    assert (summary.exact, summary.exact_steps) == (False, 1)
+    assert summary.metrics["sqnr_db"] == rows[1].metrics["sqnr_db"] == summary.sqnr_db_low
 
 
 # --- noise --------------------------------------------------------------------------------------

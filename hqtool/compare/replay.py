@@ -29,6 +29,11 @@ from hqtool.vocab import Decision, Record, Site
 Measured = dict[str, float | None]
 Figures = NDArray[np.float64]  # (metrics, lanes), NaN is missing
 
+#: Rows of `Figures`.
+MSE, SQNR_DB, UNDERFLOW, NONFINITE = map(
+    list(METRICS).index, ("mse", "sqnr_db", "underflow", "nonfinite")
+)
+
 #: What becomes of the loss scale that a gradient was recorded with.
 LOSS_SCALES = ("divided", "kept")
 
@@ -77,7 +82,13 @@ class ReplaySettings:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One scored record under one estimator at one bit-width; None is missing."""
+    """One record with values under one estimator at one bit-width; None is missing.
+
+    Args:
+        lo, hi: the range asked for.
+        min, max: the tensor's own extremes.
+        exact: no error at all.
+    """
 
     layer: str
     tensor: str
@@ -90,6 +101,9 @@ class StepRow:
     hi: float | None
     looked: bool
     metrics: Measured
+    min: float | None = None
+    max: float | None = None
+    exact: bool = False
 
     def flat(self) -> dict[str, Any]:
         """All entries by name, the metrics among them, in the order files show them."""
@@ -107,7 +121,8 @@ class Summary:
     """One site under one estimator at one bit-width.
 
     Args:
-        steps: records scored; metrics are plain means over them, each over those that have it.
+        steps: records scored: at least one figure of them is known. Metrics are plain means over
+            those that have them.
         records: all that the site has, those of calibration included.
         replayed: records after calibration, scored or not: what looks and bytes are counted over.
         looks: how many of those the estimator looked at.
@@ -120,6 +135,13 @@ class Summary:
             none was scanned.
         multimodal: share of the scanned searches whose cosine has more than one maximum.
         all_zero: replayed records whose finite values are all 0: estimators learn nothing there.
+        sqnr_db_low: mean of the lowest tenth (at least one) of the records' SQNR, in dB.
+        exact: no scored record has any error.
+        exact_steps: scored records, not all zero, that have none: their SQNR is in no mean.
+        unscored: records with values of which no figure could be computed: they hold nothing
+            finite, or nothing finite was ever observed before.
+        nonfinite_records: of all records those with NaN or infinities; `nonfinite_step` is the
+            first step that has one, None where none has.
     """
 
     layer: str
@@ -139,6 +161,12 @@ class Summary:
     search_gap: float | None = None
     multimodal: float | None = None
     all_zero: int = 0
+    sqnr_db_low: float | None = None
+    exact: bool = False
+    exact_steps: int = 0
+    unscored: int = 0
+    nonfinite_records: int = 0
+    nonfinite_step: int | None = None
 
 
 def replay(
@@ -234,6 +262,7 @@ def _score(
         found = measure(values.moments(grids, settings.rounding))
     figures = np.full((len(METRICS), len(lanes)), np.nan)
     figures[:, ready] = list(found.values())
+    figures[NONFINITE] = values.nonfinite  # told even where there is no range
     return figures
 
 
@@ -251,14 +280,24 @@ class _ReplaySums:
         self.tensors = Counter(dict(zip(sizes.tolist(), times.tolist(), strict=True)))
         self.records, self.replayed = len(history), len(history) - past
         self.all_zero = int(np.count_nonzero(history.stats.absmax[past:] == 0))
-        self.steps = self.sampled = 0
+        beside = history.steps[history.stats.nnan + history.stats.ninf > 0]
+        self.nonfinite_records, self.nonfinite_step = (
+            len(beside),
+            min(beside.tolist(), default=None),
+        )
+        self.steps, self.sampled, self.unscored, self.exact = np.zeros((4, lanes), np.int64)
         self._sums, self._counts = np.zeros((2, len(METRICS), lanes))
+        self._sqnr_db: list[NDArray[np.float64]] = []
 
     def scored(self, figures: Figures, record: Record) -> None:
         """Add a record's figures to the sums, each metric where it is known."""
-        self.steps += 1
-        self.sampled += record.sampled
         known = ~np.isnan(figures)
+        scored = np.delete(known, NONFINITE, axis=0).any(axis=0)
+        self.steps += scored
+        self.unscored += ~scored
+        self.sampled += scored & record.sampled
+        self.exact += (figures[MSE] == 0) & known[UNDERFLOW]
+        self._sqnr_db.append(figures[SQNR_DB])
         self._sums += np.where(known, figures, 0.0)
         self._counts += known
 
@@ -267,6 +306,15 @@ class _ReplaySums:
         with np.errstate(invalid="ignore"):
             means = (self._sums / self._counts).T.tolist()
         return [_named(figures) for figures in means]
+
+    def lows(self) -> list[float | None]:
+        """Of each lane the mean SQNR of the worst tenth of the records that have one, in dB."""
+        return list(map(_low, np.transpose(self._sqnr_db))) or [None] * self.steps.size
+
+
+def _low(figures: NDArray[np.float64]) -> float | None:
+    known = np.sort(figures[~np.isnan(figures)])
+    return float(known[: max(1, known.size // 10)].mean()) if known.size else None
 
 
 def _named(figures: Sequence[float]) -> Measured:
@@ -282,6 +330,7 @@ def _rows(
 ) -> Iterator[StepRow]:
     for lane, decision, measured in zip(lanes, decided, figures.T.tolist(), strict=True):
         lo, hi = decision.range or (None, None)
+        least, most = record.stats.range or (None, None)
         yield StepRow(
             layer=site.layer,
             tensor=site.tensor,
@@ -294,6 +343,9 @@ def _rows(
             hi=hi,
             looked=decision.looked,
             metrics=_named(measured),
+            min=least,
+            max=most,
+            exact=measured[MSE] == 0,
         )
 
 
@@ -306,20 +358,26 @@ def _summaries(
             tensor=site.tensor,
             estimator=lane.choice.label,
             bits=lane.format.bits,
-            steps=sums.steps,
+            steps=int(sums.steps[i]),
             metrics=means,
             records=sums.records,
             replayed=sums.replayed,
             looks=lane.looks,
             evaluations=lane.evaluations,
             postponed=lane.postponed,
-            sampled=sums.sampled,
+            sampled=int(sums.sampled[i]),
             all_zero=sums.all_zero,
             **_mean_bytes(site, lane, sums, counts),
             search_gap=max((gap.gap for gap in lane.gaps), default=None),
             multimodal=_share([gap.multimodal for gap in lane.gaps]),
+            sqnr_db_low=low,
+            exact=means["mse"] == 0,
+            exact_steps=int(sums.exact[i]),
+            unscored=int(sums.unscored[i]),
+            nonfinite_records=sums.nonfinite_records,
+            nonfinite_step=sums.nonfinite_step,
         )
-        for lane, means in zip(lanes, sums.means(), strict=True)
+        for i, (lane, means, low) in enumerate(zip(lanes, sums.means(), sums.lows(), strict=True))
     ]
 
 

@@ -12,7 +12,7 @@ from hqtool.compare.comparison import Comparison, RanksFacts
 from hqtool.compare.replay import Summary
 from hqtool.core.metrics import METRICS
 from hqtool.report.info_ranks import ranks_entry
-from hqtool.report.model import Column, Report, Row, Table, decibels, percent, times
+from hqtool.report.model import EXACT, Column, Report, Row, Table, decibels, percent, times
 from hqtool.sizes import counted
 from hqtool.vocab import TENSOR_KINDS
 
@@ -22,6 +22,7 @@ COLUMNS = (
     Column("estimator", "estimator", number=False),
     Column("bits", "bits"),
     Column("sqnr_db", "SQNR dB", decibels, max),
+    Column("sqnr_db_low", "low dB", decibels),
     Column("cosine", "cosine", lambda c: f"{c:.6f}", max),
     Column("saturation", "saturated", percent, min),
     Column("looked", "looked", percent, min),
@@ -72,7 +73,7 @@ def comparison_report(
     if best_by is not None:
         overall = _best(overall, comparison, best_by)
         shown = _best(shown, comparison, best_by)
-        document["best"] = {"by": best_by, "rows": shown}
+        document["best"] = {"by": best_by, "rows": list(map(_in_json, shown))}
     return Report(
         document=document,
         rows=summary,
@@ -102,6 +103,12 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "search_gap": s.search_gap,
         "multimodal": s.multimodal,
         "all_zero": s.all_zero,
+        "sqnr_db_low": s.sqnr_db_low,
+        "exact": s.exact,
+        "exact_steps": s.exact_steps,
+        "unscored": s.unscored,
+        "nonfinite_records": s.nonfinite_records,
+        "nonfinite_step": s.nonfinite_step,
     }
 
 
@@ -164,7 +171,9 @@ def _shown(group: Sequence[Summary]) -> Row:
         "estimator": first.estimator,
         "bits": first.bits,
         **metrics,
-        "sqnr_db": _sqnr_or_exact(metrics),
+        "sqnr_db": _or_exact(metrics["sqnr_db"], metrics["mse"]),
+        "sqnr_db_low": _or_exact(_mean(s.sqnr_db_low for s in group), metrics["mse"]),
+        "exact": metrics["mse"] == 0,
         "looked": looks / replayed if replayed else None,
         "evaluations": evaluations / looks if looks else None,
         "search_gap": max((s.search_gap for s in group if s.search_gap is not None), default=None),
@@ -178,8 +187,13 @@ def _mean(figures: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _sqnr_or_exact(metrics: dict[str, float | None]) -> float | str | None:
-    return "exact" if metrics["sqnr_db"] is None and metrics["mse"] == 0 else metrics["sqnr_db"]
+def _or_exact(db: float | None, mse: float | None) -> float | str | None:
+    return EXACT if db is None and mse == 0 else db
+
+
+def _in_json(row: Row) -> Row:
+    """A table's row for programs, where "exact" has a key of its own."""
+    return {key: None if entry == EXACT else entry for key, entry in row.items()}
 
 
 def _columns(comparison: Comparison) -> tuple[Column, ...]:
@@ -208,7 +222,7 @@ def _rank(row: Row, by: str) -> float:
     """Higher is better; a missing figure comes last, but 'exact' first."""
     figure = row[by]
     if not isinstance(figure, float):
-        return math.inf if figure == "exact" else -math.inf
+        return math.inf if figure == EXACT else -math.inf
     return figure if RANKINGS[by] else -figure
 
 
@@ -315,7 +329,9 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
     for facts in comparison.traces:
         if facts.state != "complete":
             yield f"{facts.path} is {facts.state}: read up to its last committed step"
-    if not scored:
+    unscored = sum(s.unscored for s in all_)
+    yield _nonfinite_note(all_)
+    if not scored and not unscored:
         yield "nothing was scored: no values were recorded past calibration"
     elif scored < replayed:
         yield (
@@ -327,6 +343,16 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
             f"{percent(sampled / scored)} of the scored records are samples of larger tensors: "
             "their metrics are estimates, ranges are exact"
         )
+    if unscored:
+        yield (
+            f"{percent(unscored / (scored + unscored))} of the records with values could not be "
+            "scored: they hold nothing finite, or nothing finite came before"
+        )
+    if exact := sum(s.exact_steps for s in all_ if not s.exact):
+        yield (
+            f"{percent(exact / scored)} of the scored records have no error at all: the means in "
+            "dB are over the others"
+        )
     yield _all_zero_note(all_)
     for name in dict.fromkeys(s.estimator for s in all_ if s.postponed):
         yield (
@@ -335,6 +361,22 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
         )
     if any(s.static_bytes is None for s in all_):
         yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"
+
+
+def _nonfinite_note(summaries: Iterable[Summary]) -> str:
+    """Where NaN and infinities were recorded; '' where there are none."""
+    sites = {(s.layer, s.tensor): s for s in summaries if s.nonfinite_records}
+    if not sites:
+        return ""
+    first = min(s.nonfinite_step for s in sites.values() if s.nonfinite_step is not None)
+    worst = sorted(sites.values(), key=lambda s: -s.nonfinite_records / s.records)[:3]
+    named = ", ".join(
+        f"{s.layer}/{s.tensor} {percent(s.nonfinite_records / s.records)}" for s in worst
+    )
+    return (
+        f"NaN or infinities were recorded, first at step {first}, at {_sites(len(sites))}; by "
+        f"share of records that hold some: {named}"
+    )
 
 
 def _all_zero_note(summaries: Iterable[Summary]) -> str:

@@ -80,7 +80,7 @@ class ParquetRows:
         """Names and counts as they are, every figure float64: one may be missing at first."""
         texts = dict.fromkeys(("layer", "tensor", "estimator", "trace"), self._arrow.string())
         whole = dict.fromkeys(("step", "micro", "call", "bits"), self._arrow.int64())
-        kinds = texts | whole | {"looked": self._arrow.bool_()}
+        kinds = texts | whole | dict.fromkeys(("looked", "exact"), self._arrow.bool_())
         return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in names])
 
 
