@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -415,6 +417,33 @@ def test_training_in_eval_mode_is_training(whole_run: bool, tmp_path: Path) -> N
     assert places(records, "0") == places(records, "3", "grad_input")
     assert places(records, "0") == [(step, 0, 0) for step in range(4)]
     assert read_run(tmp_path / "t.h5")["passes_without_gradients"] == (4 if whole_run else 1)
+
+
+class Keeper(nn.Module):
+    """Keeps its own output, as models keep features or attention maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = self.inner(x)
+        return self.kept
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_no_model_is_kept_alive(trains: bool, tmp_path: Path) -> None:
+    with captured(tmp_path / "t.h5"):
+        model = Keeper()
+        y = model(torch.randn(1, 2))
+        gone = weakref.ref(model)
+        del model
+        if trains:
+            square(y).backward()
+        del y
+        gc.collect()
+        assert gone() is None
+    assert layers(read_records(tmp_path / "t.h5")) == ({"inner"} if trains else set())
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from hqtool.watch.names import Frame
+from hqtool.watch.names import Surroundings
 from hqtool.watch.position import Position
 
 
@@ -51,7 +51,7 @@ class LayerCall:
         module: the layer, the attention that it is within, or the module whose parameter it
             multiplies with.
         part: what the layer is called within the module; empty: it is the module itself.
-        frames: the passes that ran around it, outermost first; None where its name is known.
+        around: the calls that ran around it; None where its name is known.
         name: the layer's name; None: not known before the pass is known to train.
         label: what to call it, in messages, until it has a name.
         geometry: layer name → layer-spec keys; None where it was described before.
@@ -68,7 +68,7 @@ class LayerCall:
     forward: ForwardPass
     module: weakref.ref[nn.Module]
     part: str
-    frames: Sequence[Frame] | None
+    around: Surroundings | None
     name: str | None
     label: str
     geometry: Callable[[str], dict[str, Any]] | None = None

@@ -27,7 +27,7 @@ from hqtool.watch.layer_types import (
     linear_geometry,
 )
 from hqtool.watch.listener import Listener
-from hqtool.watch.names import Frame, Names, full_name
+from hqtool.watch.names import Frame, Names, Surroundings, full_name
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.parameters import Owners, parameter_of, parameters_behind
 from hqtool.watch.product_switch import ProductSwitch
@@ -366,6 +366,8 @@ class ModuleCalls:
                     call.weight = weakref.ref(weight)
                 shape = dense_of(x).shape
                 call.geometry = lambda name: geometry(name, shape)
+                if call.around is not None:  # its model may be gone when it is reported
+                    call.geometry = _worked_out(call.geometry)
                 self._read_outputs(call, outputs, gradient)
                 self._reporter.finished(call)
         return result
@@ -425,7 +427,10 @@ class ModuleCalls:
                 self._unrecorded.began(module, part, name)
                 return LayerCall(forward, reference, part, None, name, name, channel_axis=axis)
             label = self._unrecorded.awaited(module, part, frames)
-            return LayerCall(forward, reference, part, frames, None, label, channel_axis=axis)
+            top = self._names.top
+            in_passing = top(module) is not top(frames[0].module)
+            around = Surroundings(frames, made_in_passing=in_passing)
+            return LayerCall(forward, reference, part, around, None, label, channel_axis=axis)
         return None
 
     def _known_name(self, module: nn.Module, part: str, frames: Sequence[Frame]) -> str | None:
@@ -515,6 +520,20 @@ def _with_weight(
 ) -> _Geometry:
     """A product's geometry without its tensors: the graph holds it, and they hold the graph."""
     return lambda name, x: geometry(name, x, weight)
+
+
+def _worked_out(geometry: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """What gives the same later on, a failure included, and needs no module for it."""
+    try:
+        found = geometry("")
+    except Exception as error:
+        failure = error
+
+        def fail(name: str) -> dict[str, Any]:
+            raise failure
+
+        return fail
+    return lambda name: found | {"name": name}
 
 
 def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

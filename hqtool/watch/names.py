@@ -30,6 +30,29 @@ class Frame:
     made: set[str] = field(default_factory=set)
 
 
+class Surroundings:
+    """The calls that ran around a module's, kept until it can be named.
+
+    Modules are held weakly: a model that keeps its own output would hold itself for ever, through
+    the graph that autograd keeps for it. Only what was made in passing is held, for nothing else
+    may hold it.
+
+    Args:
+        frames: the calls, outermost first; the module's own is the last.
+        made_in_passing: the module is no part of the model that runs.
+    """
+
+    def __init__(self, frames: Sequence[Frame], *, made_in_passing: bool) -> None:
+        self._frames = [(weakref.ref(frame.module), frame.made) for frame in frames]
+        self._held = frames[-1].module if made_in_passing else None
+
+    def frames(self) -> list[Frame] | None:
+        """The calls; None where a module of theirs is gone."""
+        modules = [(reference(), made) for reference, made in self._frames]
+        frames = [Frame(module, made) for module, made in modules if module is not None]
+        return frames if len(frames) == len(modules) else None
+
+
 class Names:
     """Names modules from their root.
 
@@ -96,8 +119,17 @@ class Names:
         for root in (self.top(running[0].module), self.top(module)):
             for name, each in root.named_modules():
                 if each is module:
-                    return _name_in(module, _class_name(root), _clean(name, False))
+                    return _name_in(module, _class_name(root), _clean(name, _is_wrapper(root)))
         return _class_name(module)
+
+    def of_gone(self, outside: str) -> str:
+        """The name of a module that was never given one, and whose model is gone by now.
+
+        Args:
+            outside: what `outside` called it.
+        """
+        within = outside.partition(".")[2] or outside
+        return within if self._is_free(within) else outside
 
     def path(self, module: nn.Module) -> str:
         """What begins the names of a named module's parts; for a root mostly nothing."""
@@ -133,7 +165,7 @@ class Names:
 
     def _adopt(self, root: nn.Module, caller: Frame | None = None) -> None:
         """Name what `root` holds and has no name yet; `caller` ran when it was first called."""
-        lone = list(root._modules.keys()) == ["module"]  # DataParallel and its like
+        lone = _is_wrapper(root)
         found = {
             module: _clean(name, lone)
             for name, module in root.named_modules()
@@ -182,6 +214,11 @@ def _name_in(module: nn.Module, prefix: str, name: str) -> str:
 
 def _class_name(module: nn.Module) -> str:
     return type(module).__name__.lower()
+
+
+def _is_wrapper(root: nn.Module) -> bool:
+    """Whether it only holds a model, as DataParallel and its like do."""
+    return list(root._modules.keys()) == ["module"]
 
 
 def _clean(name: str, lone: bool) -> str:

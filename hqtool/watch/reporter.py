@@ -13,7 +13,7 @@ from hqtool.vocab import Site
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.listener import Listener
 from hqtool.watch.loss_scale import LossScale
-from hqtool.watch.names import Names, full_name
+from hqtool.watch.names import Names, Surroundings, full_name
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.position import Position, Positions
 from hqtool.watch.steps import Steps, backward_pass
@@ -130,8 +130,10 @@ class Reporter:
 
     def _report(self, call: LayerCall) -> None:
         """Tell the listener of a call that is part of training."""
-        module = call.frames and call.frames[-1].module  # keeps what was made in passing
-        if not self._find_name(call):
+        around, call.around = call.around, None  # holds what was made in passing
+        if around is not None:
+            self._find_name(call, around)
+        if call.name is None or not self._is_asked_for(call):
             return
         forward, name = call.forward, str(call.name)
         call.position = self._positions.place(name, forward.number, forward.step)
@@ -143,23 +145,27 @@ class Reporter:
             return
         if call.geometry is not None:
             self._listener.describe(name, functools.partial(call.geometry, name))
-        del module
         if call.weight is not None:
             self._weights[name] = _Weight(call.weight, call.channel_axis)
         self._unrecorded.recorded(name)
 
-    def _find_name(self, call: LayerCall) -> bool:
-        """Name the layer, if it has no name yet; whether it is asked for."""
-        frames, call.frames = call.frames, None
-        if frames is not None:
+    def _find_name(self, call: LayerCall, around: Surroundings) -> None:
+        """Name the layer, though its model may be gone by now."""
+        frames = around.frames()
+        if frames is None:
+            call.name = self._names.of_gone(call.label)
+        else:
             module = frames[-1].module
             self._unrecorded.named(module, call.part)
-            name = self._names.of(module, frames)
-            call.name = full_name(name, call.part)
-        if call.name is not None and not self._listener.asks_for(call.name):
-            self._unrecorded.unwanted(call.name)
+            call.name = full_name(self._names.of(module, frames), call.part)
+
+    def _is_asked_for(self, call: LayerCall) -> bool:
+        """Whether the listener asks for a layer that has a name; else it is left without one."""
+        asked = self._listener.asks_for(str(call.name))
+        if not asked:
+            self._unrecorded.unwanted(str(call.name))
             call.name = None
-        return call.name is not None
+        return asked
 
     def _record_gradient(self, call: LayerCall, kind: str, gradient: Tensor, backward: int) -> None:
         assert call.name is not None
