@@ -54,3 +54,48 @@ def test_exact_is_null_and_true_in_json(tmp_path):
     (row,) = found["best"]["rows"]
     assert (row["estimator"], row["sqnr_db"], row["exact"]) == ("fixed:lo=0,hi=255", None, True)
     assert "exact *" in hqtool("compare", trace, *args).out
+
+
+# --- several traces -----------------------------------------------------------------------------
+
+
+def test_several_traces_are_several_blocks(tmp_path, monkeypatch):
+    """The second one has a site of its own, which counts in its block alone."""
+    monkeypatch.chdir(tmp_path)
+    x = [RNG.standard_normal(50).astype("f4") for _ in range(3)]
+    written("a.h5", x)
+    with TraceWriter("b.h5") as writer:
+        for step, values in enumerate(x):
+            writer.write("fc", "output", step, 2 * values * (1 + step))
+            writer.write("head", "output", step, values)
+            writer.commit(step)
+    lanes = ("--estimator", "current", "--estimator", "hindsight")
+    found = json.loads(hqtool("compare", "a.h5", "b.h5", "--json", "-", *lanes).out)
+    of = {(r["trace"], r["layer"], r["estimator"]): r["sqnr_db"] for r in found["summary"]}
+    beside = found["side_by_side"]
+    assert [(r["estimator"], r["trace"]) for r in beside] == [
+        ("current", "a.h5"), ("current", "b.h5"), ("hindsight", "a.h5"), ("hindsight", "b.h5")
+    ]  # fmt: skip
+    for row in beside:
+        mine, first = (of[trace, "fc", row["estimator"]] for trace in (row["trace"], "a.h5"))
+        assert (row["sqnr_db"], row["sqnr_db_difference"]) == (mine, mine - first)
+    text = hqtool("compare", "a.h5", "b.h5", *lanes).out
+    assert "a.h5: output (1 layer; " in text
+    assert "b.h5: output (2 layers; " in text
+    assert "output, side by side (1 layer that all traces have)" in text
+
+
+def test_the_same_file_twice_is_refused(tmp_path, diverged):
+    links = [tmp_path / "soft.h5", tmp_path / "hard.h5"]
+    links[0].symlink_to(diverged)
+    links[1].hardlink_to(diverged)
+    for other in (diverged, *links):
+        done = hqtool("compare", diverged, other)
+        assert (done.status, done.out) == (2, "")
+        assert "the same file" in done.err
+
+
+def test_steps_without_an_output_are_refused(diverged):
+    done = hqtool("compare", diverged, "--per-step")
+    assert (done.status, done.out) == (2, "")
+    assert "--csv" in done.err

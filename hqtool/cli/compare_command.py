@@ -20,6 +20,7 @@ from hqtool.compare.replay import LOSS_SCALES, ReplaySettings
 from hqtool.core.dense import ROUNDINGS
 from hqtool.core.grid import SCHEMES
 from hqtool.core.metrics import METRICS
+from hqtool.errors import UsageError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.estimators.protocol import Estimator
 from hqtool.outputs import names_stdout
@@ -192,6 +193,8 @@ def command(
     means over a site's scored steps, then over sites; the best of each column is marked *.
     """
     targets = (json_to, csv_to, jsonl_to, parquet_to)
+    if per_step and not any(targets):
+        raise UsageError("--per-step has nowhere to go", "add --json, --csv, --jsonl or --parquet")
     settings = ReplaySettings(
         estimators=_choices(estimators or DEFAULTS),
         bits=bit_widths(bits),

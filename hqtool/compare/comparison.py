@@ -141,8 +141,11 @@ def compare(
     Raises:
         DataError: a trace is missing, broken or empty; or those to be reduced do not belong
             together.
-        UsageError: the selection chooses nothing, or there is but one rank to reduce.
+        UsageError: the selection chooses nothing, there is but one rank to reduce, or a file is
+            given twice.
     """
+    if not reduce_ranks:
+        require_different(paths)
     survey = _survey_ranks(paths, selection) if reduce_ranks else _survey(paths)
     if survey.ranks is not None and (gap := survey.ranks.ranks.gap):
         on_warning(f"{gap}: ranges are those of the others")
@@ -160,6 +163,24 @@ def compare(
                 on_spool(result.task.spool)
                 os.unlink(result.task.spool)
     return Comparison(survey.traces, selection, settings, tuple(results), survey.ranks)
+
+
+def require_different(paths: Sequence[str]) -> None:
+    """Refuse a file that is given twice, be it under another name.
+
+    Raises:
+        UsageError: names both.
+    """
+    met: dict[tuple[int, int], str] = {}
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue  # whoever opens it tells
+        first = met.setdefault((found.st_dev, found.st_ino), path)
+        if first is not path or paths.count(path) > 1:
+            cause = f"{first} and {path} are the same file"
+            raise UsageError(cause, "give each trace once")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from hqtool.compare.comparison import Comparison, RanksFacts
 from hqtool.compare.replay import Summary
@@ -68,20 +68,126 @@ def comparison_report(
         document["ranks"] = _ranks(comparison, comparison.ranks)
     if steps is None:
         document["steps"] = []
-    overall = _by_kind(comparison.summaries)
-    shown = overall if by == "tensor" else _by_site(comparison)
+    blocks = _named([_block(part, by, best_by) for part in _by_trace(comparison)])
     if best_by is not None:
-        overall = _best(overall, comparison, best_by)
-        shown = _best(shown, comparison, best_by)
-        document["best"] = {"by": best_by, "rows": list(map(_in_json, shown))}
+        best = [_in_json(row) for block in blocks for row in block.shown]
+        document["best"] = {"by": best_by, "rows": best}
+    beside = _side_by_side(comparison, blocks) if len(blocks) > 1 else []
+    if beside:
+        document["side_by_side"] = [_in_json(row) for table in beside for row in table.rows]
     return Report(
         document=document,
         rows=summary,
-        tables=_tables(comparison, shown, by),
-        closing=_closing(overall, _methods(comparison)),
+        tables=[*(table for block in blocks for table in block.tables), *beside],
+        closing="\n".join(block.closing for block in blocks if block.closing),
         notes=_notes(comparison),
         steps=steps,
     )
+
+
+class _Block(NamedTuple):
+    """What is told of one trace, or of ranks taken together.
+
+    Args:
+        overall: a row a (tensor kind, estimator, bits).
+        shown: the rows of its tables.
+    """
+
+    comparison: Comparison
+    overall: list[Row]
+    shown: list[Row]
+    tables: list[Table]
+    closing: str
+
+
+def _by_trace(comparison: Comparison) -> list[Comparison]:
+    """Each trace's part on its own; ranks taken together are one."""
+    if comparison.ranks is not None or len(comparison.traces) == 1:
+        return [comparison]
+    return [
+        replace(
+            comparison,
+            traces=(facts,),
+            results=tuple(r for r in comparison.results if r.task.path == facts.path),
+        )
+        for facts in comparison.traces
+    ]
+
+
+def _block(part: Comparison, by: str, best_by: str | None) -> _Block:
+    overall = _by_kind(part.summaries)
+    shown = overall if by == "tensor" else _by_site(part)
+    if best_by is not None:
+        overall, shown = (_best(rows, part, best_by) for rows in (overall, shown))
+    if part.ranks is None:
+        shown = [{**row, "trace": part.traces[0].path} for row in shown]
+    closing = _closing(overall, _methods(part)) if overall else ""
+    return _Block(part, overall, shown, _tables(part, shown, by), closing)
+
+
+def _named(blocks: Sequence[_Block]) -> list[_Block]:
+    """Of several traces each block's tables and sentence begin with the trace's name."""
+    if len(blocks) == 1:
+        return list(blocks)
+    return [_with_name(block, f"{block.comparison.traces[0].path}: ") for block in blocks]
+
+
+def _with_name(block: _Block, name: str) -> _Block:
+    tables = [replace(table, title=name + table.title) for table in block.tables]
+    return block._replace(tables=tables, closing=block.closing and name + block.closing)
+
+
+SIDE_COLUMNS = (
+    Column("trace", "trace", number=False),
+    Column("sqnr_db", "SQNR dB", decibels, max),
+    Column("sqnr_db_difference", "to first", lambda db: f"{db:+.2f}"),
+    *(column for column in COLUMNS if column.key in ("sqnr_db_low", "cosine", "saturation")),
+)
+
+
+def _side_by_side(comparison: Comparison, blocks: Sequence[_Block]) -> list[Table]:
+    """Each estimator on every trace, over the sites that all of them have; a table a kind."""
+    sites = [{(s.layer, s.tensor) for s in block.comparison.summaries} for block in blocks]
+    shared = set.intersection(*sites)
+    rows = [
+        {**row, "trace": block.comparison.traces[0].path}
+        for block in blocks
+        for row in _by_kind(
+            [s for s in block.comparison.summaries if (s.layer, s.tensor) in shared]
+        )
+    ]
+    told = {_lane(row) for block in blocks for row in block.overall}
+    lanes = {_lane(row): [r for r in rows if _lane(r) == _lane(row)] for row in rows}
+    tables = []
+    for kind in dict.fromkeys(lane[0] for lane in lanes):
+        chosen = [
+            {
+                **row,
+                "lane": _lane_name(lane, comparison),
+                "sqnr_db_difference": _gain(row, alike[0]),
+            }
+            for lane, alike in lanes.items()
+            if lane[0] == kind and lane in told
+            for row in alike
+        ]
+        layers = counted(sum(tensor == kind for _, tensor in shared), "layer")
+        title = f"{kind}, side by side ({layers} that all traces have)"
+        tables.append(Table(title, SIDE_COLUMNS, tuple(chosen), ("lane",), section="lane"))
+    return tables
+
+
+def _lane(row: Row) -> tuple[str, str, int]:
+    return row["tensor"], row["estimator"], row["bits"]
+
+
+def _lane_name(lane: tuple[str, str, int], comparison: Comparison) -> str:
+    return lane[1] if len(comparison.settings.bits) == 1 else f"{lane[1]}, {lane[2]} bits"
+
+
+def _gain(row: Row, first: Row) -> float | None:
+    """By how many dB a trace's SQNR exceeds the first one's; None where either has no figure."""
+    mine, theirs = row["sqnr_db"], first["sqnr_db"]
+    return mine - theirs if isinstance(mine, float) and isinstance(theirs, float) else None
 
 
 def summary_row(s: Summary) -> dict[str, Any]:
@@ -148,13 +254,8 @@ def _by_kind(summaries: Sequence[Summary]) -> list[Row]:
 
 
 def _by_site(comparison: Comparison) -> list[Row]:
-    """One row a lane of each site; of several traces each layer's says which."""
-    several = len(comparison.traces) > 1 and comparison.ranks is None
-    return [
-        {**_shown([s]), "layer": f"{result.task.path}: {s.layer}" if several else s.layer}
-        for result in comparison.results
-        for s in result.summaries
-    ]
+    """One row a lane of each site."""
+    return [_shown([s]) for s in comparison.summaries]
 
 
 def _shown(group: Sequence[Summary]) -> Row:
