@@ -99,3 +99,10 @@ def test_steps_without_an_output_are_refused(diverged):
     done = hqtool("compare", diverged, "--per-step")
     assert (done.status, done.out) == (2, "")
     assert "--csv" in done.err
+
+
+def test_info_tells_what_is_not_finite(diverged):
+    (row,) = json.loads(hqtool("info", diverged, "--json", "-").out)["sites"]
+    assert (row["nonfinite"], row["nonfinite_records"], row["nonfinite_step"]) == (300, 3, 2)
+    text = " ".join(hqtool("info", diverged).out.split())
+    assert "first at step 2, at 1 site: fc/output in 3 of 5 records" in text

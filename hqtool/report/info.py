@@ -105,6 +105,9 @@ def site_row(s: SiteSummary) -> dict[str, Any]:
         "last_step": s.last_step,
         "dtypes": list(s.dtypes),
         "payload_bytes": s.payload_bytes,
+        "nonfinite": s.nonfinite,
+        "nonfinite_records": s.nonfinite_records,
+        "nonfinite_step": s.nonfinite_step,
     }
 
 
@@ -176,6 +179,25 @@ def _kept(row: dict[str, Any]) -> str:
 
 def sampling_notes(rows: list[dict[str, Any]]) -> list[str]:
     """What limits the values of the rows of `site_row`."""
+    return [*_nonfinite_notes(rows), *_sampled_notes(rows)]
+
+
+def _nonfinite_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """The first step with NaN or infinities, and the sites with the largest share of them."""
+    found = [row for row in rows if row["nonfinite_records"]]
+    if not found:
+        return []
+    first = min(row["nonfinite_step"] for row in found)
+    worst = sorted(found, key=lambda row: -row["nonfinite_records"] / row["records"])[:3]
+    named = ", ".join(
+        f"{row['layer']}/{row['tensor']} in {row['nonfinite_records']} of {row['records']} records"
+        for row in worst
+    )
+    sites = counted(len(found), "site")
+    return [f"NaN or infinities, first at step {first}, at {sites}: {named}"]
+
+
+def _sampled_notes(rows: list[dict[str, Any]]) -> list[str]:
     if not any(row["sampled"] for row in rows):
         return []
     return ["sampled: a sample of the tensor's values; statistics are exact all the same"]

@@ -27,6 +27,9 @@ class SiteSummary:
         payload_bytes: size of the values kept.
         range: lowest and highest finite value of all records, loss scales divided out; None
             where there is none.
+        nonfinite: NaN and infinities in the full tensors of all records.
+        nonfinite_records: how many records hold some; `nonfinite_step` is the first step of one,
+            None where none does.
     """
 
     site: Site
@@ -39,6 +42,13 @@ class SiteSummary:
     dtypes: tuple[str, ...]
     payload_bytes: int
     range: Range | None
+    nonfinite: int = 0
+    nonfinite_records: int = 0
+    nonfinite_step: int | None = None
+
+
+#: Later than every step: where none is meant.
+_NEVER = np.iinfo(np.int64).max
 
 
 class RowTally(NamedTuple):
@@ -55,6 +65,9 @@ class RowTally(NamedTuple):
     size: int
     first_step: int
     last_step: int
+    nonfinite: int
+    nonfinite_records: int
+    nonfinite_step: int  # _NEVER where no row has any
     min: float
     max: float
 
@@ -68,11 +81,15 @@ def tallies_of(rows: NDArray[Any]) -> list[RowTally]:
     keys = np.ravel_multi_index(labels, [int(label.max()) + 1 for label in labels])
     order = np.argsort(keys, kind="stable")
     rows, starts = rows[order], np.flatnonzero(np.diff(keys[order], prepend=-1))
+    nonfinite = rows["stats"]["nnan"] + rows["stats"]["ninf"]
     numbers = [
         np.diff(starts, append=rows.size),
         np.add.reduceat(rows["size"], starts),
         np.minimum.reduceat(rows["step"], starts),
         np.maximum.reduceat(rows["step"], starts),
+        np.add.reduceat(nonfinite, starts),
+        np.add.reduceat((nonfinite > 0).astype(np.int64), starts),
+        np.minimum.reduceat(np.where(nonfinite > 0, rows["step"], _NEVER), starts),
     ]
     columns = [
         rows[_SHARED_FIELDS][starts].tolist(),
@@ -109,6 +126,9 @@ def summary_of(
         dtypes=tuple(elements),
         payload_bytes=sum(_nbytes(tally) for tally in kept),
         range=_hull(Range(tally.min, tally.max) for tally in tallies if not math.isnan(tally.min)),
+        nonfinite=sum(tally.nonfinite for tally in tallies),
+        nonfinite_records=sum(tally.nonfinite_records for tally in tallies),
+        nonfinite_step=_first(tally.nonfinite_step for tally in tallies),
     )
 
 
@@ -133,7 +153,15 @@ def _joined(parts: Sequence[SiteSummary]) -> SiteSummary:
         dtypes=tuple(dict.fromkeys(dtype for part in parts for dtype in part.dtypes)),
         payload_bytes=sum(part.payload_bytes for part in parts),
         range=_hull(part.range for part in parts if part.range is not None),
+        nonfinite=sum(part.nonfinite for part in parts),
+        nonfinite_records=sum(part.nonfinite_records for part in parts),
+        nonfinite_step=_first(p.nonfinite_step for p in parts if p.nonfinite_step is not None),
     )
+
+
+def _first(steps: Iterable[int]) -> int | None:
+    first = min(steps, default=_NEVER)
+    return None if first == _NEVER else first
 
 
 def _hull(ranges: Iterable[Range]) -> Range | None:
