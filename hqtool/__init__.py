@@ -10,12 +10,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hqtool.version import __version__
+
 if TYPE_CHECKING:
     from hqtool.capture.call import capture as capture
     from hqtool.trace.reader import TraceReader as TraceReader
     from hqtool.trace.writer import TraceWriter as TraceWriter
 
-__version__ = "0.1.0"
 __all__ = ["TraceReader", "TraceWriter", "__version__", "capture"]
 
 _HOMES = {"TraceReader": "hqtool.trace.reader", "TraceWriter": "hqtool.trace.writer"}

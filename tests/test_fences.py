@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "hqtool"
 
 #: Floors, lowest first; an import may only point to the same folder or a lower floor.
 FLOORS = [
-    {"display", "errors", "nearest", "parameters", "patch", "sizes", "vocab"},
+    {"display", "errors", "nearest", "parameters", "patch", "sizes", "version", "vocab"},
     {"inputs", "outputs"},
     {"registry"},
     {"core"},
@@ -47,6 +48,7 @@ def floor_of(room: str) -> int:
 
 
 def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports, also those it imports as names of a package."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -54,6 +56,7 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
@@ -66,6 +69,14 @@ def test_imports_point_down_only(path):
             target = room_of(PACKAGE / rest.partition(".")[0])
             assert target == room or floor_of(target) < floor_of(room), f"{path} imports {name}"
         assert room in ALLOWED.get(top, {room}), f"{path} imports {name}"
+
+
+def test_no_imports_run_in_a_circle():
+    """Those of type checkers included."""
+    places = {path: path.relative_to(PACKAGE.parent).with_suffix("").parts for path in MODULES}
+    files = {".".join(parts).removesuffix(".__init__"): path for path, parts in places.items()}
+    graph = {name: imports_of(path) & files.keys() - {name} for name, path in files.items()}
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def loaded_by(code: str) -> set[str]:

@@ -6,18 +6,9 @@ Importing it loads neither torch nor h5py; only its submodules do.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
-
-from hqtool.errors import HqtoolError
-
-
-def require_torch() -> None:
-    """Raise HqtoolError where PyTorch is not installed; does not import it."""
-    if importlib.util.find_spec("torch") is None:
-        raise HqtoolError("capture needs PyTorch", "pip install 'hqtool[capture]'")
 
 
 class _Capture(ModuleType):

@@ -6,7 +6,7 @@ import os
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Unpack
 
-from hqtool.capture import require_torch
+from hqtool.launch.requirements import require_torch
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from hqtool.capture import require_torch
 from hqtool.capture.follow import follow
 from hqtool.capture.messages import Progress
 from hqtool.capture.recording import Recording, plan_of
@@ -15,6 +14,7 @@ from hqtool.launch.child_processes import StartedProcesses
 from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.program import exit_status, find_program, program_files
+from hqtool.launch.requirements import require_torch
 from hqtool.outputs import same_file
 
 

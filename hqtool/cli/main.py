@@ -9,13 +9,13 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from hqtool import __version__
 from hqtool.cli.files import Terminated, die_of_sigterm
 from hqtool.cli.streams import own_streams
 from hqtool.display import harmless
 from hqtool.errors import HqtoolError, UsageError
 from hqtool.nearest import known_names
 from hqtool.outputs import ReaderGone
+from hqtool.version import __version__
 
 #: Command → what `--help` says of it; its module is hqtool.cli.NAME_command.
 COMMANDS = {

@@ -16,7 +16,6 @@ from typing import Any, Concatenate, NoReturn, ParamSpec
 
 import numpy as np
 
-from hqtool import __version__
 from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.trace import hdf5_files
 from hqtool.trace.appender import Appender
@@ -36,6 +35,7 @@ from hqtool.trace.schema import (
     Commit,
     Row,
 )
+from hqtool.version import __version__
 from hqtool.vocab import TENSOR_KINDS, SampleLayout, Site, Stats
 
 #: Free disk space, in bytes, below which recording stops: it is left to the training run.

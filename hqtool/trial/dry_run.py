@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from hqtool.capture import require_torch
 from hqtool.capture.cost import StepCost
 from hqtool.capture.recording import Recording, plan_of
 from hqtool.capture.settings import CaptureSettings
 from hqtool.launch.program import INTERRUPTED, exit_status, find_program
+from hqtool.launch.requirements import require_torch
 
 if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder

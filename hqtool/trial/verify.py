@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hqtool.capture import require_torch
 from hqtool.capture.settings import CaptureSettings
 from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.program import find_program
+from hqtool.launch.requirements import require_torch
 from hqtool.sizes import counted
 
 #: What a child runs.
