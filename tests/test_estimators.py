@@ -280,13 +280,14 @@ OBJECTIVES = {
 }
 
 
-def test_searches_in_step_are_as_each_alone():
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_searches_in_step_are_as_each_alone(ahead):
     functions = list(OBJECTIVES.values())
 
     def ask(which, a):
         return np.array([functions[i](x) for i, x in zip(which, a.tolist(), strict=True)])
 
-    best, evaluations = golden_section(ask, len(functions), 1e-3)
+    best, evaluations = golden_section(ask, len(functions), 1e-3, ahead=ahead)
     alone = [search(f) for f in functions]
     assert list(zip(best.tolist(), evaluations.tolist(), strict=True)) == alone
 

@@ -90,7 +90,7 @@ class SteppedLanes:
         """Begin a step; whether its records are to be shown: to be looked at, or read."""
         self._plans = [self._estimator.plan(state) for state in self._states]
         self._decisions = []
-        return any(plan.range is None or plan.reads for plan in self._plans)
+        return any(plan.reads or plan.range is None for plan in self._plans)
 
     def at(self, index: int) -> list[Decision]:
         """The decisions at the record shown last; or at any of a step that shows none."""

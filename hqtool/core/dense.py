@@ -27,6 +27,9 @@ CHUNK = 1 << 14
 #: BLAS sums longer rows in several threads: slower here, and not always to the same bits.
 ROW = 1 << 13
 
+#: Rows no longer than this are sooner counted together than one by one.
+SHORT = 512
+
 
 def dense_moments(
     x: NDArray[Any], grids: Grids, rounding: str = "nearest", noise: Array | None = None
@@ -131,6 +134,9 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _count(which: NDArray[np.bool_]) -> Array:
+    if which.shape[1] <= SHORT:
+        counts: Array = np.add.reduce(which, axis=1, dtype=np.float64)
+        return counts
     return np.array([np.count_nonzero(row) for row in which], np.float64)
 
 

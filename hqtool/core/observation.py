@@ -72,6 +72,11 @@ class PreparedValues:
         size = self._values.size
         return (size - self._finite.size) / size if size else math.nan
 
+    @property
+    def size(self) -> int:
+        """Number of values, non-finite ones and extremes of a sample included."""
+        return self._values.size + (0 if self._extremes is None else self._extremes.size)
+
     def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.ldexp(values, -self.exponent) if self.exponent else values
 

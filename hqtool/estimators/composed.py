@@ -22,8 +22,9 @@ class Composed:
 
     def plan(self, state: State) -> Plan:
         """The smoothed range, unless the schedule demands a look."""
-        known = None if self.schedule.must_look(state) else state.range
-        return Plan(known, self.schedule.reads(state))
+        if self.schedule.must_look(state):
+            return Plan(None, reads=True)
+        return Plan(state.range, self.schedule.reads(state))
 
     def read(self, state: State, obs: Observation) -> Reading | None:
         """The statistic."""

@@ -70,7 +70,7 @@ class EveryInterval:
         return state.steps >= state.due
 
     def reads(self, state: State) -> bool:
-        return self.must_look(state)
+        return state.steps >= state.due
 
     def next_due(self, state: State) -> int:
         return (state.steps // self.interval + 1) * self.interval

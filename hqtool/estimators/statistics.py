@@ -77,6 +77,10 @@ class Deviations(OfStats):
 EQUAL_COSINES = 1e-13
 
 
+#: Of no more values than this three steps of a search are asked at once.
+FEW_TO_SEARCH = 2048
+
+
 @dataclass(frozen=True, slots=True)
 class BestCosine:
     """(a·min, a·max) for the clip ratio a ∈ (0, 1] of highest cosine; section 5.1, [25].
@@ -110,8 +114,9 @@ class BestCosine:
             moments = obs.moments(wanted, [formats[i] for i in which])
             return np.fmax(figure(cosine, moments), 0.0) if moments else np.zeros(a.size)
 
+        ahead = 3 if obs.values is not None and obs.values.size <= FEW_TO_SEARCH else 1
         ratios, evaluations = golden_section(
-            kept, len(formats), self.tol, self.coarse, EQUAL_COSINES
+            kept, len(formats), self.tol, self.coarse, EQUAL_COSINES, ahead
         )
         pairs = zip(ratios.tolist(), evaluations.tolist(), strict=True)
         readings = [Reading(Range(r * lo, r * hi), e) for r, e in pairs]
