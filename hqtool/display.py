@@ -1,4 +1,4 @@
-"""Text as a terminal may show it: nothing in it acts, and no encoding is too small for it."""
+"""Making text safe to show: nothing in it controls the terminal, and any encoding can hold it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import TextIO
 #: The encoding error handler that writes ASCII marks for what an encoding lacks.
 ASCII_MARKS = "hqtool.ascii-marks"
 
-#: Marks that hqtool prints, in ASCII. What is not named here loses its accents, or is escaped.
+#: The characters that hqtool prints, in ASCII. All others lose their accents, or are escaped.
 _MARKS = {
     "×": "x", "–": "-", "—": "-", "−": "-", "─": "-", "·": "*", "…": "...", "→": "->", "←": "<-",
     "↔": "<->", "≤": "<=", "≥": ">=", "≠": "!=", "±": "+/-", "∞": "inf", "‖": "||", "√": "sqrt",
     "Δ": "Delta", "Σ": "Sum", "η": "eta", "∈": "in", "“": '"', "”": '"', "„": '"', "’": "'",
 }  # fmt: skip
 
-#: Unicode categories of what acts on a terminal, or cannot be written: controls, invisible format
-#: characters (among them those that turn the direction of writing), lone surrogates, line breaks.
-_ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+#: Unicode categories of characters that control a terminal, or cannot be written: controls,
+#: invisible format characters (among them those that reverse the direction of writing), lone
+#: surrogates, line breaks.
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def harmless(text: str) -> str:
-    """The text with everything escaped that a terminal would act on, such as ESC as \\x1b.
+    """The text with every character escaped that controls a terminal, such as ESC as \\x1b.
 
     To be called where a name, path or message from outside is shown, and nowhere else.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(c) if unicodedata.category(c) in _ACTING else c for c in text)
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
 
 
 def encodable(text: str) -> str:
@@ -37,7 +38,7 @@ def encodable(text: str) -> str:
 
 
 def encodable_in(text: str, out: TextIO) -> str:
-    """The text with ASCII marks for what a stream's encoding lacks."""
+    """The text with ASCII in place of the characters that a stream's encoding lacks."""
     encoding = getattr(out, "encoding", None) or "utf-8"
     return text.encode(encoding, ASCII_MARKS).decode(encoding)
 

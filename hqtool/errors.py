@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class HqtoolError(Exception):
-    """Something the user can mend.
+    """An error that the user can do something about.
 
     Args:
         cause: one line, what is wrong and where.
@@ -24,7 +24,7 @@ class HqtoolError(Exception):
 
 
 class UsageError(HqtoolError):
-    """The command or the call was put wrongly: unknown name, value out of bounds."""
+    """The command or the call is wrong: an unknown name, a value out of bounds."""
 
     exit_status = 2
 

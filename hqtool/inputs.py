@@ -1,4 +1,4 @@
-"""Reading a file whole that may be a FIFO, which nobody may ever write to."""
+"""Reading a whole file, or a FIFO without waiting for ever when nobody writes to it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hqtool.errors import DataError
 
-#: Seconds to wait for a FIFO's next bytes.
-PATIENCE_SECONDS = 10.0
+#: How long to wait for a FIFO's next bytes.
+FIFO_WAIT_SECONDS = 10.0
 
 #: Bytes to read from a FIFO at a time.
 _PART_BYTES = 1 << 16
@@ -21,7 +21,7 @@ def bytes_of(path: str | Path) -> bytes:
 
     Raises:
         OSError: it cannot be opened or read.
-        DataError: it is neither, or nothing comes for PATIENCE_SECONDS.
+        DataError: it is neither, or nothing comes for FIFO_WAIT_SECONDS.
     """
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -37,7 +37,7 @@ def bytes_of(path: str | Path) -> bytes:
 
 def _part(descriptor: int) -> bytes:
     """The next bytes; none at the end."""
-    if not select.select([descriptor], [], [], PATIENCE_SECONDS)[0]:
-        cause = f"is a FIFO that nobody wrote to for {PATIENCE_SECONDS:g} s"
+    if not select.select([descriptor], [], [], FIFO_WAIT_SECONDS)[0]:
+        cause = f"is a FIFO that nobody wrote to for {FIFO_WAIT_SECONDS:g} s"
         raise DataError(cause, "start what writes to it first, or give a file")
     return os.read(descriptor, _PART_BYTES)

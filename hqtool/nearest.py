@@ -1,4 +1,4 @@
-"""What somebody who mistyped a name may have meant."""
+"""Suggesting the known name that is nearest to a mistyped one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are written: what must not be touched, and how a new one takes its place.
+"""Files that are written: what must not be overwritten, and how a new file replaces an old one.
 
 An output that is an input is always refused, and nothing is overwritten unasked. A regular file is
 replaced as a whole, in the folder where it lies, so that a symlink to it stays; a device or FIFO
@@ -26,7 +26,7 @@ STDOUT = "-"
 
 
 class ReaderGone(Exception):
-    """Whoever read a pipe has had enough: no error. (Not an OSError: those are.)"""
+    """The reader of a pipe has closed it, which is no error; so this is no OSError."""
 
 
 class Target(io.FileIO):
@@ -34,7 +34,7 @@ class Target(io.FileIO):
 
     Args:
         file: its path, or an open descriptor, which is left open.
-        name: how it is to be named.
+        name: what error messages call it.
         mode: 'x' creates the file, 'w' opens what is there.
     """
 
@@ -44,7 +44,7 @@ class Target(io.FileIO):
         self._failed = False
 
     def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
-        """As FileIO does. After a failure the rest is dropped: it has been told.
+        """As FileIO does. After a failure, which is reported once, all else is dropped.
 
         Raises:
             ReaderGone: the reader of a pipe has closed it.
@@ -72,15 +72,19 @@ def cannot_write(name: str, error: OSError) -> DataError:
 
 
 def check_outputs(
-    outputs: Mapping[str, str], inputs: Mapping[str, str], *, force: bool, whole: Iterable[str] = ()
+    outputs: Mapping[str, str],
+    inputs: Mapping[str, str],
+    *,
+    force: bool,
+    regular: Iterable[str] = (),
 ) -> None:
-    """Before any work: refuse what must not or cannot be written at its end.
+    """Refuse, before any work is done, outputs that must not or cannot be written.
 
     Args:
-        outputs: what asks for each output → the file, or '-'.
-        inputs: path of each input → what it is.
+        outputs: the option that names each output → the file, or '-'.
+        inputs: path of each input → what errors call it.
         force: existing files may be overwritten; never an input.
-        whole: those of the outputs that must be regular files.
+        regular: those of the outputs that must be regular files.
 
     Raises:
         UsageError: an output is an input, or another output, or exists (without `force`), or is
@@ -90,17 +94,17 @@ def check_outputs(
     places = {option: STDOUT if names_stdout(path) else path for option, path in outputs.items()}
     _check_distinct(places)
     for option, path in places.items():
-        if path == STDOUT and option not in whole:
+        if path == STDOUT and option not in regular:
             continue
         is_stream = _is_stream(option, path)
         for source, noun in inputs.items():
             if same_file(path, source):
                 which = "" if path == source else f", {source}"
                 raise UsageError(f"{option} {path} is {noun}{which}", "choose another name")
-        if is_stream and option in whole:
+        if is_stream and option in regular:
             raise UsageError(f"{option} {path} is no regular file", "name a file")
         if not is_stream:
-            _check_regular(path, force, folder=option not in whole)
+            _check_regular(path, force, folder=option not in regular)
 
 
 def same_file(one: str, other: str) -> bool:
@@ -112,11 +116,11 @@ def same_file(one: str, other: str) -> bool:
 
 
 def place_new(partial: str, target: str, *, force: bool) -> None:
-    """Let a finished file take its place; what it replaces hands on its permissions.
+    """Move a finished file to its place; it takes the permissions of the file it replaces.
 
     Raises:
         UsageError: a file is there (without `force`).
-        OSError: the place cannot be taken.
+        OSError: it cannot be moved there.
     """
     if force:
         with suppress(OSError):
@@ -128,14 +132,14 @@ def place_new(partial: str, target: str, *, force: bool) -> None:
 
 @contextmanager
 def written(path: str, *, force: bool = True, lines: bool = False) -> Iterator[tuple[TextIO, str]]:
-    """An output to write, and the path to write to; it takes its place at the end.
+    """An output as an open stream, and the path that is written to; a file is moved to `path` last.
 
-    A device, FIFO or open descriptor is written to at once. Of a file nothing is left after an
-    error, nor after Ctrl-C or SIGTERM unless `lines`.
+    A device, FIFO or open descriptor is written to at once. After an error nothing of a file is
+    left, nor after Ctrl-C or SIGTERM unless `lines`.
 
     Args:
-        path: as `check_outputs` has let it pass; not '-'.
-        lines: each line stands alone: what is cut short keeps its whole lines, if there are any.
+        path: one that `check_outputs` accepted; not '-'.
+        lines: each line is of use by itself: after Ctrl-C or SIGTERM the whole ones are kept.
 
     Raises:
         DataError: it cannot be written.
@@ -165,7 +169,7 @@ def written(path: str, *, force: bool = True, lines: bool = False) -> Iterator[t
 
 @contextmanager
 def _opened(file: str | int, name: str, mode: str) -> Iterator[TextIO]:
-    """A text stream; lone surrogates are escaped, for UTF-8 has no place for them."""
+    """A text stream in UTF-8; lone surrogates, which UTF-8 cannot hold, are escaped."""
     try:
         target = Target(file, name, mode)
     except OSError as error:
@@ -175,7 +179,7 @@ def _opened(file: str | int, name: str, mode: str) -> Iterator[TextIO]:
 
 
 def _cut_to_whole_lines(path: str) -> int:
-    """How many bytes of whole lines remain; 0 where there is no such file, too."""
+    """Cut off an unfinished last line; the bytes left, 0 also where there is no such file."""
     try:
         with open(path, "r+b") as out:
             whole = sum(len(line) for line in out if line.endswith(b"\n"))
@@ -186,7 +190,7 @@ def _cut_to_whole_lines(path: str) -> int:
 
 
 def _check_distinct(places: Mapping[str, str]) -> None:
-    """Only a device takes several outputs at once: there nothing can be lost."""
+    """Refuse one place for two outputs, unless it is a device: there nothing can be lost."""
     earlier: list[tuple[str, str]] = []
     for option, path in places.items():
         for other, its in earlier:
@@ -210,10 +214,10 @@ def _check_regular(path: str, force: bool, folder: bool) -> None:
 
 
 def _is_stream(option: str, path: str) -> bool:
-    """Whether a path is a device, FIFO or open descriptor, not a regular file, perhaps to come.
+    """Whether a path is a device, FIFO or open descriptor; else it is, or can be, a regular file.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of them.
         DataError: it cannot be reached.
     """
     if not path or path == STDOUT or "\0" in path:

@@ -1,4 +1,4 @@
-"""Parameters of what is registered: read from text as their annotations want it, and shown."""
+"""Parameters of registered factories: values read from text by their annotations, and shown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
-#: Kinds that text is tried as, in this order; any other comes before str.
-_PLAIN = (int, float, bool)
+#: Types that a text is read as, if it can be, in this order; all others are tried before str.
+_SIMPLE_TYPES = (int, float, bool)
 
 _NOUNS = {int: "whole number", float: "number", bool: "true or false", type(None): "none"}
 
@@ -42,24 +42,25 @@ def _signature(factory: Any) -> inspect.Signature:
 def read_text(parameter: inspect.Parameter, text: str) -> Any:
     """The value that a text stands for.
 
-    An annotation is a type that a text makes, Literal, or any of several; "none" is None where
-    that is one of them. Without an annotation the default tells, and without that the text.
+    An annotation is a type that can be made of a text, a Literal, or a union of such; "none" is
+    None where the union has it. Without an annotation the default's type is taken, and without a
+    default the first type that the text can be read as.
 
     Raises:
-        ValueError: it stands for none; tells of which kind it would have to be.
+        ValueError: the text is no such value; the message says what it would have to be.
     """
-    kinds = _kinds(parameter)
+    kinds = _types(parameter)
     for kind in kinds:
         try:
-            return _read(kind, text)
+            return _read_as(kind, text)
         except (ArithmeticError, TypeError, ValueError):
             pass
     raise ValueError(f"{parameter.name}={text} is no {' or '.join(map(_noun, kinds))}")
 
 
 def is_text(parameter: inspect.Parameter) -> bool:
-    """Whether any text will do, numbers not being asked for."""
-    kinds = _kinds(parameter)
+    """Whether any text is a value of the parameter, and numbers are not expected."""
+    kinds = _types(parameter)
     return str in kinds and not {int, float} & set(kinds)
 
 
@@ -76,34 +77,34 @@ def shown(value: Any) -> str:
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON has it; as text where JSON has none of its kind."""
+    """A value as JSON can hold it: as text where it is of no type of JSON's."""
     plain = value is None or isinstance(value, bool | int | str)
     return value if plain or (isinstance(value, float) and math.isfinite(value)) else shown(value)
 
 
 def from_json(parameter: inspect.Parameter, value: Any) -> Any:
     """The value that `to_json` wrote."""
-    if isinstance(value, str) and str not in _kinds(parameter):
+    if isinstance(value, str) and str not in _types(parameter):
         return read_text(parameter, value)
     return value
 
 
-def _kinds(parameter: inspect.Parameter) -> tuple[Any, ...]:
+def _types(parameter: inspect.Parameter) -> tuple[Any, ...]:
     """What a value may be, in the order that a text is tried."""
     kinds = _members(parameter.annotation)
     if kinds in ((inspect.Parameter.empty,), (Any,)):
-        kinds = _kinds_like(parameter.default)
+        kinds = _types_of_default(parameter.default)
     none = [kind for kind in kinds if kind is type(None)]
-    others = [kind for kind in kinds if kind not in (type(None), *_PLAIN, str)]
-    plain = [kind for kind in _PLAIN if kind in kinds]
+    others = [kind for kind in kinds if kind not in (type(None), *_SIMPLE_TYPES, str)]
+    plain = [kind for kind in _SIMPLE_TYPES if kind in kinds]
     return (*none, *plain, *others, *(kind for kind in kinds if kind is str))
 
 
-def _kinds_like(default: Any) -> tuple[Any, ...]:
+def _types_of_default(default: Any) -> tuple[Any, ...]:
     """What a value may be, going by the default alone."""
     if default is None or default is inspect.Parameter.empty:
         none = (type(None),) if default is None else ()
-        return (*none, *_PLAIN, str)
+        return (*none, *_SIMPLE_TYPES, str)
     return (int, float) if type(default) is int else (type(default),)
 
 
@@ -115,7 +116,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (type(None),) if annotation is None else (annotation,)
 
 
-def _read(kind: Any, text: str) -> Any:
+def _read_as(kind: Any, text: str) -> Any:
     if kind is type(None):
         return _one_of({"none": None}, text.lower())
     if kind is bool:

@@ -1,4 +1,4 @@
-"""Putting something of ours in the place of something of another package."""
+"""Replacing an attribute of another package by a wrapper of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Any:
-    """Replace `owner.name` by `wrap` of it, for good; what it was."""
+    """Replace `owner.name` by `wrap` of it, for good; returns the original."""
     original = getattr(owner, name)
     setattr(owner, name, wrap(original))
     return original
@@ -16,7 +16,7 @@ def replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def replaced(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None]:
-    """Replace `owner.name` by `wrap` of it."""
+    """Replace `owner.name` by `wrap` of it within a `with` block."""
     original = replace(owner, name, wrap)
     try:
         yield

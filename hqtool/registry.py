@@ -46,7 +46,7 @@ class Entry(Generic[T]):
     """A registered factory; its keyword parameters are read off its signature.
 
     Args:
-        package: the outside package it is of; None where it is hqtool's own.
+        package: the outside package that adds it; None where it is hqtool's own.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Entry(Generic[T]):
 class Registry(Generic[T]):
     """Factories by name, extended by other packages through entry points.
 
-    An entry point that does not load is passed over, and told once as a warning of the logger
-    "hqtool"; all others work.
+    An entry point that does not load is skipped, with one warning of the logger "hqtool"; all
+    others work.
 
     Args:
         noun: what is registered, for error messages.
         group: entry-point group that outside packages add factories to.
-        methods: what the objects that factories give must have.
+        methods: names of methods that every object made by a factory must have.
     """
 
     def __init__(self, noun: str, group: str, methods: tuple[str, ...] = ()) -> None:
@@ -83,7 +83,7 @@ class Registry(Generic[T]):
         self.group = group
         self.methods = methods
         self._entries: dict[str, Entry[T]] = {}
-        self._outside: dict[str, str | None] = {}  # names met → why one does not load
+        self._outside: dict[str, str | None] = {}  # entry point → why it does not load, or None
 
     def register(self, factory: Callable[..., T]) -> Callable[..., T]:
         """Decorator: add `factory` under its own name, its docstring's first line as summary."""
@@ -128,7 +128,7 @@ class Registry(Generic[T]):
         single choice keeps the text as its label.
 
         Raises:
-            UsageError: as `parse`, or a range that is none.
+            UsageError: as `parse`, or a range is malformed.
         """
         name, _, rest = text.partition(":")
         known = self.entry(name.strip()).parameters
@@ -156,7 +156,7 @@ class Registry(Generic[T]):
         return Choice(label, entry.name, parameters, self._made(label, entry, parameters))
 
     def _made(self, label: str, entry: Entry[T], parameters: Mapping[str, Any]) -> T:
-        """What a factory gives; an outside package's may fail in any way."""
+        """The object that a factory makes; one of an outside package may fail in any way."""
         refusals = (Exception,) if entry.package else (ValueError,)
         try:
             value = entry.factory(**parameters)
@@ -177,7 +177,7 @@ class Registry(Generic[T]):
                 self._outside[point.name] = self._try_to_load(point)
 
     def _try_to_load(self, point: EntryPoint) -> str | None:
-        """Add what an entry point names; what is wrong with it, which is told, or None."""
+        """Add what an entry point names; if it fails, warn, and return why."""
         package = point.dist.name if point.dist else "a package without name"
         try:
             if point.name in self._entries:
@@ -192,7 +192,7 @@ class Registry(Generic[T]):
 
 
 def _warn(message: str) -> None:
-    """Where a program configures no logging, this is a line on stderr."""
+    """Log a warning: a line on stderr where the program configures no logging."""
     import logging  # seldom needed
 
     logging.getLogger("hqtool").warning(message)

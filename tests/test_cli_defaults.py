@@ -15,7 +15,7 @@ from capture_models import read_run
 from command import finish, hqtool, start
 
 from hqtool.capture.settings import CaptureSettings
-from hqtool.cli.defaults import TABLES
+from hqtool.cli.defaults import COMMANDS_WITH_DEFAULTS
 from hqtool.cli.main import COMMANDS, cli
 
 EMPTY = "import sys"
@@ -122,8 +122,8 @@ def test_files_elsewhere_and_of_others_do_not_count(folder: Path) -> None:
         ("[compare]\nbits = '4'", "no such table: [compare]", "known: capture"),
         ("[capture]\nlayer = ['x']", "no such option: layer", "did you mean 'layers'?"),
         ("[capture]\nstep-on = 'optimiser'", "step-on = 'optimiser'", "mean 'optimizer'?"),
-        ("every = 3", "every stands outside", "put it under [capture]"),
-        ("capture = 3", "capture stands outside", "put it under [capture]"),
+        ("every = 3", "every is outside the tables of the commands", "put it under [capture]"),
+        ("capture = 3", "capture is outside the tables of the commands", "put it under [capture]"),
         ("[capture", "hqtool.toml is no TOML", "mend it, or give --no-config"),
         ("[capture]\nx = '\xff'", "hqtool.toml is no TOML", "mend it, or give --no-config"),
     ],
@@ -151,4 +151,6 @@ def test_a_faulty_file_can_be_passed_over(folder: Path) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_tables_are_those_of_commands_that_take_defaults(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
-    assert any(param.name == "config" for param in command.params) == (name in TABLES)
+    assert any(param.name == "config" for param in command.params) == (
+        name in COMMANDS_WITH_DEFAULTS
+    )

@@ -324,7 +324,7 @@ def test_workers_elsewhere_find_relative_paths(tmp_path, monkeypatch):
 
 def test_no_scheduler_and_no_dask_are_errors_of_two_lines(trace, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(execute, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(execute, "SCHEDULER_WAIT_SECONDS", 1)
     done = hqtool("compare", trace, "--scheduler", "tcp://127.0.0.1:9")
     assert (done.status, len(done.err.splitlines())) == (3, 2)
     monkeypatch.setitem(sys.modules, "distributed", None)

@@ -21,7 +21,7 @@ from hqtool.compare.execute import SiteResult, Task
 from hqtool.compare.replay import ReplaySettings
 from hqtool.errors import DataError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.report.follow import follow, glimpse, glimpses
+from hqtool.report.follow import follow, snapshot_of, snapshots
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.writer import TraceWriter
 from hqtool.vocab import Site
@@ -112,7 +112,7 @@ def test_recent_counts_commits_that_close_a_step(tmp_path: Path) -> None:
         assert reader.run == {"late": 1}
 
 
-# --- glimpses -----------------------------------------------------------------------------------
+# --- snapshots -----------------------------------------------------------------------------------
 
 
 def test_glimpses_of_a_live_writer(child: Child) -> None:
@@ -124,7 +124,7 @@ def test_glimpses_of_a_live_writer(child: Child) -> None:
         child.order(*next(orders).split())
         now[0] += seconds
 
-    seen = list(glimpses(str(child.path), 1.0, lambda: now[0], let_pass))
+    seen = list(snapshots(str(child.path), 1.0, lambda: now[0], let_pass))
     assert [len(look.steps) for look in seen] == [0, 1, 2, 2, 4, 4]
     assert [look.rate for look in seen] == [None, 1, 1, 2 / 3, 1, 4 / 5]
     assert [look.state for look in seen] == ["open"] * 5 + ["complete"]
@@ -146,7 +146,7 @@ def test_moves_are_of_the_last_two_steps(tmp_path: Path) -> None:
             if step != 1:
                 writer.write("now and then", "output", step, np.ones(3))
             writer.commit(step)
-    assert glimpse(str(path)).moves == (
+    assert snapshot_of(str(path)).moves == (
         (Site("down", "output"), 8.0, 0.5),
         (Site("up", "output"), 4.0, 13.0),
         (Site("still", "output"), 1.0, 1.0),
@@ -158,7 +158,7 @@ def test_a_trace_begun_anew_starts_a_new_rate(tmp_path: Path) -> None:
     writers = [TraceWriter(path)]
     for step in range(5):
         writers[0].commit(step)
-    looks = glimpses(str(path), 1.0, lambda: now[0], lambda seconds: None)
+    looks = snapshots(str(path), 1.0, lambda: now[0], lambda seconds: None)
     assert len(next(looks).steps) == 5
     writers.append(TraceWriter(path, force=True))
     now[0] = 1.0
@@ -180,8 +180,8 @@ def test_a_moment_that_does_not_open_is_waited_out(
 
     monkeypatch.setattr(follow_module, "TraceReader", flaky)
     pauses: list[float] = []
-    (look,) = glimpses(str(path), 9.0, lambda: 0.0, pauses.append)
-    assert (look.state, pauses) == ("complete", [follow_module.BREATH] * 2)
+    (look,) = snapshots(str(path), 9.0, lambda: 0.0, pauses.append)
+    assert (look.state, pauses) == ("complete", [follow_module.RETRY_PAUSE_SECONDS] * 2)
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def interrupt(path: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(follow_module, "glimpse", interrupt)
+    monkeypatch.setattr(follow_module, "snapshot_of", interrupt)
     done = hqtool("info", tmp_path / "trace.h5", "--follow")
     assert (done.status, done.out, done.err.strip()) == (130, "", "")
 

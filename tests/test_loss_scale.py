@@ -17,7 +17,7 @@ from hqtool.compare.replay import ReplaySettings
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import ESTIMATORS
-from hqtool.report.follow import glimpse
+from hqtool.report.follow import snapshot_of
 from hqtool.trace.repair import repair
 from hqtool.vocab import Range, Record, Site, Stats
 
@@ -167,7 +167,7 @@ def test_a_new_scale_is_no_moved_range(tmp_path: Path) -> None:
         for step, scale in enumerate([1024.0, 2048.0]):
             writer.write("fc", "grad_input", step, x * np.float32(scale), loss_scale=scale)
             writer.commit(step)
-    (move,) = glimpse(str(tmp_path / "t.h5")).moves
+    (move,) = snapshot_of(str(tmp_path / "t.h5")).moves
     assert (move.before, move.now) == (4.0, 4.0)
 
 

@@ -68,7 +68,7 @@ def is_required(name: str, option: str) -> bool:
 
 def takes_streams(name: str, option: str) -> bool:
     (param,) = [p for p in command_named(name).params if option in p.opts]
-    return isinstance(param.type, OutputFile) and not param.type.whole
+    return isinstance(param.type, OutputFile) and not param.type.regular
 
 
 CASES = [(name, option) for name in COMMANDS for option in outputs_of(name)]
@@ -554,7 +554,7 @@ def test_a_spec_may_come_through_a_fifo(files: Path, monkeypatch: pytest.MonkeyP
         done = hqtool("traffic", "pipe", "--json", "-")
     assert (done.status, done.err) == (0, "")
     assert json.loads(done.out)["layers"][0]["name"] == "head"
-    monkeypatch.setattr(inputs, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(inputs, "FIFO_WAIT_SECONDS", 0.0)
     done = hqtool("traffic", "pipe")
     assert (done.status, "nobody wrote" in done.err) == (3, True)
     done = hqtool("traffic", "/dev/zero")

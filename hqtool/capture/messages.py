@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hqtool.capture.cost import StepCost, about
 from hqtool.capture.outcome import CaptureOutcome
 from hqtool.capture.settings import CaptureSettings
-from hqtool.launch.messages import say
+from hqtool.launch.stderr_lines import say
 from hqtool.sizes import binary_bytes, counted
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from hqtool.capture.tensors import (
     stats_of_vector,
     widened,
 )
-from hqtool.launch.messages import say
+from hqtool.launch.stderr_lines import say
 from hqtool.sizes import binary_bytes
 from hqtool.trace.writer import TraceFull, TraceWriter
 from hqtool.vocab import Site, Stats

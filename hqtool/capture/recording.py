@@ -19,8 +19,8 @@ from hqtool.capture.provenance import provenance
 from hqtool.capture.settings import CaptureSettings
 from hqtool.errors import HqtoolError
 from hqtool.launch.importing import after_import
-from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_process, path_of_rank, rank_of_group, rank_of_process
+from hqtool.launch.stderr_lines import say
 
 if TYPE_CHECKING:
     from hqtool.capture.outcome import CaptureOutcome

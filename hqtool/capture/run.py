@@ -11,10 +11,10 @@ from hqtool.capture.recording import Recording, plan_of
 from hqtool.capture.settings import CaptureSettings
 from hqtool.errors import UsageError
 from hqtool.launch.child_processes import StartedProcesses
-from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.program import exit_status, find_program, program_files
 from hqtool.launch.requirements import require_torch
+from hqtool.launch.stderr_lines import say
 from hqtool.outputs import same_file
 
 

@@ -14,7 +14,7 @@ from hqtool.capture.budget import budget_of
 from hqtool.capture.settings import STEP_ENDS, CaptureSettings
 from hqtool.cli.choice import choice_of
 from hqtool.cli.defaults import config_file, config_option, defaults_used
-from hqtool.cli.files import WHOLE_OUTPUT, FileCommand
+from hqtool.cli.files import REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce
 from hqtool.cli.streams import own_streams, script_streams
 from hqtool.cli.words import split_words
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 DEFAULT = CaptureSettings()
 
-#: Options that no file gives: what overwrites, and what is asked for once.
+#: Options that a file of defaults cannot give: they overwrite, or ask for a single trial.
 ONLY_TYPED = ("force", "list-sites", "dry-run", "expect-steps", "verify")
 
 
 class CaptureCommand(FileCommand):
-    """Its inputs are the script and what the script is given; its output has a name anyway."""
+    """Inputs are the script and the files among its arguments; the output has a default name."""
 
     def inputs(self, ctx: click.Context) -> dict[str, str]:
         """The program's files, and existing files among its arguments."""
@@ -45,7 +45,7 @@ class CaptureCommand(FileCommand):
         return given | dict.fromkeys(files, "the program to run") | config_file(ctx)
 
     def outputs(self, ctx: click.Context) -> dict[str, str]:
-        """None where only a trial is run."""
+        """The trace; nothing where only a trial is run."""
         if ctx.params["list_sites"] or ctx.params["dry_run"]:
             return {}
         target, module = ctx.params["program"][0], ctx.params["module"]
@@ -55,7 +55,7 @@ class CaptureCommand(FileCommand):
 
     @contextmanager
     def ended_by_sigterm(self) -> Iterator[None]:
-        """The script is to find Python's own streams; its recording knows what to do at SIGTERM."""
+        """The script gets Python's own streams; SIGTERM is handled by its recording."""
         with script_streams():
             yield
 
@@ -72,7 +72,7 @@ class CaptureCommand(FileCommand):
 @click.option(
     "-o",
     "out",
-    type=WHOLE_OUTPUT,
+    type=REGULAR_OUTPUT,
     metavar="TRACE.h5",
     help="The trace to write; default: SCRIPT.h5.",
 )
@@ -178,7 +178,7 @@ def command(
         raise UsageError("--list-sites, --dry-run and --verify exclude each other", "give one")
     if used := defaults_used():
         announce(f"hqtool: {used}", quiet)
-    settings = _settings(**recorded)
+    settings = _settings_from(**recorded)
     target, *argv = program
     how: dict[str, Any] = {"settings": settings, "module": module, "quiet": quiet}
     if list_sites:
@@ -193,7 +193,7 @@ def command(
     return run_script(target, argv, out=trace, **how)
 
 
-def _settings(
+def _settings_from(
     tensors: tuple[str, ...],
     module_types: tuple[str, ...],
     steps: str | None,
@@ -205,7 +205,7 @@ def _settings(
     return CaptureSettings(
         tensors=split_words(tensors),
         module_types=split_words(module_types),
-        steps=_steps(steps),
+        steps=_parse_steps(steps),
         budget_bytes=budget_of(budget),
         eval=eval_mode,
         **others,
@@ -223,7 +223,7 @@ def _list_sites(target: str, argv: list[str], *, quiet: bool, **how: Any) -> int
     if not trial.steps:
         early = f"the script ended, with status {trial.status}, before its first step did"
         announce(f"hqtool: {early}: these ran", quiet)
-    _print(listing(trial))
+    _print_lines(listing(trial))
     return 0
 
 
@@ -250,7 +250,7 @@ def _estimate(
             "nothing can be said of its size: see hqtool capture --list-sites",
         )
     _require_sites(trial)
-    _print(estimate(trial, settings, expected))
+    _print_lines(estimate(trial, settings, expected))
     return 0
 
 
@@ -267,21 +267,21 @@ def _verify(target: str, argv: list[str], **how: Any) -> int:
     from hqtool.trial.verify import verify
 
     verdict = verify(target, argv, **how)
-    _print(verdict.lines)
+    _print_lines(verdict.lines)
     return verdict.status
 
 
-def _print(lines: Sequence[str]) -> None:
+def _print_lines(lines: Sequence[str]) -> None:
     with own_streams():
         print(*map(harmless, lines), sep="\n")
 
 
 def _trace_of(target: str, module: bool) -> str:
-    """The trace's name where none is given: the script's, in the current folder."""
+    """The trace's default name: that of the script, in the current folder."""
     return f"{target.rpartition('.')[2] if module else Path(target).stem}.h5"
 
 
-def _steps(text: str | None) -> tuple[int | None, int | None] | None:
+def _parse_steps(text: str | None) -> tuple[int | None, int | None] | None:
     if text is None:
         return None
     first, colon, end = text.partition(":")

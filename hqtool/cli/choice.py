@@ -1,4 +1,4 @@
-"""Values of which one is to be chosen."""
+"""Options that take one of several values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NamedChoice(click.Choice[str]):
     """A click.Choice that answers a mistyped value with the nearest known one."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The value, where it is one."""
+        """The value, if it is one of the choices."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:

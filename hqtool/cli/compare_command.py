@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import click
 
 from hqtool.cli.choice import choice_of
-from hqtool.cli.files import INPUT, OUTPUT, WHOLE_OUTPUT, FileCommand
+from hqtool.cli.files import INPUT, OUTPUT, REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
 from hqtool.cli.step_streams import step_streams
@@ -48,7 +48,7 @@ COSTS = {
 
 
 def _shared_folder(targets: Iterable[str | None]) -> str:
-    """Where a cluster's workers and this process both see files: beside the results."""
+    """A folder that a cluster's workers and this process share: that of the results."""
     files = [t for t in targets if t and (os.path.isfile(t) or not os.path.exists(t)) and t != "-"]
     return os.path.dirname(files[0]) or "." if files else "."
 
@@ -148,7 +148,7 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
 @click.option(
     "--parquet",
     "parquet_to",
-    type=WHOLE_OUTPUT,
+    type=REGULAR_OUTPUT,
     metavar="FILE",
     help="Every scored step as Parquet.",
 )

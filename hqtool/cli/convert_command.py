@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.files import INPUT, WHOLE_OUTPUT, FileCommand
+from hqtool.cli.files import INPUT, REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce, force_option, quiet_option
 from hqtool.trace.convert import convert_npz
 
@@ -14,7 +14,7 @@ from hqtool.trace.convert import convert_npz
 @click.option(
     "-o",
     "out",
-    type=WHOLE_OUTPUT,
+    type=REGULAR_OUTPUT,
     metavar="TRACE.h5",
     required=True,
     help="The trace to write.",

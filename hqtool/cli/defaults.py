@@ -9,30 +9,29 @@ from typing import Any
 
 import click
 
+from hqtool.cli.output import Command
 from hqtool.errors import UsageError
 from hqtool.nearest import did_you_mean, known_names
 
-#: File → the tables around the options of a command. Of several files the first one counts.
-PLACES = {"hqtool.toml": ("{}",), "pyproject.toml": ("tool", "hqtool", "{}")}
+#: File → the nested tables that hold a command's options. Only the first file found is read.
+CONFIG_TABLES = {"hqtool.toml": ("{}",), "pyproject.toml": ("tool", "hqtool", "{}")}
 
 #: The tables there may be: commands that take defaults.
-TABLES = ("capture",)
+COMMANDS_WITH_DEFAULTS = ("capture",)
 
-#: The kind of an option → what a value of it is, and how it is written.
-_KINDS = {
+#: An option's type → what errors say of a value of another type, and an example of a right one.
+_TYPES = {
     bool: ("neither true nor false", "true"),
     int: ("no whole number", "100"),
     list: ("no list of texts", '["…"]'),
     str: ("no text", '"…"'),
 }
 
-_FILE = "hqtool.defaults"
-
-Command = Callable[..., Any]
+_FILE_KEY = "hqtool.defaults"
 
 
 def config_option(only_typed: Collection[str]) -> Callable[[Command], Command]:
-    """The option that turns the file off; it goes before all others.
+    """The option that turns the file of defaults off; it must be applied before all others.
 
     Args:
         only_typed: long names of options that a file cannot give.
@@ -53,7 +52,7 @@ def config_option(only_typed: Collection[str]) -> Callable[[Command], Command]:
 
 
 def defaults_used() -> str | None:
-    """Which defaults of a file this command goes by; None where there are none."""
+    """A sentence that names the defaults this command took from a file; None without any."""
     ctx = click.get_current_context()
     source = click.core.ParameterSource.DEFAULT_MAP
     used = [
@@ -61,36 +60,36 @@ def defaults_used() -> str | None:
         for name, option in _options(ctx.command).items()
         if ctx.get_parameter_source(str(option.name)) is source
     ]
-    return f"defaults from {ctx.meta[_FILE]}: {', '.join(used)}" if used else None
+    return f"defaults from {ctx.meta[_FILE_KEY]}: {', '.join(used)}" if used else None
 
 
 def config_file(ctx: click.Context) -> dict[str, str]:
-    """The file that defaults came from, if any, and what it is."""
-    return {ctx.meta[_FILE]: "the file of defaults"} if _FILE in ctx.meta else {}
+    """The file that defaults came from, if any → what errors call it."""
+    return {ctx.meta[_FILE_KEY]: "the file of defaults"} if _FILE_KEY in ctx.meta else {}
 
 
 def _take_defaults(ctx: click.Context, only_typed: Collection[str]) -> None:
-    """Hand the file's options to click, which lets the command line win."""
-    file = next(filter(os.path.isfile, PLACES), None)
+    """Give the file's options to click, for which the command line takes precedence."""
+    file = next(filter(os.path.isfile, CONFIG_TABLES), None)
     if file is None:
         return
     known = {n: option for n, option in _options(ctx.command).items() if n not in only_typed}
-    found = _read(file, [name.format(ctx.command.name) for name in PLACES[file]])
+    found = _command_table(file, [name.format(ctx.command.name) for name in CONFIG_TABLES[file]])
     for name in found:
         if name not in known:
             raise UsageError(
                 f"{file}: no such option: {name}",
                 f"{did_you_mean(name, known)}use: {', '.join(known)}",
             )
-    ctx.meta[_FILE] = file
+    ctx.meta[_FILE_KEY] = file
     ctx.default_map = {
-        str(known[name].name): _checked(file, name, known[name], value)
+        str(known[name].name): _require_type(file, name, known[name], value)
         for name, value in found.items()
     }
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:
-    """A command's options by their long names, less their dashes."""
+    """A command's options by their long names without the dashes."""
     return {
         text.removeprefix("--"): option
         for option in command.params
@@ -100,17 +99,19 @@ def _options(command: click.Command) -> dict[str, click.Option]:
     }
 
 
-def _read(file: str, tables: list[str]) -> dict[str, Any]:
-    """The innermost of these tables. The one around it is hqtool's, too, and holds only tables."""
-    table = _parsed(file)
+def _command_table(file: str, tables: list[str]) -> dict[str, Any]:
+    """The innermost of these tables. The table around it is hqtool's and may hold only tables."""
+    table = _parse(file)
     for name in tables[:-1]:
         table = _inner(file, table, name)
     for name, value in table.items():
-        if isinstance(value, dict) and name not in TABLES:
+        if isinstance(value, dict) and name not in COMMANDS_WITH_DEFAULTS:
             whole = ".".join([*tables[:-1], name])
-            raise UsageError(f"{file}: no such table: [{whole}]", known_names(name, TABLES))
+            remedy = known_names(name, COMMANDS_WITH_DEFAULTS)
+            raise UsageError(f"{file}: no such table: [{whole}]", remedy)
         if not isinstance(value, dict):
-            raise UsageError(f"{file}: {name} stands outside", f"put it under [{'.'.join(tables)}]")
+            cause = f"{file}: {name} is outside the tables of the commands"
+            raise UsageError(cause, f"put it under [{'.'.join(tables)}]")
     return _inner(file, table, tables[-1])
 
 
@@ -121,7 +122,7 @@ def _inner(file: str, table: dict[str, Any], name: str) -> dict[str, Any]:
     return inner
 
 
-def _parsed(file: str) -> dict[str, Any]:
+def _parse(file: str) -> dict[str, Any]:
     try:
         with open(file, "rb") as source:
             return tomllib.load(source)
@@ -132,14 +133,14 @@ def _parsed(file: str) -> dict[str, Any]:
         raise UsageError(cause, "mend it, or give --no-config") from None
 
 
-def _checked(file: str, name: str, option: click.Option, value: Any) -> Any:
-    """A value, where it is of the option's kind: TOML knows numbers from texts."""
-    kind, given = _kind_of(option), f"{file}: {name} = {value!r}"
+def _require_type(file: str, name: str, option: click.Option, value: Any) -> Any:
+    """A value, if it is of the option's type: TOML distinguishes numbers from texts."""
+    kind, given = _type_of(option), f"{file}: {name} = {value!r}"
     if kind is list and isinstance(value, str):
         value = [value]
     texts = value if kind is list and isinstance(value, list) else []
     if type(value) is not kind or not all(isinstance(each, str) for each in texts):
-        fault, example = _KINDS[kind]
+        fault, example = _TYPES[kind]
         raise UsageError(f"{given} is {fault}", f"write it like {name} = {example}")
     if isinstance(option.type, click.Choice) and value not in option.type.choices:
         names = option.type.choices
@@ -147,7 +148,7 @@ def _checked(file: str, name: str, option: click.Option, value: Any) -> Any:
     return value
 
 
-def _kind_of(option: click.Option) -> type:
+def _type_of(option: click.Option) -> type:
     if option.is_flag:
         return bool
     if option.multiple:

@@ -1,8 +1,8 @@
-"""The files of a command: which options name inputs and outputs, and what holds of them all.
+"""The files of a command: which options name inputs and outputs, and the checks that all need.
 
-An option or argument that names a file has the type INPUT, OUTPUT or WHOLE_OUTPUT, and its command
-is a FileCommand. That is all: the command then refuses, before it does anything, an output that
-is an input or another output, or that exists, and completes names of files in the shell.
+An option or argument that names a file has the type INPUT, OUTPUT or REGULAR_OUTPUT, and its
+command is a FileCommand. The command then refuses, before it does anything, an output that is an
+input or another output, or that exists, and completes names of files in the shell.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class OutputFile(FileName):
     """A file that is written.
 
     Args:
-        whole: it must be a regular file, for it is not written from beginning to end.
+        regular: it must be a regular file, for it is not written from beginning to end.
     """
 
-    def __init__(self, *, whole: bool = False) -> None:
-        self.whole = whole
+    def __init__(self, *, regular: bool = False) -> None:
+        self.regular = regular
 
 
-INPUT, OUTPUT, WHOLE_OUTPUT = InputFile(), OutputFile(), OutputFile(whole=True)
+INPUT, OUTPUT, REGULAR_OUTPUT = InputFile(), OutputFile(), OutputFile(regular=True)
 
 
 class FileCommand(click.Command):
@@ -57,13 +57,15 @@ class FileCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Check, then run."""
         outputs, types = self.outputs(ctx), self._output_types()
-        whole = [option for option in outputs if types[option].whole]
-        check_outputs(outputs, self.inputs(ctx), force=bool(ctx.params.get("force")), whole=whole)
+        regular = [option for option in outputs if types[option].regular]
+        check_outputs(
+            outputs, self.inputs(ctx), force=bool(ctx.params.get("force")), regular=regular
+        )
         with self.ended_by_sigterm():
             return super().invoke(ctx)
 
     def inputs(self, ctx: click.Context) -> dict[str, str]:
-        """Path of each input → what it is."""
+        """Path of each input → what errors call it."""
         given = {
             param: ctx.params.get(str(param.name))
             for param in self.params
@@ -86,7 +88,7 @@ class FileCommand(click.Command):
 
     @contextmanager
     def ended_by_sigterm(self) -> Iterator[None]:
-        """Within it SIGTERM raises SystemExit, so that nothing half done is left behind."""
+        """Within it SIGTERM raises SystemExit, so that no unfinished file is left behind."""
         with terminable():
             yield
 
@@ -100,7 +102,7 @@ class Terminated(SystemExit):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within it SIGTERM raises `Terminated`, in this process; a forked child it ends as ever."""
+    """Within it SIGTERM raises `Terminated` in this process, but ends forked children as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

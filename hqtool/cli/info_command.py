@@ -46,10 +46,10 @@ def command(
 ) -> None:
     """Say what is in TRACE: how it was recorded, its sites, steps and sizes.
 
-    Of several, such as the ranks of one run, what they hold together.
+    Of several traces, such as the ranks of one run, say what they hold together.
 
-    With --follow, while it is being recorded: steps, their rate, and the sites whose range
-    moved most in the last step.
+    With --follow, show a trace while it is being recorded: steps, their rate, and the sites
+    whose range moved most in the last step.
 
     Exit status 3 where one is damaged.
     """

@@ -34,18 +34,18 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 class BareCommand(click.UsageError):
-    """Nothing was asked for."""
+    """`hqtool` was called without arguments."""
 
 
 class LazyGroup(click.Group):
     """Knows its commands' names and summaries without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order a user meets them."""
+        """In the order in which a user needs them."""
         return list(COMMANDS)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Without any word show the help, as click does: on stderr, for nothing was asked."""
+        """Without arguments show the help on stderr, as click does."""
         if not args and not ctx.resilient_parsing:
             raise BareCommand(ctx.get_help(), ctx)
         return super().parse_args(ctx, args)
@@ -92,8 +92,8 @@ def main() -> None:
     try:
         with own_streams():
             status = _status()
-    except (HqtoolError, OSError) as error:  # what was left to be written
-        status = _told(error)
+    except (HqtoolError, OSError) as error:  # from output that was still buffered
+        status = _report_error(error)
     except ReaderGone:
         status = 0
     if status == _TERMINATED:
@@ -113,11 +113,11 @@ def _status() -> int:
     except click.Abort:
         return 130
     except (click.ClickException, HqtoolError, OSError) as error:
-        return _told(error)
+        return _report_error(error)
 
 
-def _told(error: Exception) -> int:
-    """Tell of an error; its exit status."""
+def _report_error(error: Exception) -> int:
+    """Print an error; returns its exit status."""
     if isinstance(error, HqtoolError):
         return _complain(error.cause, error.remedy, error.exit_status)
     if isinstance(error, click.ClickException):

@@ -41,12 +41,12 @@ def file_options(command: Command) -> Command:
 
 
 @contextmanager
-def written(
+def result_stream(
     target: str, quiet: bool, lines: bool = False, force: bool = False
 ) -> Iterator[tuple[TextIO, str]]:
-    """An output to write, and its path for the while: stdout, or as `outputs.written`."""
+    """An output as an open stream, and its path meanwhile: stdout, or as `outputs.written`."""
     if target == STDOUT or names_stdout(target):
-        with exact(sys.stdout):
+        with escaping(sys.stdout):
             yield sys.stdout, STDOUT
         return
     with outputs.written(target, force=force, lines=lines) as place:
@@ -55,8 +55,8 @@ def written(
 
 
 @contextmanager
-def exact(out: TextIO) -> Iterator[None]:
-    """Data, not text for people: what the stream's encoding lacks is escaped."""
+def escaping(out: TextIO) -> Iterator[None]:
+    """Within it a stream escapes the characters that its encoding lacks: for data, not people."""
     reconfigure = getattr(out, "reconfigure", None)
     if reconfigure is None:
         yield
@@ -85,7 +85,7 @@ def deliver(
     """
     for target, renderer in ((json_to, render_json), (csv_to, render_csv)):
         if target is not None:
-            with written(target, quiet, force=force) as (out, _):
+            with result_stream(target, quiet, force=force) as (out, _):
                 renderer(report, out)
     if table and not any(target and names_stdout(target) for target in (json_to, csv_to)):
         render(report, sys.stdout)

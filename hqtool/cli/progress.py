@@ -13,7 +13,7 @@ PAUSE = 0.1
 
 @contextmanager
 def progress_of(noun: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, of) that rewrites one line, wiped at the end."""
+    """A callback (done, of) that rewrites one line, which is erased at the end."""
     shown = sys.stderr.isatty() and not quiet
     start = last = time.monotonic()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.files import INPUT, WHOLE_OUTPUT, FileCommand
+from hqtool.cli.files import INPUT, REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce, force_option, quiet_option
 from hqtool.sizes import counted
 from hqtool.trace.repair import Repaired, repair
@@ -15,7 +15,7 @@ from hqtool.trace.repair import Repaired, repair
 @click.option(
     "-o",
     "out",
-    type=WHOLE_OUTPUT,
+    type=REGULAR_OUTPUT,
     metavar="CLEAN.h5",
     required=True,
     help="The trace to write.",
@@ -23,20 +23,20 @@ from hqtool.trace.repair import Repaired, repair
 @force_option
 @quiet_option
 def command(trace: str, out: str, force: bool, quiet: bool) -> int:
-    """Write a clean, closed trace of every committed record that still reads in TRACE.
+    """Write a clean, closed trace of every committed record of TRACE that can still be read.
 
     For traces whose writer was killed, or that were cut or damaged since; TRACE itself is only
     read. Exit status 3 where something was lost: the clean trace is written all the same.
     """
     done = repair(trace, out, force=force)
     if done.lost:
-        announce(f"hqtool: {trace}: {_losses(done)}", quiet=False)
+        announce(f"hqtool: {trace}: {_loss_message(done)}", quiet=False)
     held = f"{counted(done.steps, 'step')}, {counted(done.records, 'record')}"
     announce(f"wrote {out}: {held}, {done.state}", quiet)
     return 3 if done.lost else 0
 
 
-def _losses(done: Repaired) -> str:
+def _loss_message(done: Repaired) -> str:
     verb = "is" if done.records_lost == 1 else "are"
     lost = (
         f"{done.records_lost} of {counted(done.records + done.records_lost, 'record')} {verb} lost"

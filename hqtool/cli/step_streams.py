@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from hqtool.cli.output import written
+from hqtool.cli.output import result_stream
 from hqtool.outputs import ReaderGone, names_stdout
-from hqtool.report.steps import ParquetRows, Sink, csv_rows, json_lines
+from hqtool.report.step_sinks import ParquetRows, Sink, csv_rows, json_lines
 
 
 @dataclass(frozen=True, slots=True)
 class StepStreams:
-    """Where each spool goes; `kept` holds them all for the JSON document, where it wants them."""
+    """Where scored records are written.
+
+    Args:
+        on_spool: takes the path of each spool, a file of scored records, in turn; None where
+            nobody asked for them.
+        kept: a file that holds them all, for the JSON document; None where that has no steps.
+    """
 
     on_spool: Callable[[str], None] | None
     kept: str | None
@@ -39,10 +45,11 @@ def step_streams(
             sinks.append(json_lines(lines.file))
         for target, sink in ((csv_to, csv_rows), (jsonl_to, json_lines)):
             if target is not None:
-                place = written(target, quiet, lines=True, force=force)
+                place = result_stream(target, quiet, lines=True, force=force)
                 sinks.append(sink(files.enter_context(place)[0]))
         if parquet_to is not None:
-            rows = ParquetRows(files.enter_context(written(parquet_to, quiet, force=force))[1])
+            place = result_stream(parquet_to, quiet, force=force)
+            rows = ParquetRows(files.enter_context(place)[1])
             files.callback(rows.close)
             sinks.append(rows)
 

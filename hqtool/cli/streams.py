@@ -1,7 +1,7 @@
 """This process's own stdout and stderr while a command runs.
 
-What an encoding lacks is written as an ASCII mark, a failure to write is told in one line, a reader
-of a pipe who has had enough is no error, and a message that cannot be shown changes nothing.
+Characters that an encoding lacks are written in ASCII, a failure to write is reported in one line,
+a pipe that its reader closes is no error, and a message that cannot be shown is dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Messages(Target):
-    """stderr: what it does not take is lost."""
+    """stderr: a message that cannot be written is dropped."""
 
     def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
         """As `Target.write`, but never an error."""
@@ -35,7 +35,7 @@ class _Messages(Target):
 
 @contextmanager
 def own_streams() -> Iterator[None]:
-    """Replace sys.stdout and sys.stderr, unless a test or a host program already has."""
+    """Replace sys.stdout and sys.stderr within a block, unless a test or host program has."""
     _fill_closed_descriptors()
     original = sys.stdout, sys.stderr
     if sys.stdout is sys.__stdout__:
@@ -51,7 +51,7 @@ def own_streams() -> Iterator[None]:
 
 @contextmanager
 def script_streams() -> Iterator[None]:
-    """Python's own streams again, for a script that is run in this process."""
+    """Restore Python's own streams within a block, for a script that is run in this process."""
     own = sys.stdout, sys.stderr
     if isinstance(getattr(getattr(own[0], "buffer", None), "raw", None), Target):
         sys.stdout.flush()
@@ -73,7 +73,7 @@ def _stream(target: Target, original: TextIO | None) -> TextIO:
 
 
 class _AsciiText(io.TextIOWrapper):
-    """Takes only ASCII, but does not say so: click would write UTF-8 past a stream that does."""
+    """Takes only ASCII but declares UTF-8: click writes UTF-8 around a stream that says ASCII."""
 
     def __init__(self, buffer: io.BufferedWriter, errors: str, line_buffering: bool) -> None:
         super().__init__(buffer, "utf-8", errors, line_buffering=line_buffering)
@@ -84,7 +84,7 @@ class _AsciiText(io.TextIOWrapper):
 
 
 def _fill_closed_descriptors() -> None:
-    """A file opened later must not get the number of stdout: what is printed would go into it."""
+    """Open what is closed of stdin, stdout and stderr: a later file could get its number."""
     with suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDONLY)) <= 2:
             pass

@@ -19,7 +19,7 @@ from hqtool.traffic.spec import load_spec
     "--bits",
     metavar="w=8,a=8,g=8,acc=32",
     help="Bit-widths: weights, activations, gradients, accumulator (and gw: weight gradients). "
-    "What is not named stays as the spec has it.",
+    "Widths not named stay as the spec has them.",
 )
 @click.option(
     "--pass",
@@ -55,7 +55,11 @@ def command(
 
 
 def _not_a_spec(path: str) -> DataError:
-    """The error of a trace given for a layer spec; one that does not read tells of itself."""
+    """The error of a trace given for a layer spec.
+
+    Raises:
+        DataError: the trace cannot be read.
+    """
     from hqtool.trace.reader import TraceReader
 
     with TraceReader(path):

@@ -1,4 +1,4 @@
-"""Reading lists typed as one word: 'output,grad_input', '4,8', '2..8'."""
+"""Reading lists that are typed as one word: 'output,grad_input', '4,8', '2..8'."""
 
 from __future__ import annotations
 

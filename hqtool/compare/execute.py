@@ -62,7 +62,7 @@ class SiteResult:
 Executor = Callable[[Sequence[Task]], Iterator[tuple[int, SiteResult]]]
 
 #: Seconds to wait for a cluster's scheduler to answer.
-PATIENCE_SECONDS = 10
+SCHEDULER_WAIT_SECONDS = 10
 
 #: Below this many guessed seconds of work starting processes costs more than it saves.
 WORTH_PROCESSES = 0.4
@@ -271,7 +271,7 @@ def _client(address: str, workers: int) -> Iterator[Any]:
             local = LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
             address = stack.enter_context(local).scheduler_address
         try:
-            client = Client(address, timeout=PATIENCE_SECONDS)
+            client = Client(address, timeout=SCHEDULER_WAIT_SECONDS)
         except (OSError, TimeoutError, ValueError) as error:
             cause = f"no Dask scheduler answers at {address}"
             raise DataError(cause, "start one with: dask scheduler") from error

@@ -1,4 +1,4 @@
-"""The Python processes that a program starts otherwise than by forking: they inherit no hooks."""
+"""Counting the Python processes that a program starts without forking: they inherit no hooks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hqtool.launch.importing import after_import
 from hqtool.patch import replace
 from hqtool.sizes import counted
 
-#: The module whose function a data loader's worker runs.
-_LOADING = "torch.utils.data._utils.worker"
+#: The module whose function is run by the workers of data loaders.
+_LOADER_MODULE = "torch.utils.data._utils.worker"
 
 
 class StartedProcesses:
-    """Counts the Python processes started, in order to say what was not recorded.
+    """Counts the Python processes that were started, in order to say what was not recorded.
 
-    Workers of data loaders do not count, nor does what multiprocessing starts for itself.
+    Workers of data loaders are not counted, nor what multiprocessing starts for its own use.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class StartedProcesses:
         """Begin to count.
 
         Args:
-            followed: multiprocessing's children are recorded, and not counted therefore.
+            followed: the children of multiprocessing are recorded, and therefore not counted.
         """
         replace(subprocess.Popen, "__init__", self._wrap_popen)
         if not followed:
             after_import("multiprocessing.process", self._watch_multiprocessing)
 
     def lines(self) -> list[str]:
-        """What to say of them."""
+        """Messages that tell of the processes counted."""
         lines = [
             f"not recorded: {counted(count, 'process', 'processes')} started by {method}, "
             f"if {_training(count)} (--follow-fork)"
@@ -58,8 +58,8 @@ class StartedProcesses:
     def _wrap_start(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def start(process: Any) -> None:
-            loading = getattr(process._target, "__module__", "") == _LOADING
-            original(process)  # forgets what it is to run
+            loading = getattr(process._target, "__module__", "") == _LOADER_MODULE
+            original(process)  # deletes process._target
             method = process._popen.method
             if method != "fork" and not loading:
                 self._by_method[method] += 1

@@ -1,7 +1,7 @@
-"""Acting as soon as a program has imported a module, and not before.
+"""Calling a function as soon as a program has imported a module.
 
-A script may prepare the import of torch, by setting OMP_NUM_THREADS say; so it is not imported
-for it.
+The module is not imported ahead of the program, which may have to prepare the import: of torch,
+by setting OMP_NUM_THREADS, for instance.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def after_import(name: str, act: Callable[[], None]) -> None:
     if name in sys.modules:
         act()
     else:
-        sys.meta_path.insert(0, _Watch(name, act))
+        sys.meta_path.insert(0, _ImportHook(name, act))
 
 
-class _Watch(MetaPathFinder):
-    """Lets the others find the module, and acts when it has been executed.
+class _ImportHook(MetaPathFinder):
+    """Lets the other finders find the module, and calls `act` once it has been executed.
 
-    It stays until then: a script may well ask whether there is a torch before it imports it.
+    It stays installed until then: a script may ask whether there is a torch before it imports it.
     """
 
     def __init__(self, name: str, act: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Several processes that train one model: which of them this is, and where it records."""
+"""Processes that train one model together: the rank of this one, and the name of its trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def rank_of_process() -> dict[str, int]:
-    """`rank` and `world_size` as torchrun and its like tell them; empty where there is only one."""
+    """`rank` and `world_size` as torchrun sets them; empty where there is only one process."""
     try:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     except (KeyError, ValueError):

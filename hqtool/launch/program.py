@@ -1,4 +1,4 @@
-"""A Python program, found and run in this process as `python` would find and run it."""
+"""Finding a Python program and running it in this process as `python` would."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_program(target: str, argv: Sequence[str], *, module: bool = False) -> C
 
 
 def program_files(target: str, *, module: bool = False) -> list[str]:
-    """Where the program may lie; of a module, without importing its packages."""
+    """The files that the program may consist of; a module's packages are not imported for it."""
     if not module:
         return [target]
     name = os.path.join(*target.split("."))
@@ -50,9 +50,9 @@ def program_files(target: str, *, module: bool = False) -> list[str]:
 
 
 def exit_status(run: Callable[[], None]) -> int:
-    """Run a program and report its end as the interpreter would.
+    """Run a program, and handle its end as the interpreter would.
 
-    What it raises is printed through sys.excepthook, without this package's frames.
+    An exception is printed through sys.excepthook, without this package's frames.
 
     Returns:
         the process's exit status.
@@ -68,7 +68,7 @@ def exit_status(run: Callable[[], None]) -> int:
 
 
 def _status_of(code: Any) -> int:
-    """The status that `sys.exit(code)` asks for; what is no number is a message."""
+    """The status that `sys.exit(code)` asks for; a code that is no number is printed."""
     if code is None or isinstance(code, int):
         return code or 0
     if sys.stderr is not None:
@@ -87,7 +87,7 @@ def _run_file(path: str, argv: Sequence[str]) -> None:
 
 
 def _run_module(name: str, argv: Sequence[str]) -> None:
-    """Importing its packages is part of the run: it may fail, or import torch."""
+    """Run a module, and first import its packages, which may fail or import torch."""
     _set_path(os.getcwd())
     sys.argv[:] = ["-m", *argv]
     try:
@@ -103,14 +103,14 @@ def _run_module(name: str, argv: Sequence[str]) -> None:
 
 
 class _NotFound(Exception):
-    """There is no such module, or it is none that can be run."""
+    """There is no such module, or it cannot be run."""
 
 
 def _main_module(file: str, loader: Any) -> ModuleType:
-    """A lasting `__main__`, as a script has it.
+    """A `__main__` module that stays, as a script has it.
 
-    `runpy` would take it away at the end: then what the program defines can be neither pickled
-    nor used by threads that live on.
+    `runpy` removes its own at the end: then what the program defines can be neither pickled nor
+    used by threads that still run.
     """
     main = ModuleType("__main__")
     main.__dict__.update(
@@ -126,13 +126,13 @@ def _main_module(file: str, loader: Any) -> ModuleType:
 
 
 def _set_path(folder: str) -> None:
-    """Search the program's folder first, in place of that of the running command."""
+    """Let imports search the program's folder first, in place of the running command's."""
     if not sys.flags.safe_path:
         sys.path[0] = folder
 
 
 def _require_module(name: str) -> None:
-    """Look for the outermost package only: to look further would import it."""
+    """Raise a DataError unless the outermost package exists; looking further would import it."""
     outermost = name.partition(".")[0]
     _set_path(os.getcwd())
     if not outermost or importlib.util.find_spec(outermost) is None:

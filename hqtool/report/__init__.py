@@ -1,1 +1,1 @@
-"""From results to what people and programs read; knows nothing of commands."""
+"""Reports: results as tables, JSON and CSV. Knows nothing of commands."""

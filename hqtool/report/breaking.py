@@ -8,16 +8,16 @@ from itertools import chain
 
 from rich.cells import cell_len
 
-#: Where a line may end: after a blank, and after what joins the parts of a name or a spec; a
-#: decimal point stays with its digits.
+#: Where a line may end: after a space, and after the signs that join the parts of a name or a
+#: spec; a number is not broken after its decimal point.
 _AFTER = re.compile(r"(?<=[ :,/])|(?<=\.)(?!(?<=\d\.)\d)")
 
-#: Where it may end if a part is still too long.
+#: Where a line may also end if a part is still too long.
 _LAST_RESORT = re.compile(r"(?<=[=_×-])")
 
 
 def broken(text: str, width: int) -> list[str]:
-    """A text as lines of at most `width` cells, but for parts that are longer."""
+    """A text as lines of at most `width` terminal cells, except for parts that are longer."""
     parts = chain.from_iterable(_parts(part, width) for part in _split(_AFTER, text))
     return [line.rstrip() for line in _joined(parts, width)]
 
@@ -33,7 +33,7 @@ def _parts(part: str, width: int) -> Iterable[str]:
 
 
 def _joined(parts: Iterable[str], width: int) -> list[str]:
-    """Parts put together to lines while they fit."""
+    """Parts joined into lines, as many in each as fit."""
     lines = [""]
     for part in parts:
         if lines[-1] and cell_len((lines[-1] + part).rstrip()) > width:

@@ -1,4 +1,4 @@
-"""The report of what can be chosen: estimators, metrics, tensor kinds, roundings, schemes."""
+"""The report of what can be chosen: estimators, metrics and tensor kinds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = "hqtool.list/1"
 
 
 def catalogue_report() -> Report:
-    """Everything registered, outside packages' estimators included."""
+    """Everything that is registered, with the estimators of outside packages."""
     sections = {
         "estimator": [_estimator(entry) for entry in ESTIMATORS],
         "metric": [

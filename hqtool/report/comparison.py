@@ -12,7 +12,7 @@ from hqtool.compare.comparison import Comparison, RanksFacts
 from hqtool.compare.replay import Summary
 from hqtool.core.metrics import METRICS
 from hqtool.report.info_ranks import ranks_entry
-from hqtool.report.model import EXACT, Column, Report, Row, Table, decibels, percent, times
+from hqtool.report.model import EXACT, Column, Report, Table, TableRow, decibels, percent, times
 from hqtool.sizes import counted
 from hqtool.vocab import TENSOR_KINDS
 
@@ -94,8 +94,8 @@ class _Block(NamedTuple):
     """
 
     comparison: Comparison
-    overall: list[Row]
-    shown: list[Row]
+    overall: list[TableRow]
+    shown: list[TableRow]
     tables: list[Table]
     closing: str
 
@@ -176,7 +176,7 @@ def _side_by_side(comparison: Comparison, blocks: Sequence[_Block]) -> list[Tabl
     return tables
 
 
-def _lane(row: Row) -> tuple[str, str, int]:
+def _lane(row: TableRow) -> tuple[str, str, int]:
     return row["tensor"], row["estimator"], row["bits"]
 
 
@@ -184,7 +184,7 @@ def _lane_name(lane: tuple[str, str, int], comparison: Comparison) -> str:
     return lane[1] if len(comparison.settings.bits) == 1 else f"{lane[1]}, {lane[2]} bits"
 
 
-def _gain(row: Row, first: Row) -> float | None:
+def _gain(row: TableRow, first: TableRow) -> float | None:
     """By how many dB a trace's SQNR exceeds the first one's; None where either has no figure."""
     mine, theirs = row["sqnr_db"], first["sqnr_db"]
     return mine - theirs if isinstance(mine, float) and isinstance(theirs, float) else None
@@ -243,7 +243,7 @@ def _ranks(comparison: Comparison, facts: RanksFacts) -> dict[str, Any]:
     }
 
 
-def _by_kind(summaries: Sequence[Summary]) -> list[Row]:
+def _by_kind(summaries: Sequence[Summary]) -> list[TableRow]:
     """One row a (tensor kind, estimator, bits): means over sites, kinds in the usual order."""
     groups: dict[tuple[str, str, int], list[Summary]] = {}
     for s in summaries:
@@ -253,12 +253,12 @@ def _by_kind(summaries: Sequence[Summary]) -> list[Row]:
     return [{**_shown(groups[key]), "layer": None} for key in keys]
 
 
-def _by_site(comparison: Comparison) -> list[Row]:
+def _by_site(comparison: Comparison) -> list[TableRow]:
     """One row a lane of each site."""
     return [_shown([s]) for s in comparison.summaries]
 
 
-def _shown(group: Sequence[Summary]) -> Row:
+def _shown(group: Sequence[Summary]) -> TableRow:
     """What a table row shows of one site, or of several together."""
     first = group[0]
     billed = [(s.traffic_bytes, s.static_bytes) for s in group if s.static_bytes]
@@ -292,7 +292,7 @@ def _or_exact(db: float | None, mse: float | None) -> float | str | None:
     return EXACT if db is None and mse == 0 else db
 
 
-def _in_json(row: Row) -> Row:
+def _in_json(row: TableRow) -> TableRow:
     """A table's row for programs, where "exact" has a key of its own."""
     return {key: None if entry == EXACT else entry for key, entry in row.items()}
 
@@ -303,10 +303,10 @@ def _columns(comparison: Comparison) -> tuple[Column, ...]:
     return tuple(column for column in COLUMNS if not (single and column.key == "bits"))
 
 
-def _best(rows: Sequence[Row], comparison: Comparison, by: str) -> list[Row]:
+def _best(rows: Sequence[TableRow], comparison: Comparison, by: str) -> list[TableRow]:
     """Of each method's rows alike in all but parameters, the one that ranks first."""
     method = _methods(comparison)
-    best: dict[tuple[Any, ...], Row] = {}
+    best: dict[tuple[Any, ...], TableRow] = {}
     for row in rows:
         key = (row["tensor"], row.get("layer"), row["bits"], method[row["estimator"]])
         if key not in best or _rank(row, by) > _rank(best[key], by):
@@ -319,7 +319,7 @@ def _methods(comparison: Comparison) -> dict[str, str]:
     return {choice.label: choice.name for choice in comparison.settings.estimators}
 
 
-def _rank(row: Row, by: str) -> float:
+def _rank(row: TableRow, by: str) -> float:
     """Higher is better; a missing figure comes last, but 'exact' first."""
     figure = row[by]
     if not isinstance(figure, float):
@@ -327,7 +327,7 @@ def _rank(row: Row, by: str) -> float:
     return figure if RANKINGS[by] else -figure
 
 
-def _tables(comparison: Comparison, rows: Sequence[Row], by: str) -> list[Table]:
+def _tables(comparison: Comparison, rows: Sequence[TableRow], by: str) -> list[Table]:
     """One a tensor kind, in the usual order; `by` 'layer' has a section a layer."""
     kinds = [k for k in TENSOR_KINDS if any(row["tensor"] == k for row in rows)]
     tables = [
@@ -344,7 +344,7 @@ def _tables(comparison: Comparison, rows: Sequence[Row], by: str) -> list[Table]
     return [*tables, _search_table(searches)] if searches else tables
 
 
-def _search_table(rows: tuple[Row, ...]) -> Table:
+def _search_table(rows: tuple[TableRow, ...]) -> Table:
     title = "searches: passes each, cosine lost against an exhaustive scan"
     return Table(title, SEARCH_COLUMNS, rows, group=("tensor", "layer", "bits"), section="layer")
 
@@ -358,7 +358,7 @@ def _title(kind: str, comparison: Comparison) -> str:
     return f"{kind} ({layers}; {bits}{settings.scheme}, {settings.rounding} rounding)"
 
 
-def _closing(overall: Sequence[Row], methods: Mapping[str, str]) -> str:
+def _closing(overall: Sequence[TableRow], methods: Mapping[str, str]) -> str:
     """One sentence: what the estimators that hardly look cost and save against one that does."""
     bits = overall[0]["bits"]
     rows = _named_alike([row for row in overall if row["bits"] == bits], methods)
@@ -374,7 +374,7 @@ def _closing(overall: Sequence[Row], methods: Mapping[str, str]) -> str:
     return f"Against {often[0]} at {bits} bits: {'; '.join(clauses)}."
 
 
-def _named_alike(rows: Sequence[Row], methods: Mapping[str, str]) -> list[Row]:
+def _named_alike(rows: Sequence[TableRow], methods: Mapping[str, str]) -> list[TableRow]:
     """The rows, under their method's name where its best parameters differ between kinds.
 
     Args:
@@ -389,7 +389,7 @@ def _named_alike(rows: Sequence[Row], methods: Mapping[str, str]) -> list[Row]:
     return [{**row, "estimator": name(row["estimator"])} for row in rows]
 
 
-def _clause(name: str, rows: Sequence[Row], base: dict[str, Row]) -> str:
+def _clause(name: str, rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
     changes = [change for row in rows if (change := _change(row, base[row["tensor"]]))]
     known = [
         f"{verb} {' and '.join(amount for _, amount in alike)}"
@@ -398,7 +398,7 @@ def _clause(name: str, rows: Sequence[Row], base: dict[str, Row]) -> str:
     return f"{name} {', '.join(known) or 'has no SQNR to compare'} and {_saving(rows, base)}"
 
 
-def _saving(rows: Sequence[Row], base: dict[str, Row]) -> str:
+def _saving(rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
     mine, theirs = (_mean(r["traffic"] for r in group) for group in (rows, base.values()))
     if mine is None or not theirs:
         looked = _mean(row["looked"] for row in rows) or 0
@@ -409,7 +409,7 @@ def _saving(rows: Sequence[Row], base: dict[str, Row]) -> str:
     return f"moves {abs(more)} % {'more' if more > 0 else 'less'} memory traffic"
 
 
-def _change(row: Row, base: Row) -> tuple[str, str] | None:
+def _change(row: TableRow, base: TableRow) -> tuple[str, str] | None:
     """Verb and amount; None where either has no SQNR in figures."""
     if not isinstance(row["sqnr_db"], float) or not isinstance(base["sqnr_db"], float):
         return None

@@ -1,4 +1,4 @@
-"""The terminal that reports are drawn on."""
+"""The terminal that reports are printed on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from rich.console import Console
 
 
 class Screen(Console):
-    """A rich console that draws the same in every encoding: its stream knows the marks for that."""
+    """A rich console that draws alike in every encoding; its stream replaces what one lacks."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(file=out, highlight=False)
 
     @property
     def encoding(self) -> str:
-        """What can be drawn: everything."""
+        """UTF-8, which has all characters."""
         return "utf-8"
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the command, which knows that a reader who has enough is no error."""
+        """Leave it to the command, for which a closed pipe is no error."""
         raise BrokenPipeError

@@ -33,5 +33,5 @@ def render_csv(report: Report, out: TextIO) -> None:
 
 
 def shown_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of CSV: whoever looks at it does so in a terminal, too."""
+    """A row of CSV whose texts are safe to show in a terminal."""
     return {key: harmless(v) if isinstance(v, str) else v for key, v in row.items()}

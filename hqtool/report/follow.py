@@ -22,16 +22,16 @@ from hqtool.sizes import binary_bytes, counted
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import Record, Site
 
-#: Sites shown: those whose range moved most.
-TOP = 5
+#: How many sites are shown: those whose range moved most.
+SITES_SHOWN = 5
 
-#: Updates that steps per second are taken over.
-WINDOW = 10
+#: How many updates the rate, in steps per second, is averaged over.
+RATE_UPDATES = 10
 
 #: How often to try to open a trace, and seconds between two tries: while its writer closes it,
-#: HDF5 opens it neither as a file at rest nor as one being written.
+#: HDF5 opens it neither as a closed file nor as one being written.
 ATTEMPTS = 3
-BREATH = 0.1
+RETRY_PAUSE_SECONDS = 0.1
 
 
 class Move(NamedTuple):
@@ -48,12 +48,12 @@ class Move(NamedTuple):
 
     @property
     def octaves(self) -> float:
-        """How far it moved, the same for halved and doubled."""
+        """How often the width was doubled or halved."""
         return abs(math.log2(self.now) - math.log2(self.before))
 
 
 @dataclass(frozen=True, slots=True)
-class Glimpse:
+class Snapshot:
     """A trace at one moment.
 
     Args:
@@ -71,66 +71,66 @@ class Glimpse:
     rate: float | None = None
 
 
-def glimpse(path: str) -> Glimpse:
-    """A look at a trace; of its records only the last two steps' statistics are read.
+def snapshot_of(path: str) -> Snapshot:
+    """A trace as it is now; of its records only the last two steps' statistics are read.
 
     Raises:
         DataError: the file is missing, no trace, or damaged.
     """
     with TraceReader(path, recent=2) as reader:
         moves = _most_moved(reader)
-        return Glimpse(path, reader.state, reader.steps, os.path.getsize(path), moves)
+        return Snapshot(path, reader.state, reader.steps, os.path.getsize(path), moves)
 
 
-def glimpses(
+def snapshots(
     path: str,
     interval: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Glimpse]:
-    """A look every `interval` seconds; the last one at the trace when it is closed.
+) -> Iterator[Snapshot]:
+    """A snapshot every `interval` seconds; the last one is of the closed trace.
 
     Args:
-        clock, sleep: where the time comes from and how it passes, in seconds.
+        clock, sleep: functions like time.monotonic and time.sleep.
 
     Raises:
         DataError: while iterating, the file is missing, no trace, or damaged.
     """
-    pace: deque[tuple[float, int]] = deque(maxlen=WINDOW + 1)
+    updates: deque[tuple[float, int]] = deque(maxlen=RATE_UPDATES + 1)
     while True:
-        seen = _patient_glimpse(path, sleep)
-        yield replace(seen, rate=_rate(pace, clock(), len(seen.steps)))
+        seen = _snapshot_with_retries(path, sleep)
+        yield replace(seen, rate=_rate(updates, clock(), len(seen.steps)))
         if seen.state != "open":
             return
         sleep(interval)
 
 
 def follow(path: str, out: TextIO, interval: float) -> None:
-    """Show a trace as it grows, until it is closed: a block redrawn, or a line each if piped.
+    """Show a trace as it grows, until it is closed: redrawn in place, or line by line in a pipe.
 
     Raises:
         DataError: the file is missing, no trace, or damaged.
     """
     with _block(out) if out.isatty() else _lines(out) as show:
-        for seen in glimpses(path, interval):
+        for seen in snapshots(path, interval):
             show(seen)
 
 
-def _patient_glimpse(path: str, sleep: Callable[[float], None]) -> Glimpse:
+def _snapshot_with_retries(path: str, sleep: Callable[[float], None]) -> Snapshot:
     for _ in range(ATTEMPTS - 1):
         try:
-            return glimpse(path)
+            return snapshot_of(path)
         except DataError:
-            sleep(BREATH)
-    return glimpse(path)
+            sleep(RETRY_PAUSE_SECONDS)
+    return snapshot_of(path)
 
 
-def _rate(pace: deque[tuple[float, int]], now: float, steps: int) -> float | None:
-    """Steps per second since the oldest of the updates kept, to which this one is added."""
-    if pace and steps < pace[-1][1]:
-        pace.clear()  # the trace was begun anew
-    pace.append((now, steps))
-    start, steps_then = pace[0]
+def _rate(updates: deque[tuple[float, int]], now: float, steps: int) -> float | None:
+    """Add this update to those kept; steps per second since the oldest of them."""
+    if updates and steps < updates[-1][1]:
+        updates.clear()  # another trace has replaced it
+    updates.append((now, steps))
+    start, steps_then = updates[0]
     return (steps - steps_then) / (now - start) if now > start else None
 
 
@@ -139,7 +139,7 @@ def _rate(pace: deque[tuple[float, int]], now: float, steps: int) -> float | Non
 
 def _most_moved(reader: TraceReader) -> tuple[Move, ...]:
     moves = [move for site in reader.sites for move in _move(reader, site)]
-    return tuple(sorted(moves, key=lambda move: -move.octaves)[:TOP])
+    return tuple(sorted(moves, key=lambda move: -move.octaves)[:SITES_SHOWN])
 
 
 def _move(reader: TraceReader, site: Site) -> Iterator[Move]:
@@ -163,7 +163,7 @@ def _widths(records: Iterable[Record]) -> dict[int, float]:
 
 
 @contextmanager
-def _block(out: TextIO) -> Iterator[Callable[[Glimpse], None]]:
+def _block(out: TextIO) -> Iterator[Callable[[Snapshot], None]]:
     console = Screen(out)
     with Live(console=console, auto_refresh=False) as live:
         yield lambda seen: live.update(
@@ -172,16 +172,16 @@ def _block(out: TextIO) -> Iterator[Callable[[Glimpse], None]]:
 
 
 @contextmanager
-def _lines(out: TextIO) -> Iterator[Callable[[Glimpse], None]]:
+def _lines(out: TextIO) -> Iterator[Callable[[Snapshot], None]]:
     yield lambda seen: print(harmless(_line_of(seen)), file=out, flush=True)
 
 
-def _line_of(seen: Glimpse) -> str:
-    moves = ", ".join(f"{move.site} {_times(move.factor)}" for move in seen.moves)
+def _line_of(seen: Snapshot) -> str:
+    moves = ", ".join(f"{move.site} {_factor_text(move.factor)}" for move in seen.moves)
     return _headline(seen) + (f"; moved most: {moves}" if moves else "")
 
 
-def _block_of(seen: Glimpse) -> list[str]:
+def _block_of(seen: Snapshot) -> list[str]:
     if not seen.moves:
         return [_headline(seen)]
     before, now = seen.steps[-2:]
@@ -191,14 +191,14 @@ def _block_of(seen: Glimpse) -> list[str]:
 
 def _move_line(move: Move) -> str:
     widths = f"width {move.before:.3g} to {move.now:.3g}"
-    return f"  {_times(move.factor):>9}  {move.site}, {widths}"
+    return f"  {_factor_text(move.factor):>9}  {move.site}, {widths}"
 
 
-def _headline(seen: Glimpse) -> str:
+def _headline(seen: Snapshot) -> str:
     rate = MISSING if seen.rate is None else f"{seen.rate:.2f}"
     size = binary_bytes(seen.file_bytes)
     return f"{seen.path}: {seen.state}, {counted(len(seen.steps), 'step')}, {rate} steps/s, {size}"
 
 
-def _times(factor: float) -> str:
+def _factor_text(factor: float) -> str:
     return f"{factor:.3g}×"

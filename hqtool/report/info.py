@@ -15,7 +15,7 @@ from hqtool.vocab import TENSOR_KINDS
 
 SCHEMA = "hqtool.info/1"
 
-COLUMNS = (
+SITE_COLUMNS = (
     Column("layer", "layer", number=False),
     Column("records", "records"),
     Column("kept", "values"),
@@ -24,10 +24,11 @@ COLUMNS = (
     Column("payload_bytes", "size", binary_bytes),
 )
 
-#: Values of a trace that are checked: reading more takes long.
+#: The values of a trace are checked up to this size: reading more takes long.
 CHECKED_BYTES = 1 << 30
 
-STATES = {
+#: A trace's state, or "damaged" → what people read.
+STATE_SENTENCES = {
     "complete": "complete",
     "open": "open: still being written, or its writer was killed; readable to its last commit",
     "truncated": "truncated: the recording ended early; readable to its last commit",
@@ -53,7 +54,7 @@ def info_report(reader: TraceReader) -> Report:
         "sites": rows,
     }
     facts = _run_facts(reader, condition.state)
-    tables = [facts_table(_title(reader, size), facts), sites_table(rows, COLUMNS)]
+    tables = [facts_table(_title(reader, size), facts), sites_table(rows, SITE_COLUMNS)]
     return Report(document, rows, tables, notes=[*condition.notes, *sampling_notes(rows)])
 
 
@@ -61,11 +62,11 @@ class Condition(NamedTuple):
     """How a trace ended, and whether its values are sound.
 
     Args:
-        state: a key of STATES: the trace's own, or damaged.
+        state: a key of STATE_SENTENCES: the trace's own, or damaged.
         cut_short: the end of the file is missing.
         damaged_values: records whose values are damaged; None where there were too many bytes of
             values to check them.
-        notes: what limits that.
+        notes: sentences on what was not checked.
     """
 
     state: str
@@ -75,7 +76,7 @@ class Condition(NamedTuple):
 
     @property
     def entries(self) -> dict[str, Any]:
-        """What a document says of it."""
+        """The entries of a JSON document that tell it."""
         return {
             "state": self.state,
             "cut_short": self.cut_short,
@@ -127,28 +128,28 @@ def _title(reader: TraceReader, size: int) -> str:
 
 
 def facts_table(title: str, facts: Mapping[str, str]) -> Table:
-    """What is said of a run, a fact a row."""
+    """A table with a row for each fact about a run."""
     columns = (Column("fact", "run", number=False), Column("value", "", number=False))
     rows = tuple({"fact": name, "value": value} for name, value in facts.items())
     return Table(title, columns, rows)
 
 
 def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
-    """State, steps, and the recorder's own words."""
+    """State, steps, and what the recorder noted."""
     told = {str(name): flat(value) for name, value in reader.run.items()}
-    facts = {"state": STATES[state], "steps": step_words(reader.steps), **told}
+    facts = {"state": STATE_SENTENCES[state], "steps": step_words(reader.steps), **told}
     by = [f"{name} ({counted(count, 'step')})" for name, count in optimizer_steps(reader).items()]
     return facts | ({"optimizers": ", ".join(by)} if by else {})
 
 
 def optimizer_steps(reader: TraceReader) -> dict[str, int]:
-    """By optimizer, how many steps its updates ended."""
+    """For each optimizer, how many steps its updates ended."""
     ended = (name for step in reader.steps for name in reader.optimizers(step))
     return dict(Counter(ended))
 
 
 def flat(value: Any) -> str:
-    """A JSON value as one line of words; what is unset or empty goes unsaid."""
+    """A JSON value as one line of text, without its empty entries."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {flat(v)}" for key, v in value.items() if v or v == 0)
     if isinstance(value, list):
@@ -157,7 +158,7 @@ def flat(value: Any) -> str:
 
 
 def sites_table(rows: list[dict[str, Any]], columns: tuple[Column, ...]) -> Table:
-    """The rows of `site_row`, by tensor kind."""
+    """A table of the rows of `site_row`, a section for each tensor kind."""
     shown = [
         row | {"shape": _shapes(row), "dtype": ", ".join(row["dtypes"]), "kept": _kept(row)}
         for row in rows
@@ -173,12 +174,12 @@ def _shapes(row: dict[str, Any]) -> str:
 
 
 def _kept(row: dict[str, Any]) -> str:
-    """Records that keep values, and whether those are samples."""
+    """How many records keep values, and whether those are samples."""
     return f"{row['with_values']}{' sampled' if row['sampled'] else ''}"
 
 
 def sampling_notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What limits the values of the rows of `site_row`."""
+    """Notes on the limits of what is kept; the rows are those of `site_row`."""
     return [*_nonfinite_notes(rows), *_sampled_notes(rows)]
 
 

@@ -1,4 +1,4 @@
-"""The report of several traces together: which ranks they are, and what they hold as one."""
+"""The report of several traces: which ranks wrote them, and what they hold together."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from hqtool.errors import DataError
 from hqtool.report.info import (
-    COLUMNS,
-    STATES,
+    SITE_COLUMNS,
+    STATE_SENTENCES,
     Condition,
     condition_of,
     facts_table,
@@ -41,14 +41,14 @@ def _three_digits(x: float) -> str:
     return f"{x:.3g}"
 
 
-_OF_ONE = {column.key: column for column in COLUMNS}
+_COLUMN_OF = {column.key: column for column in SITE_COLUMNS}
 
-#: Those of one trace, with the range in place of the type.
-SITE_COLUMNS = (
-    *(_OF_ONE[key] for key in ("layer", "records", "kept", "shape")),
+#: The columns for one trace, with the range in place of the type.
+JOINT_SITE_COLUMNS = (
+    *(_COLUMN_OF[key] for key in ("layer", "records", "kept", "shape")),
     Column("min", "min", _three_digits),
     Column("max", "max", _three_digits),
-    _OF_ONE["payload_bytes"],
+    _COLUMN_OF["payload_bytes"],
 )
 
 
@@ -72,14 +72,14 @@ def ranks_report(reader: RanksReader) -> Report:
     }
     facts = {
         "traces": f"not ranks of one run: {problem}" if ranks is None else _which(ranks),
-        "state": STATES[state],
+        "state": STATE_SENTENCES[state],
         "steps": f"{step_words(reader.steps)} in common",
-        **_told(reader.traces),
+        **_facts_noted(reader.traces),
     }
     tables = [
         _traces_table(reader.traces, conditions, size),
         facts_table("", facts),
-        sites_table(rows, SITE_COLUMNS),
+        sites_table(rows, JOINT_SITE_COLUMNS),
     ]
     told = [note for condition in conditions for note in condition.notes]
     return Report(document, rows, tables, notes=[*told, *_notes(rows, len(traces))])
@@ -140,14 +140,14 @@ def _traces_table(
 # The run
 
 
-def _told(traces: Sequence[TraceReader]) -> dict[str, str]:
-    """The recorders' own words."""
+def _facts_noted(traces: Sequence[TraceReader]) -> dict[str, str]:
+    """What the recorders noted."""
     keys = dict.fromkeys(key for trace in traces for key in trace.run)
-    return {str(key): _words(key, traces) for key in keys if key not in ("rank", "world_size")}
+    return {str(key): _noted(key, traces) for key in keys if key not in ("rank", "world_size")}
 
 
-def _words(key: str, traces: Sequence[TraceReader]) -> str:
-    """What the traces say of one thing: once where all say the same, else who says what."""
+def _noted(key: str, traces: Sequence[TraceReader]) -> str:
+    """What the traces note under one key: once where all agree, else with the ranks that say so."""
     who: dict[str, list[TraceReader]] = {}
     for trace in traces:
         if key in trace.run:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,10 @@ class Column:
 
     Args:
         key: the row's entry that it shows; a row without it shows as missing.
-        header: what stands above it, unit included.
+        header: its heading, unit included.
         show: entry → text; never called on a missing entry.
         best: picks the best of several entries (max, min); None where none is better.
-        number: set flush right, never broken over lines.
+        number: whether it holds figures, which are set flush right and never broken over lines.
     """
 
     key: str
@@ -33,34 +33,34 @@ class Table:
     """Rows under columns.
 
     Args:
-        group: best entries are sought among rows with the same entries under these keys.
-        section: key of the entry that heads each run of rows which share it.
-        total: a last row below a line.
+        group: an entry is the best among the rows that have the same entries under these keys.
+        section: key of the entry that is the heading of the successive rows that share it.
+        total: a row of sums, set apart at the end.
     """
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     group: tuple[str, ...] = ()
     section: str | None = None
-    total: Row | None = None
+    total: TableRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything one command has to say.
+    """Everything that one command reports.
 
     Args:
         document: JSON-safe, with its schema.
         rows: flat rows for CSV, all with the same keys.
         tables: for people.
         closing: plain sentences after the tables.
-        notes: what limits the figures; one line each.
-        steps: a file of JSON lines that end the document as the list "steps".
+        notes: sentences on the limits of the figures; one line each.
+        steps: a file of JSON lines that become the list "steps" at the end of the document.
     """
 
     document: Mapping[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     tables: Sequence[Table]
     closing: str = ""
     notes: Sequence[str] = field(default_factory=tuple)
@@ -74,7 +74,7 @@ EXACT = "exact"
 
 
 def percent(share: float) -> str:
-    """A share as per cent; what is not 0 never shows as 0."""
+    """A share in per cent; a share above 0 never shows as 0."""
     if 0 < share < 1e-4:
         return "<0.01 %"
     return f"{100 * share:.2f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"

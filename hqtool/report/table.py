@@ -1,6 +1,6 @@
-"""Reports as text for people: as wide as the terminal, colour only where it has it.
+"""Reports as text for people: as wide as the terminal, in colour where the terminal has colours.
 
-A table whose figures do not fit side by side is set row by row: none is ever cut.
+A table whose columns do not fit side by side is printed row by row: no figure is ever cut.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rich.text import Text
 from hqtool.display import harmless
 from hqtool.report.breaking import broken, longest_piece
 from hqtool.report.console import Screen
-from hqtool.report.model import EXACT, MISSING, Column, Report, Row, Table
+from hqtool.report.model import EXACT, MISSING, Column, Report, Table, TableRow
 
 BEST = " *"
 
-#: Blanks between two columns, and before each row below a heading.
+#: Spaces between two columns, and before each row below a heading.
 GAP = 2
 
 #: Cells from which on a word, such as a checksum, is no name that must stay whole.
@@ -66,7 +66,11 @@ def _print_table(table: Table, console: Console) -> None:
 
 
 class _Body(NamedTuple):
-    """A table's cells: the rows of each section, below its heading or below none."""
+    """A table's cells.
+
+    Args:
+        sections: the heading of each, or None, and its rows.
+    """
 
     columns: Sequence[Column]
     sections: Sequence[tuple[str | None, Sequence[Sequence[Text]]]]
@@ -93,7 +97,7 @@ def _body(table: Table) -> _Body:
     return _Body(table.columns, sections, shown)
 
 
-def _cells(row: Row, table: Table, marks: Marks) -> list[Text]:
+def _cells(row: TableRow, table: Table, marks: Marks) -> list[Text]:
     """A row's cells; below a heading it is indented."""
     best = marks[_group_of(row, table)]
     cells = [_cell(column, row, best) for column in table.columns]
@@ -190,7 +194,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _least(column: Column, cells: Iterable[Text]) -> int:
-    """How narrow a column may become: a figure is never broken, a text between its words."""
+    """How narrow a column may become: figures are never broken, texts only between words."""
     if column.number:
         return max(cell_len(cell.plain) for cell in cells)
     return min(LONGEST_WORD, max(longest_piece(cell.plain) for cell in cells))
@@ -208,16 +212,16 @@ def _narrowed(natural: Sequence[int], least: Sequence[int], room: int) -> list[i
 
 
 def _needed(cells: Iterable[Text], width: int) -> int:
-    """What a column needs of its width, its cells broken."""
+    """The width that a column really needs when its cells are broken at this one."""
     lines = (line for cell in cells for line in _fitted(cell, width).plain.split("\n"))
     return min(width, max(map(cell_len, lines)))
 
 
-# Row by row
+# TableRow by row
 
 
 def _row_by_row(body: _Body, width: int) -> Iterator[RenderableType]:
-    """Each row a block, each figure a line of it, where columns do not fit side by side."""
+    """The table where columns do not fit side by side: a line for each figure of each row."""
     for heading, rows in body.sections:
         if heading is not None:
             yield Text(heading, style="bold")
@@ -243,7 +247,7 @@ Marks = dict[tuple[Any, ...], dict[str, set[str]]]
 
 
 def _marks(table: Table) -> Marks:
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[TableRow]] = {}
     for row in table.rows:
         groups.setdefault(_group_of(row, table), []).append(row)
     return {
@@ -252,11 +256,11 @@ def _marks(table: Table) -> Marks:
     }
 
 
-def _group_of(row: Row, table: Table) -> tuple[Any, ...]:
+def _group_of(row: TableRow, table: Table) -> tuple[Any, ...]:
     return tuple(row.get(key) for key in table.group)
 
 
-def _cell(column: Column, row: Row, best: Mapping[str, set[str]]) -> Text:
+def _cell(column: Column, row: TableRow, best: Mapping[str, set[str]]) -> Text:
     text = _shown(column, row)
     if column.best is None:
         return Text(text)
@@ -265,8 +269,8 @@ def _cell(column: Column, row: Row, best: Mapping[str, set[str]]) -> Text:
     return Text(text + " " * len(BEST))
 
 
-def _best_texts(column: Column, rivals: Iterable[Row]) -> set[str]:
-    """The text of the best entry; none where all look the same, so that a mark says something."""
+def _best_texts(column: Column, rivals: Iterable[TableRow]) -> set[str]:
+    """The text of the best entry; nothing where all texts are equal: a mark would say nothing."""
     if column.best is None:
         return set()
     entries = [e for r in rivals if _is_number(e := r.get(column.key)) or e == EXACT]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from hqtool.report.model import Column, Report, Row, Table
+from hqtool.report.model import Column, Report, Table, TableRow
 from hqtool.sizes import binary_bytes
 from hqtool.traffic.bill import Bill, Bits, as_bytes, layer_bill, total
 from hqtool.traffic.spec import LayerSpec
 
 SCHEMA = "hqtool.traffic/1"
 
-COLUMNS = (
+LAYER_COLUMNS = (
     Column("name", "layer", number=False),
     Column("op", "op", number=False),
     Column("static_bytes", "static", binary_bytes),
@@ -35,7 +35,7 @@ def traffic_report(spec: LayerSpec, bits: Bits, pass_name: str) -> Report:
         "total": sums,
     }
     table = Table(
-        _title(spec, bits, pass_name), COLUMNS, tuple(rows), total={"name": "total", **sums}
+        _title(spec, bits, pass_name), LAYER_COLUMNS, tuple(rows), total={"name": "total", **sums}
     )
     return Report(document, rows, [table], _closing(sums, rows))
 
@@ -53,7 +53,7 @@ def _title(spec: LayerSpec, bits: Bits, pass_name: str) -> str:
     return f"{spec.path.name}, {pass_name} pass, bits {widths}"
 
 
-def _closing(sums: Row, rows: list[dict[str, Any]]) -> str:
+def _closing(sums: TableRow, rows: list[dict[str, Any]]) -> str:
     worst = max(rows, key=lambda row: row["overhead"])
     return (
         f"Dynamic quantization moves {1 + sums['overhead']:.2f} times the memory traffic of static "

@@ -36,7 +36,7 @@ class Bits:
     gw: int = 32
 
 
-#: What Table 5 assumes, and FP32 weight gradients.
+#: The bit-widths that Table 5 assumes, and FP32 weight gradients.
 DEFAULT_BITS = Bits()
 
 

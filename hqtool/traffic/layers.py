@@ -1,4 +1,4 @@
-"""Layers as the bill sees them: geometry in, element counts of W, X and Y out.
+"""Layers for the bill: from their geometry to the element counts of W, X and Y.
 
 A new layer type is one count function and one row of `OPS`.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hqtool.errors import DataError
-from hqtool.traffic.spec_table import SpecTable, shown, wrong_key
+from hqtool.traffic.spec_table import SpecTable, short_repr, wrong_key
 
 
 class Counts(NamedTuple):
@@ -69,15 +69,15 @@ class Layer:
 
     def to_json(self) -> dict[str, Any]:
         """The layer-spec keys of this op plus `batch`; `layer_from_json` reads them back."""
-        return {key: _plain(getattr(self, key)) for key in OPS[self.op].keys}
+        return {key: _json_sizes(getattr(self, key)) for key in OPS[self.op].keys}
 
     def wrong(self, key: str, cause: str, remedy: str) -> DataError:
         """The error that says what is wrong with one key of this layer."""
         return wrong_key(_label(self.name), key, cause, remedy)
 
 
-def _plain(value: Any) -> Any:
-    """What JSON can hold: sizes may be numpy's integers, torch's, or tensors of one."""
+def _json_sizes(value: Any) -> Any:
+    """A size as JSON can hold it: it may be an integer of numpy or torch, or a tensor of one."""
     if isinstance(value, str):
         return value
     return list(map(operator.index, value)) if isinstance(value, tuple) else operator.index(value)
@@ -117,11 +117,11 @@ def _value(table: SpecTable, key: str, default: object, dims: int | None) -> Any
 
 
 def _named_padding(table: SpecTable, default: object, dims: int | None) -> tuple[int, ...] | str:
-    """Keep "same"; write "valid" as the zeros it stands for."""
+    """A padding given by name: "same" as it is, "valid" as the zeros it stands for."""
     name = table.get("padding", default)
     if name not in ("same", "valid"):
         remedy = 'write "same", "valid", a number or a list of numbers'
-        raise table.wrong("padding", f"{shown(name)} is unknown", remedy)
+        raise table.wrong("padding", f"{short_repr(name)} is unknown", remedy)
     return "same" if name == "same" else (0,) * (dims or 1)
 
 
@@ -175,7 +175,8 @@ def _conv_output(layer: Layer) -> tuple[int, ...]:
     padded = tuple(x + 2 * p for x, p in zip(layer.input, layer.padding, strict=True))
     spans = _spans(layer)
     if any(span > size for span, size in zip(spans, padded, strict=True)):
-        cause = f"the kernel spans {_times(spans)}, more than the padded input's {_times(padded)}"
+        most = _sizes_text(padded)
+        cause = f"the kernel spans {_sizes_text(spans)}, more than the padded input's {most}"
         raise layer.wrong("kernel", cause, "make kernel or dilation smaller, or input larger")
     axes = zip(padded, spans, layer.stride, strict=True)
     return tuple((size - span) // stride + 1 for size, span, stride in axes)
@@ -183,7 +184,7 @@ def _conv_output(layer: Layer) -> tuple[int, ...]:
 
 def _same_output(layer: Layer) -> tuple[int, ...]:
     if set(layer.stride) != {1}:
-        cause = f'"same" (the default) needs stride 1, not {_times(layer.stride)}'
+        cause = f'"same" (the default) needs stride 1, not {_sizes_text(layer.stride)}'
         raise layer.wrong("padding", cause, "write the padding as a number or a list")
     return layer.input
 
@@ -196,7 +197,7 @@ def _conv_transpose_output(layer: Layer) -> tuple[int, ...]:
     axes = zip(layer.input, layer.stride, layer.padding, _spans(layer), extras, strict=True)
     output = tuple((x - 1) * s - 2 * p + span + extra for x, s, p, span, extra in axes)
     if min(output) < 1:
-        cause = f"leaves an output of {_times(output)}"
+        cause = f"leaves an output of {_sizes_text(output)}"
         raise layer.wrong("padding", cause, "make padding smaller, or input or kernel larger")
     return output
 
@@ -204,7 +205,7 @@ def _conv_transpose_output(layer: Layer) -> tuple[int, ...]:
 def _output_padding(layer: Layer) -> tuple[int, ...]:
     axes = zip(layer.output_padding, layer.stride, layer.dilation, strict=True)
     if any(extra >= max(stride, dilation) for extra, stride, dilation in axes):
-        cause = f"{_times(layer.output_padding)} is below neither stride nor dilation"
+        cause = f"{_sizes_text(layer.output_padding)} is below neither stride nor dilation"
         raise layer.wrong("output_padding", cause, "make output_padding smaller than stride")
     return layer.output_padding
 
@@ -214,7 +215,7 @@ def _spans(layer: Layer) -> tuple[int, ...]:
     return tuple(d * (k - 1) + 1 for k, d in zip(layer.kernel, layer.dilation, strict=True))
 
 
-def _times(sizes: Iterable[int]) -> str:
+def _sizes_text(sizes: Iterable[int]) -> str:
     return "×".join(map(str, sizes))
 
 

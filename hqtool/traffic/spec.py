@@ -34,7 +34,7 @@ class LayerSpec:
 
 
 def load_spec(path: str | Path) -> LayerSpec:
-    """Read a layer spec: TOML or JSON by its suffix, whichever fits where that says neither.
+    """Read a layer spec: TOML or JSON by its suffix, or by its content where the suffix is another.
 
     Raises:
         DataError: the file is missing or unreadable, or anything in it is not as the schema
@@ -42,12 +42,13 @@ def load_spec(path: str | Path) -> LayerSpec:
     """
     path = Path(path)
     try:
-        return _spec(path, SpecTable(_parse(_read(path), path.suffix.lower()), "the file"))
+        parsed = _parse(_read_text(path), path.suffix.lower())
+        return _layer_spec(path, SpecTable(parsed, "the file"))
     except DataError as error:
         raise DataError(f"{path}: {error.cause}", error.remedy) from error
 
 
-def _spec(path: Path, top: SpecTable) -> LayerSpec:
+def _layer_spec(path: Path, top: SpecTable) -> LayerSpec:
     _check_schema(top)
     top.only(("schema", "defaults", "layer"))
     defaults = SpecTable(top.get("defaults", {}), "[defaults]")
@@ -93,7 +94,7 @@ def _layers(top: SpecTable, batch: int) -> tuple[Layer, ...]:
 # --- from file to table -------------------------------------------------------------------------
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return bytes_of(path).decode("utf-8-sig")
     except OSError as error:
@@ -109,7 +110,7 @@ def _loads_json(text: str) -> object:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object as a dict, refusing what plain `dict` hides: a key given twice."""
+    """A JSON object as a dict; a key given twice, of which `dict` would keep one, is refused."""
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
         raise ValueError(f"key {twice[0]!r} is given twice")

@@ -25,7 +25,7 @@ class SpecTable:
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, Mapping):
-            cause = f"{where}: {shown(value)} is not a table"
+            cause = f"{where}: {short_repr(value)} is not a table"
             raise DataError(cause, "write a table of keys and values")
         self._where = where
         self._values = value
@@ -47,14 +47,14 @@ class SpecTable:
         """A non-empty string, or DataError."""
         value = self.get(key)
         if not isinstance(value, str) or not value:
-            raise self.wrong(key, f"{shown(value)} is not a text", "write a quoted text")
+            raise self.wrong(key, f"{short_repr(value)} is not a text", "write a quoted text")
         return value
 
     def choice(self, key: str, known: Iterable[str]) -> str:
         """A string that is one of `known`, or DataError."""
         value, names = self.text(key), list(known)
         if value not in names:
-            raise self.wrong(key, f"{shown(value)} is unknown", _hint(value, names))
+            raise self.wrong(key, f"{short_repr(value)} is unknown", _hint(value, names))
         return value
 
     def integer(self, key: str, default: object = None, low: int = 1, high: int = LARGEST) -> int:
@@ -84,7 +84,7 @@ class SpecTable:
         if type(value) is int and low <= value <= high:
             return value
         span = f"from {low} to {'2^53' if high == LARGEST else high}"
-        cause = f"{shown(value)} is not a whole number {span}"
+        cause = f"{short_repr(value)} is not a whole number {span}"
         raise self.wrong(key, cause, f"write a whole number {span}, without quotes or point")
 
 
@@ -93,8 +93,8 @@ def wrong_key(where: str, key: str, cause: str, remedy: str) -> DataError:
     return DataError(f"{where}, key {key!r}: {cause}", remedy)
 
 
-def shown(value: object) -> str:
-    """A value in one short line; Python will not print thousands of digits."""
+def short_repr(value: object) -> str:
+    """A value in one short line, also where Python refuses to print it: too many digits."""
     try:
         return reprlib.repr(value)
     except ValueError:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hqtool.capture.settings import CaptureSettings
-from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.program import find_program
 from hqtool.launch.requirements import require_torch
+from hqtool.launch.stderr_lines import say
 from hqtool.sizes import counted
 
 #: What a child runs.

@@ -1,4 +1,4 @@
-"""Scored records as they stream by, spool after spool of JSON lines, never all in memory."""
+"""Writing scored records to files, one spool of JSON lines after the other, never all in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUP_ROWS = 1 << 16
 
 
 def json_lines(out: IO[str]) -> Sink:
-    """One JSON object a line."""
+    """A sink that writes one JSON object a line."""
 
     def take(spool: str) -> None:
         with open(spool, encoding="utf-8") as lines:
@@ -33,7 +33,7 @@ def json_lines(out: IO[str]) -> Sink:
 
 
 def csv_rows(out: IO[str]) -> Sink:
-    """One header line, then a row each; a missing figure is an empty cell."""
+    """A sink that writes CSV with a header line; a missing figure is an empty cell."""
     writer = csv.DictWriter(out, step_entries(), lineterminator="\n")
     writer.writeheader()
 
@@ -50,7 +50,7 @@ def _rows(spool: str) -> Iterator[dict[str, Any]]:
 
 
 class ParquetRows:
-    """One Parquet file, valid without a row, too; call it with each spool, close it at the end.
+    """A sink that writes a Parquet file, valid even without rows; to be closed at the end.
 
     Raises:
         HqtoolError: pyarrow is not installed.
@@ -77,7 +77,7 @@ class ParquetRows:
         self._writer.close()
 
     def _schema_of(self, names: list[str]) -> Any:
-        """Names and counts as they are, every figure float64: one may be missing at first."""
+        """Texts, whole numbers and truth values as such; all figures float64, for any may miss."""
         texts = dict.fromkeys(("layer", "tensor", "estimator", "trace"), self._arrow.string())
         whole = dict.fromkeys(("step", "micro", "call", "bits"), self._arrow.int64())
         kinds = texts | whole | dict.fromkeys(("looked", "exact"), self._arrow.bool_())

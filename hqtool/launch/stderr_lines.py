@@ -1,4 +1,4 @@
-"""Messages of a program that runs another one: whole lines on stderr."""
+"""Messages on stderr while another program runs in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hqtool.display import encodable_in, harmless
 
 
 def say(*messages: str) -> None:
-    """Whole lines on stderr, in one piece: other processes may write there, too."""
+    """Print lines to stderr in a single write, for other processes may write there, too."""
     if messages:
         lines = "".join(f"hqtool: {harmless(message)}\n" for message in messages)
         with suppress(OSError, ValueError):  # closed or full: training goes on all the same
