@@ -101,6 +101,11 @@ SCRIPTS = {
     "ema_eval": Expected(
         3, passes(1, "features.0 head"), passes(1, "head"), {"passes_without_gradients": 12}
     ),
+    "by_hand": Expected(
+        3,
+        passes(2, "parameter0 parameter1 parameter2"),
+        passes(2, "parameter1 parameter2"),
+    ),
     "manual_update": Expected(4, passes(1, "0 2"), passes(1, "2"), {"steps_by_forward": True}),
     "exits_three": Expected(2, passes(1, "linear"), {}, status=3),
     "raises": Expected(
