@@ -518,3 +518,22 @@ def test_copies_for_data_parallel_training_are_told(tmp_path: Path) -> None:
         optimizer.step()
     reason = "run by DataParallel in copies made for each pass"
     assert unrecorded(tmp_path / "t.h5") == {"0": reason}
+
+
+def test_an_optimizer_s_own_copies_are_no_parameters_out_of_sight(tmp_path: Path) -> None:
+    """Master weights: each update goes by them and is copied back."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)).bfloat16()
+    masters = [each.detach().float().requires_grad_() for each in model.parameters()]
+    optimizer = torch.optim.SGD(masters, 0.1)
+    with captured(tmp_path / "t.h5"):
+        for _ in range(3):
+            model.zero_grad()
+            square(model(torch.randn(2, 4, dtype=torch.bfloat16))).backward()
+            for master, each in zip(masters, model.parameters(), strict=True):
+                master.grad = each.grad.float()
+            optimizer.step()
+            with torch.no_grad():
+                for master, each in zip(masters, model.parameters(), strict=True):
+                    each.copy_(master)
+    assert layers(tmp_path / "t.h5") == {"0", "1"}
+    assert unrecorded(tmp_path / "t.h5") == {}

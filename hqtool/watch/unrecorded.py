@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -150,12 +151,20 @@ class Unrecorded:
             self._judged.update((id(each), weakref.ref(each)) for each in news)
 
     def _judge(self, parameters: list[Tensor]) -> None:
-        ran = {id(each) for module in self._ran for each in module.parameters()}
+        ran = {id(each): each for module in self._ran for each in module.parameters()}
         for each in parameters:
             if id(each) not in ran and not _is_among(each, self._used):
                 owner = self._owners.of(each)
-                if owner is not None and not isinstance(owner.module, LOOKUP_TYPES):
+                if owner is not None and not self._is_in_no_product(owner, each, ran.values()):
                     self._bypassed(owner)
+
+    def _is_in_no_product(
+        self, owner: Owner, parameter: Tensor, recorded: Iterable[Tensor]
+    ) -> bool:
+        """Whether it is looked up, a norm's, or an optimizer's own copy of what is recorded."""
+        if owner.module is self._owners.loose:
+            return any(_is_copy(parameter, each) for each in recorded)
+        return isinstance(owner.module, LOOKUP_TYPES)
 
     def _bypassed(self, owner: Owner) -> None:
         """A parameter was trained, though nothing that was read has used it."""
@@ -183,3 +192,10 @@ class Unrecorded:
 def _is_among(parameter: Tensor, known: Mapping[int, weakref.ref[Tensor]]) -> bool:
     reference = known.get(id(parameter))
     return reference is not None and reference() is parameter
+
+
+def _is_copy(parameter: Tensor, other: Tensor) -> bool:
+    """Whether it has another's values, as an optimizer's own copy in another precision has."""
+    if parameter.shape != other.shape or parameter.device != other.device:
+        return False
+    return torch.equal(parameter.detach().to(other.dtype), other.detach())
