@@ -106,3 +106,43 @@ def test_info_tells_what_is_not_finite(diverged):
     assert (row["nonfinite"], row["nonfinite_records"], row["nonfinite_step"]) == (300, 3, 2)
     text = " ".join(hqtool("info", diverged).out.split())
     assert "first at step 2, at 1 site: fc/output in 3 of 5 records" in text
+
+
+# --- where it is worst --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Three layers; the later one leaves the range of hindsight further behind at step 2."""
+    path = tmp_path_factory.mktemp("uneven") / "t.h5"
+    with TraceWriter(path) as writer:
+        for step in range(4):
+            for factor, layer in enumerate(("a", "b", "c"), start=1):
+                x = RNG.standard_normal(60).astype("f4") * (10**factor if step == 2 else 1)
+                writer.write(layer, "output", step, x)
+            writer.commit(step)
+    return str(path)
+
+
+def test_the_worst_records_are_those_of_lowest_sqnr(uneven):
+    args = ("--estimator", "hindsight", "--estimator", "current", "--per-step", "--worst", 3)
+    found = json.loads(hqtool("compare", uneven, "--json", "-", *args).out)
+    rows = sorted(found["steps"], key=lambda row: row["sqnr_db"])[:3]
+    assert found["worst"] == rows
+    assert {row["step"] for row in rows} == {2}
+    out = hqtool("compare", uneven, *args[:4], "--worst", 3).out
+    assert "the 3 records of lowest SQNR" in out
+    first = rows[0]
+    for lo, hi in ((first["lo"], first["hi"]), (first["min"], first["max"])):
+        assert f"{lo:.3g}…{hi:.3g}" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_rows_are_sorted_the_worst_first_and_layers_kept_together(uneven):
+    args = ("--estimator", "hindsight", "--estimator", "current", "--by", "layer")
+    out = hqtool("compare", uneven, *args, "--sort", "sqnr_db", "--top", 2).out
+    lines = [line.split()[0] for line in out.splitlines()[3:9]]
+    assert lines == ["c", "hindsight", "current", "b", "hindsight", "current"]
+    done = hqtool("compare", uneven, "--top", 2)
+    assert (done.status, done.out) == (2, "")
+    assert "--by layer" in done.err

@@ -141,6 +141,24 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
     is_flag=True,
     help="Hold every search against an exhaustive scan of clip ratios.",
 )
+@click.option(
+    "--sort",
+    type=choice_of(list(RANKINGS)),
+    help="Order rows by this figure, the worst first; layers by their worst row.",
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(1),
+    help="With --by layer: of each tensor kind only the first N layers by --sort "
+    "(sqnr_db where that is not given).",
+)
+@click.option(
+    "--worst",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Also show the N records of lowest SQNR: the range asked for, the true one, the cost.",
+)
 @click.option("--per-step", is_flag=True, help="Give every scored step in JSON and CSV.")
 @click.option(
     "--jsonl", "jsonl_to", type=OUTPUT, metavar="FILE|-", help="Every scored step as JSON lines."
@@ -177,6 +195,9 @@ def command(
     best: bool,
     rank_by: str,
     search_gap: bool,
+    sort: str | None,
+    top: int | None,
+    worst: int | None,
     per_step: bool,
     jsonl_to: str | None,
     parquet_to: str | None,
@@ -193,6 +214,8 @@ def command(
     means over a site's scored steps, then over sites; the best of each column is marked *.
     """
     targets = (json_to, csv_to, jsonl_to, parquet_to)
+    if top is not None and by != "layer":
+        raise UsageError("--top chooses layers", "add --by layer")
     if per_step and not any(targets):
         raise UsageError("--per-step has nowhere to go", "add --json, --csv, --jsonl or --parquet")
     settings = ReplaySettings(
@@ -204,6 +227,7 @@ def command(
         seed=seed,
         search_gap=search_gap,
         loss_scale=loss_scale,
+        worst=worst or 0,
     )
     selection = Selection(layers, split_words(tensors))
     csv_steps = csv_to if per_step else None
@@ -224,7 +248,8 @@ def command(
                 reduce_ranks=reduce_ranks,
                 on_warning=lambda line: announce(f"hqtool: {line}", quiet),
             )
-        report = comparison_report(results, by, rank_by if best else None, streams.kept)
+        best_by = rank_by if best else None
+        report = comparison_report(results, by, best_by, streams.kept, sort=sort, top=top)
         deliver(report, json_to, None if per_step else csv_to, quiet, force=force, table=False)
     if not any(target and names_stdout(target) for target in targets):
         render(report, sys.stdout)

@@ -7,6 +7,7 @@ spooled to a file as they are known.
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import signal
@@ -52,10 +53,35 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class SiteResult:
-    """What a worker sends back."""
+    """What a worker sends back.
+
+    Args:
+        worst: the `ReplaySettings.worst` rows of lowest SQNR, the lowest first.
+    """
 
     task: Task
     summaries: list[Summary]
+    worst: tuple[StepRow, ...] = ()
+
+
+class _WorstRows:
+    """The rows of lowest SQNR; those without an error, or without a figure, are none of them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._rows: list[tuple[float, int, StepRow]] = []
+        self._met = 0
+
+    def add(self, row: StepRow) -> None:
+        db = row.metrics["sqnr_db"]
+        if db is not None:
+            self._met += 1  # of equals the first one is worse
+            self._rows.append((db, self._met, row))
+        if len(self._rows) > 4 * self._count + 100:
+            self._rows = heapq.nsmallest(self._count, self._rows)
+
+    def rows(self) -> tuple[StepRow, ...]:
+        return tuple(row for _, _, row in heapq.nsmallest(self._count, self._rows))
 
 
 #: Tasks in → (index of the task, its result) in any order.
@@ -77,19 +103,24 @@ def run_task(task: Task) -> SiteResult:
     reader = _reader_of(tuple(_within(task.folder, trace) for trace in task.traces))
     counts = counts_of(reader.geometry(task.site.layer))
     history = reader.history(task.site, scaled=task.settings.loss_scale == "kept")
+    worst = _WorstRows(task.settings.worst)
     if task.spool is None:
-        return SiteResult(task, replay(task.site, history, task.settings, counts))
+        on_row = worst.add if task.settings.worst else None
+        summaries = replay(task.site, history, task.settings, counts, on_row)
+        return SiteResult(task, summaries, worst.rows())
     spool = os.path.join(task.folder, task.spool)
     mine = f"{spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
     with open(mine, "w", encoding="utf-8") as out:
 
         def write(row: StepRow) -> None:
+            if task.settings.worst:
+                worst.add(row)
             named = row.flat() | {"trace": task.path}
             out.write(json.dumps(named, allow_nan=False) + "\n")
 
         summaries = replay(task.site, history, task.settings, counts, write)
     os.replace(mine, spool)
-    return SiteResult(task, summaries)
+    return SiteResult(task, summaries, worst.rows())
 
 
 def step_entries() -> list[str]:

@@ -51,6 +51,7 @@ class ReplaySettings:
         seed: of the noise of 'stochastic-sampled'.
         search_gap: hold every search against an exhaustive scan.
         loss_scale: 'divided' out of gradients, or 'kept' in them, as the hardware sees them.
+        worst: how many rows of lowest SQNR to keep of each site.
 
     Raises:
         UsageError: a value out of bounds or unknown.
@@ -64,6 +65,7 @@ class ReplaySettings:
     seed: int = 0
     search_gap: bool = False
     loss_scale: str = "divided"
+    worst: int = 0
 
     def __post_init__(self) -> None:
         if self.rounding not in ROUNDINGS:

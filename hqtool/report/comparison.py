@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -12,7 +13,17 @@ from hqtool.compare.comparison import Comparison, RanksFacts
 from hqtool.compare.replay import Summary
 from hqtool.core.metrics import METRICS
 from hqtool.report.info_ranks import ranks_entry
-from hqtool.report.model import EXACT, Column, Report, Table, TableRow, decibels, percent, times
+from hqtool.report.model import (
+    EXACT,
+    MISSING,
+    Column,
+    Report,
+    Table,
+    TableRow,
+    decibels,
+    percent,
+    times,
+)
 from hqtool.sizes import counted
 from hqtool.vocab import TENSOR_KINDS
 
@@ -39,12 +50,38 @@ SEARCH_COLUMNS = (
     Column("multimodal", "several maxima", percent),
 )
 
-#: What `best` can go by → whether more is better.
-RANKINGS = {"cosine": True, "sqnr_db": True, "mse": False}
+#: What `best` and `sort` can go by → whether more is better.
+RANKINGS = {
+    "cosine": True,
+    "sqnr_db": True,
+    "mse": False,
+    "sqnr_db_low": True,
+    "saturation": False,
+    "underflow": False,
+    "nonfinite": False,
+    "looked": False,
+    "traffic": False,
+}
+
+WORST_COLUMNS = (
+    Column("estimator", "estimator", number=False),
+    Column("bits", "bits"),
+    Column("step", "step"),
+    Column("asked", "range asked for"),
+    Column("true", "true range"),
+    Column("sqnr_db", "SQNR dB", decibels),
+    Column("saturation", "saturated", percent),
+)
 
 
 def comparison_report(
-    comparison: Comparison, by: str, best_by: str | None = None, steps: str | None = None
+    comparison: Comparison,
+    by: str,
+    best_by: str | None = None,
+    steps: str | None = None,
+    *,
+    sort: str | None = None,
+    top: int | None = None,
 ) -> Report:
     """Tables per tensor kind (`by` 'tensor') or of every site ('layer'), and all figures.
 
@@ -52,6 +89,8 @@ def comparison_report(
         best_by: a key of `RANKINGS`: show only each method's best parameters, per tensor kind
             (or site) and bit-width.
         steps: a file of JSON lines with the scored records, for the JSON document.
+        sort: a key of `RANKINGS`: rows in its order, the worst first; layers by their worst row.
+        top: of each tensor kind only so many layers, the first ones.
     """
     summary = [
         summary_row(s) | {"trace": result.task.path}
@@ -68,13 +107,17 @@ def comparison_report(
         document["ranks"] = _ranks(comparison, comparison.ranks)
     if steps is None:
         document["steps"] = []
-    blocks = _named([_block(part, by, best_by) for part in _by_trace(comparison)])
+    blocks = _named([_block(part, by, best_by, sort, top) for part in _by_trace(comparison)])
     if best_by is not None:
         best = [_in_json(row) for block in blocks for row in block.shown]
         document["best"] = {"by": best_by, "rows": best}
     beside = _side_by_side(comparison, blocks) if len(blocks) > 1 else []
     if beside:
         document["side_by_side"] = [_in_json(row) for table in beside for row in table.rows]
+    if comparison.settings.worst:
+        worst = _worst(comparison)
+        document["worst"] = worst
+        beside = [*beside, _worst_table(comparison, worst)]
     return Report(
         document=document,
         rows=summary,
@@ -114,11 +157,15 @@ def _by_trace(comparison: Comparison) -> list[Comparison]:
     ]
 
 
-def _block(part: Comparison, by: str, best_by: str | None) -> _Block:
+def _block(
+    part: Comparison, by: str, best_by: str | None, sort: str | None, top: int | None
+) -> _Block:
     overall = _by_kind(part.summaries)
     shown = overall if by == "tensor" else _by_site(part)
     if best_by is not None:
         overall, shown = (_best(rows, part, best_by) for rows in (overall, shown))
+    if sort is not None or top is not None:
+        shown = _ordered(shown, sort or "sqnr_db", top)
     if part.ranks is None:
         shown = [{**row, "trace": part.traces[0].path} for row in shown]
     closing = _closing(overall, _methods(part)) if overall else ""
@@ -312,6 +359,55 @@ def _best(rows: Sequence[TableRow], comparison: Comparison, by: str) -> list[Tab
         if key not in best or _rank(row, by) > _rank(best[key], by):
             best[key] = row
     return list(best.values())
+
+
+def _ordered(rows: Sequence[TableRow], by: str, top: int | None) -> list[TableRow]:
+    """The worst first, what has no figure last; a layer's rows stay together."""
+
+    def badness(row: TableRow) -> tuple[bool, float]:
+        rank = _rank(row, by)
+        return rank == -math.inf, rank
+
+    layers: dict[tuple[str, str | None], list[TableRow]] = {}
+    for row in sorted(rows, key=badness):
+        layers.setdefault((row["tensor"], row["layer"]), []).append(row)
+    met: Counter[str] = Counter()
+    kept = []
+    for (tensor, _), group in layers.items():
+        met[tensor] += 1
+        kept += group if top is None or met[tensor] <= top else []
+    return kept
+
+
+def _worst(comparison: Comparison) -> list[TableRow]:
+    """The rows of lowest SQNR of all sites, the lowest first."""
+    rows: list[TableRow] = [
+        row.flat() | {"trace": result.task.path}
+        for result in comparison.results
+        for row in result.worst
+    ]
+    return sorted(rows, key=lambda row: row["sqnr_db"])[: comparison.settings.worst]
+
+
+def _worst_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table:
+    several = len(comparison.traces) > 1 and comparison.ranks is None
+    shown = tuple(
+        {
+            **row,
+            "asked": _ends(row["lo"], row["hi"]),
+            "true": _ends(row["min"], row["max"]),
+            "site": f"{row['trace']}: " * several + f"{row['layer']}/{row['tensor']}",
+        }
+        for row in rows
+    )
+    single = len(comparison.settings.bits) == 1
+    columns = tuple(c for c in WORST_COLUMNS if not (single and c.key == "bits"))
+    title = f"the {counted(len(rows), 'record')} of lowest SQNR, the lowest first"
+    return Table(title, columns, shown, section="site")
+
+
+def _ends(lo: float | None, hi: float | None) -> str:
+    return MISSING if lo is None or hi is None else f"{lo:.3g}…{hi:.3g}"
 
 
 def _methods(comparison: Comparison) -> dict[str, str]:
