@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import command  # noqa: E402
 from capture_models import ALL_KINDS, captured, fit, read_records, read_run, sgd, square  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
@@ -537,3 +539,13 @@ def test_an_optimizer_s_own_copies_are_no_parameters_out_of_sight(tmp_path: Path
                     each.copy_(master)
     assert layers(tmp_path / "t.h5") == {"0", "1"}
     assert unrecorded(tmp_path / "t.h5") == {}
+
+
+def test_the_bill_of_a_product_is_that_of_its_layers(tmp_path: Path) -> None:
+    """Experts: six products of (5, 4) and (4, 3), at 8 bits each."""
+    model = nn.ModuleDict({"block": Product(torch.bmm, 6, 4, 3)})
+    with captured(tmp_path / "t.h5"):
+        fit(model["block"], lambda block: square(block(torch.randn(6, 5, 4))))
+    done = command.hqtool("compare", "-q", "--json", "-", tmp_path / "t.h5")
+    rows = json.loads(done.out)["summary"]
+    assert {row["static_bytes"] for row in rows if row["layer"]} == {6 * (12 + 20 + 15)}

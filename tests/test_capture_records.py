@@ -1015,7 +1015,7 @@ def test_an_unknown_geometry_is_no_unrecorded_site(tmp_path: Path) -> None:
     why = "TypeError: 'object' object cannot be interpreted as an integer"
     assert read_run(tmp_path / "t.h5")["without_geometry"] == {"0": why}
     assert session.outcome is not None
-    assert "of unknown size, and in no bill: 0" in closing_lines("t.h5", session.outcome)
+    assert "of unknown geometry, and in no bill: 0" in closing_lines("t.h5", session.outcome)
 
 
 class Narrow(nn.Linear):

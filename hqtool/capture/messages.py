@@ -132,7 +132,7 @@ def _missed(outcome: CaptureOutcome) -> list[str]:
     watched = outcome.watched
     lines = unrecorded_lines(watched.unrecorded)
     if outcome.without_geometry:
-        lines.append(_listing("of unknown size, and in no bill: ", outcome.without_geometry))
+        lines.append(_listing("of unknown geometry, and in no bill: ", outcome.without_geometry))
     if watched.runs_eagerly:
         lines.append("what torch.compile compiled ran eagerly: its bits are those of eager mode")
     if watched.steps_by_forward:

@@ -137,7 +137,8 @@ def counts_of(geometry: dict[str, Any] | None) -> Counts | None:
     if geometry is None:
         return None
     try:
-        return layer_from_json(geometry).counts()
+        layer = layer_from_json(geometry)
+        return Counts(*(each * layer.repeat for each in layer.counts()))
     except DataError:  # a recorder may describe layers in words of its own
         return None
 
