@@ -86,11 +86,17 @@ def slow_lane(records, choice, format_, settings):
 
 
 def scored(values, decision, format_):
+    told = None if math.isnan(values.nonfinite) else values.nonfinite
     if decision.range is None:
-        return dict.fromkeys(METRICS)
+        return dict.fromkeys(METRICS) | {"nonfinite": told}
     grid = grids_of([decision.range], [format_], values.exponent)
     found = measure(values.moments(grid))
     return {name: None if np.isnan(f[0]) else f[0].item() for name, f in found.items()}
+
+
+def is_scored(figures):
+    """Something but the share of non-finite values is known."""
+    return any(f is not None for name, f in figures.items() if name != "nonfinite")
 
 
 def mean(figures):
@@ -116,7 +122,8 @@ def check(records, settings, history=None):
             )
             for record, d, figures in slow_rows
         ]  # fmt: skip
-        assert summary.steps == len(slow_rows)
+        assert summary.steps == sum(is_scored(figures) for *_, figures in slow_rows)
+        assert summary.steps + summary.unscored == len(slow_rows)
         assert summary.metrics == {n: mean([f[n] for *_, f in slow_rows]) for n in METRICS}
         assert (summary.records, summary.replayed) == (len(records), len(counted))
         assert summary.looks == sum(d.looked for d, _ in counted)

@@ -245,7 +245,7 @@ class TraceReader(ClosedAtEnd):
         crc, self._row_counts = self._skipped.rows_crc, Counter[int]()
         for block in self._blocks():
             crc = zlib.crc32(block.data, crc)
-            self._steps.update(np.unique(block["step"]).tolist())
+            self._steps.update(block["step"].tolist())
             met, counts = np.unique(block["site"], return_counts=True)
             self._row_counts.update(dict(zip(met.tolist(), counts.tolist(), strict=True)))
         require_crc("rows", crc, self._covered.rows_crc)
