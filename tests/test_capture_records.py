@@ -928,12 +928,27 @@ def test_a_forked_child_records_nothing(tmp_path: Path) -> None:
     assert places(read_records(tmp_path / "t.h5"), "linear") == [(0, 0, 0)]
 
 
-def test_compiled_models_run_eagerly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("how", ["torch.compile", "module.compile"])
+def test_compiled_models_run_eagerly(before: bool, how: str, tmp_path: Path, capsys: Any) -> None:
+    """Compiled before capture begins or afterwards, and told once."""
+
+    def compiled() -> nn.Module:
+        model = Recurrent()
+        if how == "torch.compile":
+            return torch.compile(model, backend="eager")
+        model.compile(backend="eager")
+        return model
+
+    model = compiled() if before else None
     with captured(tmp_path / "t.h5"):
-        model = torch.compile(Recurrent(), backend="eager")
+        model = compiled() if model is None else model
         square(model(torch.randn(1, 2, 3))).backward()
     assert layers(read_records(tmp_path / "t.h5")) == {"lstm", "head"}
     assert read_run(tmp_path / "t.h5")["torch_compile"] == "run eagerly"
+    told = capsys.readouterr().err
+    assert told.startswith("hqtool: what torch.compile compiles runs eagerly under capture")
+    assert told.count("\n") == 1
 
 
 # --- scripts of unusual kinds ---------------------------------------------------------------------

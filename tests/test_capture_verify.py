@@ -45,6 +45,39 @@ SCRIPTS = {
     "unseeded": ("", ""),
 }
 
+#: A compiled model, whose fused kernels would round otherwise, with a buffer that has no values.
+COMPILED = """
+    import torch
+    from torch import nn
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 1))
+    model.register_buffer("shape", torch.empty(3, device="meta"))
+    compiled = torch.compile(model, backend=lambda graph, inputs: lambda *args: 1 / 0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    compiled(torch.randn(5, 3)).square().mean().backward()
+    optimizer.step()
+    """
+
+#: Parameters that are sharded by FSDP2, over one process.
+SHARDED = """
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+    from torch.distributed.fsdp import fully_shard
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    torch.manual_seed(1)
+    model = fully_shard(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(2):
+        model(torch.randn(5, 3)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    print(type(model[0].weight).__name__)
+    dist.destroy_process_group()
+    """
+
+FURTHER = {"compiled": COMPILED, "sharded": SHARDED}
+
 #: Trains nothing, and does not need torch.
 IDLE = "print('idle')"
 
@@ -56,13 +89,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = textwrap.dedent(TRAINING).format(before=before, after=after)
         (folder / f"{name}.py").write_text(source)
     (folder / "idle.py").write_text(IDLE)
+    for name, source in FURTHER.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(source))
     return folder
 
 
 @pytest.fixture(scope="module")
 def verified(folder: Path) -> Iterator[dict[str, subprocess.CompletedProcess[str]]]:
     """All of them, at the same time."""
-    started = {name: _start(folder, f"{name}.py", "a") for name in (*SCRIPTS, "idle")}
+    started = {name: _start(folder, f"{name}.py", "a") for name in (*SCRIPTS, *FURTHER, "idle")}
     try:
         yield {name: finish(process) for name, process in started.items()}
     finally:
@@ -113,6 +148,30 @@ def test_a_script_that_differs_from_itself_proves_nothing(verified: Verified) ->
     assert re.fullmatch(r"parameters: \d of 9 tensors differ, the first is .*", parameters)
     assert "two runs without it differ from each other, too" in told
     assert remedy.startswith("  seed the script")
+
+
+def test_compiled_models_are_compared_as_they_run_under_capture(verified: Verified) -> None:
+    """The compiled code would fail: no run has used it."""
+    found = verified["compiled"]
+    assert found.returncode == 0, found.stdout + found.stderr
+    parameters, limit, compiled, *_ = found.stdout.splitlines()
+    assert parameters == "parameters: bit-identical (4 tensors, 21 values, after 1 step)"
+    no_values = "a tensor on the meta device has no values"
+    assert limit == f"not compared: 1 tensor, first shape ({no_values})"
+    assert compiled.startswith("torch.compile: both runs let what it compiles run eagerly")
+    told = [line for line in found.stderr.splitlines() if "eager" in line]
+    assert [line.split(" eagerly")[0] for line in told] == [
+        "hqtool: what torch.compile compiles runs",
+        "hqtool: what torch.compile compiled ran",
+    ]
+
+
+def test_sharded_parameters_are_compared(verified: Verified) -> None:
+    found = verified["sharded"]
+    assert found.returncode == 0, found.stdout + found.stderr
+    parameters, printed, _ = found.stdout.splitlines()
+    assert parameters == "parameters: bit-identical (4 tensors, 21 values, after 2 steps)"
+    assert printed == "printed: the same"
 
 
 def test_without_an_optimizer_there_is_nothing_to_compare(verified: Verified) -> None:

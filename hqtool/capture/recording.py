@@ -201,7 +201,10 @@ class Recording:
         from hqtool.capture.session import Session
 
         assert self.writer is not None
-        self._session = Session(self.writer, self.plan.settings, on_commit=self._committed)
+        plan = self.plan
+        self._session = Session(
+            self.writer, plan.settings, on_commit=self._committed, quiet=plan.quiet
+        )
         self.recorder = self._session.recorder
         self._session.attach()
 

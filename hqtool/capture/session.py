@@ -14,6 +14,7 @@ from hqtool.capture.outcome import CaptureOutcome
 from hqtool.capture.provenance import provenance
 from hqtool.capture.recorder import Recorder
 from hqtool.capture.settings import CaptureSettings
+from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.trace.writer import TraceWriter
 from hqtool.watch.watcher import Watched, Watcher
@@ -27,6 +28,7 @@ class Session:
         settings: what to record.
         model: record only its modules; None: those of any model.
         on_commit: called with the recorder after each step.
+        quiet: do not say that compiled code runs eagerly.
 
     Attributes:
         outcome: what came of it; None before it is closed.
@@ -38,6 +40,8 @@ class Session:
         settings: CaptureSettings,
         model: nn.Module | None = None,
         on_commit: Callable[[Recorder], None] = lambda recorder: None,
+        *,
+        quiet: bool = False,
     ) -> None:
         self.recorder = Recorder(writer, settings, on_commit)
         self.outcome: CaptureOutcome | None = None
@@ -47,6 +51,7 @@ class Session:
             module_types=settings.module_types,
             with_evaluation=settings.eval,
             model=model,
+            on_compile=(lambda: None) if quiet else _say_eager,
         )
 
     def attach(self) -> None:
@@ -78,6 +83,13 @@ class Session:
         self.recorder.close(state)
         self.outcome = outcome_of(self.recorder, watched)
         return self.outcome
+
+
+def _say_eager() -> None:
+    say(
+        "what torch.compile compiles runs eagerly under capture, so that its layers are seen: "
+        "training has the bits of eager mode"
+    )
 
 
 def outcome_of(recorder: Recorder, watched: Watched) -> CaptureOutcome:

@@ -6,13 +6,13 @@ A script runs here in a process of its own, plainly or under capture, and a file
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import os
 import sys
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from hqtool.capture.run import run_script
@@ -33,7 +33,7 @@ def main() -> None:
     for a plain run; `settings`.
     """
     job = json.loads(sys.argv[1])
-    Fingerprint(job["report"]).begin()
+    Fingerprint(job["report"], eager=job["out"] is None).begin()
     sys.exit(_run(job))
 
 
@@ -57,11 +57,16 @@ class Fingerprint:
     Args:
         report: the file to write, JSON: `updates`, how many steps optimizers made; `seconds`, the
             mean time between them, null below two; `tensors`, a list of [name, number of values,
-            sha256], in the order of the optimizers' first steps.
+            sha256], in the order of the optimizers' first steps; `unreadable`, a list of
+            [name, reason], the tensors that have no bits to compare; `compiles`, whether
+            torch.compile was used.
+        eager: let what torch.compile compiles run eagerly, as it does under capture.
     """
 
-    def __init__(self, report: str) -> None:
+    def __init__(self, report: str, *, eager: bool) -> None:
         self._report = report
+        self._eager = eager
+        self._compiles = False
         self._pid = os.getpid()
         self._updates = 0
         self._first = self._last = 0.0
@@ -78,6 +83,13 @@ class Fingerprint:
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         register_optimizer_step_post_hook(self._updated)
+        if self._eager:
+            from hqtool.watch.eager_mode import EagerMode
+
+            EagerMode(self._compiled).attach(ExitStack())
+
+    def _compiled(self) -> None:
+        self._compiles = True
 
     def _updated(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._last = time.perf_counter()
@@ -102,15 +114,28 @@ class Fingerprint:
         report = {
             "updates": self._updates,
             "seconds": (self._last - self._first) / between if between > 0 else None,
-            "tensors": [[name, each.numel(), _sha256(each)] for name, each in self._named()],
-        }
+            "compiles": self._compiles,
+        } | self._digests()
         with open(self._report, "w", encoding="utf-8") as out:
             json.dump(report, out)
+
+    def _digests(self) -> dict[str, list[Any]]:
+        tensors: list[tuple[str, int, str]] = []
+        unreadable: list[tuple[str, str]] = []
+        named = list(self._named())
+        if named:  # else torch may never have been imported
+            from hqtool.trial.tensor_bits import Unreadable, digest_of
+        for name, tensor in named:
+            try:
+                tensors.append((name, *digest_of(tensor)))
+            except Unreadable as error:
+                unreadable.append((name, str(error)))
+        return {"tensors": tensors, "unreadable": unreadable}
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         """Each tensor once: what was updated, then what else the models hold."""
         held = [
-            (name, tensor)
+            (name.replace("_orig_mod.", ""), tensor)  # which torch.compile adds
             for model in self._models
             for pairs in (model.named_parameters(), model.named_buffers())
             for name, tensor in pairs
@@ -143,10 +168,3 @@ def _new(things: list[Any], known: list[Any]) -> list[Any]:
     """Those not known, by identity, each once."""
     seen = set(map(id, known))
     return [each for each in things if not (id(each) in seen or seen.add(id(each)))]  # type: ignore[func-returns-value]
-
-
-def _sha256(tensor: Tensor) -> str:
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -32,8 +32,13 @@ _IRREPRODUCIBLE = [
     "  seed the script's random numbers, and let it not resume from what an earlier run left",
 ]
 
+_EAGER = (
+    "torch.compile: both runs let what it compiles run eagerly; "
+    "compiled code may end with other bits"
+)
+
 #: Exit statuses: training is the same; it is not; nothing can be told.
-SAME, CHANGED, UNTOLD = 0, 1, 3
+SAME, CHANGED, UNKNOWN = 0, 1, 3
 
 
 class Ended(NamedTuple):
@@ -74,6 +79,7 @@ def verify(
     """Train plainly and then under capture, and compare; the trace is kept.
 
     Where the two differ a second plain run tells whether the script can be reproduced at all.
+    What torch.compile compiles runs eagerly under capture; the plain run lets it run eagerly, too.
 
     Raises:
         HqtoolError: PyTorch is missing.
@@ -93,16 +99,16 @@ def verify(
     for run in (plain, captured):
         if run.status or not run.report:
             sys.stderr.write(run.err.decode(errors="replace"))
-    if why := _untold(plain, captured):
+    if why := _why_incomparable(plain, captured):
         killed = plain.report and captured.status < 0
-        return Verdict([f"parameters: cannot be compared: {why}"], CHANGED if killed else UNTOLD)
-    aside, difference = _aside(plain, captured), _difference(plain, captured)
+        return Verdict([f"parameters: cannot be compared: {why}"], CHANGED if killed else UNKNOWN)
+    further, difference = _further_lines(plain, captured), _difference(plain, captured)
     if difference is None:
-        return Verdict([f"parameters: bit-identical {_extent(plain)}", *aside], SAME)
+        return Verdict([f"parameters: bit-identical {_extent(plain)}", *further], SAME)
     again = _run(job, "without capture, once more", quiet)
     if not again.report or _difference(plain, again):
-        return Verdict([f"parameters: {difference}", *_IRREPRODUCIBLE], UNTOLD)
-    return Verdict([f"parameters: {difference}", _CHANGED, *aside], CHANGED)
+        return Verdict([f"parameters: {difference}", *_IRREPRODUCIBLE], UNKNOWN)
+    return Verdict([f"parameters: {difference}", _CHANGED, *further], CHANGED)
 
 
 def _require_place(path: str, settings: CaptureSettings) -> None:
@@ -149,11 +155,13 @@ def _separated(err: bytes) -> tuple[bytes, list[str]]:
     return b"".join(own), [line.decode(errors="replace").rstrip() for line in ours]
 
 
-def _untold(plain: Ended, captured: Ended) -> str | None:
+def _why_incomparable(plain: Ended, captured: Ended) -> str | None:
     """Why there is nothing to compare; None if there is."""
     if plain.report and captured.report:
-        none = "no optimizer made a step in the script's own process"
-        return None if plain.report["updates"] else none
+        if not plain.report["updates"]:
+            return "no optimizer made a step in the script's own process"
+        unreadable = plain.report["unreadable"]
+        return None if plain.report["tensors"] or not unreadable else unreadable[0][1]
     cut, how = (captured, "under") if plain.report else (plain, "without")
     return f"the run {how} capture was cut short (exit status {cut.status})"
 
@@ -168,6 +176,8 @@ def _difference(plain: Ended, other: Ended) -> str | None:
     tensors, others = plain.report["tensors"], other.report["tensors"]
     if len(tensors) != len(others):
         return f"{counted(len(others), 'tensor')} instead of {len(tensors)}"
+    if plain.report["unreadable"] != other.report["unreadable"]:
+        return "other tensors are unreadable"
     differing = [each[0] for each, its in zip(tensors, others, strict=True) if each != its]
     if differing:
         of = counted(len(tensors), "tensor")
@@ -183,11 +193,22 @@ def _extent(run: Ended) -> str:
     return f"({extent}, after {counted(run.report['updates'], 'step')})"
 
 
-def _aside(plain: Ended, captured: Ended) -> list[str]:
-    """What else is worth knowing."""
-    lines = [_printed(plain, captured), _overhead(plain, captured)]
+def _further_lines(plain: Ended, captured: Ended) -> list[str]:
+    """What was not compared, how the runs ended, what they printed and how long they took."""
+    lines = _limits(plain)
     if plain.status:
-        lines.insert(0, f"exit status: {plain.status} without capture, {captured.status} with it")
+        lines.append(f"exit status: {plain.status} without capture, {captured.status} with it")
+    return [*lines, _printed(plain, captured), _overhead(plain, captured)]
+
+
+def _limits(plain: Ended) -> list[str]:
+    """What the comparison does not show."""
+    lines = []
+    if unreadable := plain.report["unreadable"]:
+        name, why = unreadable[0]
+        lines.append(f"not compared: {counted(len(unreadable), 'tensor')}, first {name} ({why})")
+    if plain.report["compiles"]:
+        lines.append(_EAGER)
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +64,7 @@ class Watcher:
         module_types: names of the classes whose modules are layers; empty: the usual.
         with_evaluation: tell of what only evaluates, too.
         model: watch only its modules; None: those of any model.
+        on_compile: called once, when torch.compile is first used: what it compiles runs eagerly.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Watcher:
         module_types: tuple[str, ...] = (),
         with_evaluation: bool = False,
         model: nn.Module | None = None,
+        on_compile: Callable[[], None] = lambda: None,
     ) -> None:
         types = LayerTypes(module_types)
         positions = Positions()
@@ -106,7 +108,7 @@ class Watcher:
             self._owners,
             with_evaluation=with_evaluation,
         )
-        self._eager = EagerMode()
+        self._eager = EagerMode(on_compile)
         self._skipped_steps: list[int] = []
         self._attached = ExitStack()
 
@@ -120,14 +122,15 @@ class Watcher:
         ):
             stack.callback(handle.remove)
         in_use = objects_of(nn.Module, Optimizer)
+        modules = [each for each in in_use if issubclass(type(each), nn.Module)]
         if self._model is None:
-            self._names.meet(each for each in in_use if issubclass(type(each), nn.Module))
+            self._names.meet(modules)
         stack.enter_context(_deeper_recursion())
         optimizers = [each for each in in_use if issubclass(type(each), Optimizer)]
         self._optimizers.attach(stack, optimizers)
         self._calls.attach(stack)
         self._loss_scale.attach(stack)
-        self._eager.attach(stack)
+        self._eager.attach(stack, modules)
 
     def detach(self) -> None:
         """Leave torch as it was."""
