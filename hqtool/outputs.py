@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from hqtool.errors import DataError, UsageError
+from hqtool.file_lock import claimed, is_held
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -119,15 +120,24 @@ def place_new(partial: str, target: str, *, force: bool) -> None:
     """Move a finished file to its place; it takes the permissions of the file it replaces.
 
     Raises:
-        UsageError: a file is there (without `force`).
+        UsageError: a file is there (without `force`), or it is a trace that is being written.
         OSError: it cannot be moved there.
     """
-    if force:
-        with suppress(OSError):
-            shutil.copymode(target, partial)
-    elif os.path.lexists(target):
-        raise UsageError(f"{target} exists by now", "choose another name, or overwrite with -f")
-    os.replace(partial, target)
+    with claimed(target) as free:
+        if not free:
+            raise being_written(target)
+        if force:
+            with suppress(OSError):
+                shutil.copymode(target, partial)
+        elif os.path.lexists(target):
+            raise UsageError(f"{target} exists by now", "choose another name, or overwrite with -f")
+        os.replace(partial, target)
+
+
+def being_written(path: str) -> UsageError:
+    """The error of an output that is a trace on which another process is at work."""
+    cause = f"{path} is a trace that is being written, by another process or this one"
+    return UsageError(cause, "wait until it is closed, or choose another name")
 
 
 @contextmanager
@@ -203,6 +213,8 @@ def _check_distinct(places: Mapping[str, str]) -> None:
 
 
 def _check_regular(path: str, force: bool, folder: bool) -> None:
+    if is_held(path):
+        raise being_written(path)
     if os.path.exists(path) and not force:
         raise UsageError(f"{path} exists", "choose another name, or overwrite with -f")
     if folder:

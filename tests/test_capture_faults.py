@@ -169,3 +169,68 @@ def test_a_kill_at_any_instant(seed: int, tmp_path: Path, warm_python: WarmPytho
     steps = steps_of(tmp_path / "trace.h5")
     assert steps == set(range(len(steps)))
     assert len(steps) > seen
+
+
+#: What a script may do to its trace and its streams, and what capture says of that.
+MEDDLING = {
+    "deletes its trace": (
+        "os.unlink('trace.h5')",
+        "trace.h5 was deleted or replaced while it was written: nothing of it is left",
+    ),
+    "moves its trace": ("os.rename('trace.h5', 'moved.h5')", "trace.h5 was moved"),
+    "closes all descriptors": (
+        "os.closerange(3, 256); mine = open('mine', 'w'); print('mine', file=mine, flush=True)",
+        "trace.h5: the program has closed its file descriptor",
+    ),
+    "closes stdout": ("os.write(1, b'x' * 64); os.write(1, b'\\n'); sys.stdout.close()", ""),
+    "replaces stdout": (  # by one that Python cannot flush: status 120
+        "named = {'__repr__': lambda self: 'Out', 'write': print_to_stderr}; "
+        "sys.stdout = type('Out', (), named)()",
+        "",
+    ),
+    "replaces stderr": (
+        "import io; sys.stderr = io.StringIO(); "
+        "import atexit; atexit.register(lambda: print(repr(sys.stderr.getvalue())))",
+        "next: hqtool compare trace.h5",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MEDDLING)
+def test_a_script_may_do_as_it_likes(what: str, tmp_path: Path, warm_python: WarmPython) -> None:
+    """Its output and status are its own, a last error included; capture says what it can."""
+    meddling, said = MEDDLING[what]
+    source = f"""
+        import os, sys, torch
+        def print_to_stderr(self, text):
+            os.write(2, text.encode())
+        torch.manual_seed(0)
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+        for step in range(4):
+            if step == 2:
+                {meddling}
+            model(torch.randn(3, 2)).square().mean().backward()
+            optimizer.step()
+        if sys.stdout is not None and not getattr(sys.stdout, "closed", False):
+            print(model.weight.tolist())
+        sys.exit("the end")
+        """
+    (tmp_path / "script.py").write_text(textwrap.dedent(source))
+    (tmp_path / "trace.h5").write_text("for the plain run")
+    plain = warm_python.run(tmp_path, "script.py")
+    options = ("-m", "hqtool", "capture", "-f", "-o", "trace.h5", "--every", "1")
+    done = warm_python.run(tmp_path, *options, "script.py")
+    lines = done.stderr.splitlines(keepends=True)
+    own = "".join(line for line in lines if not line.startswith("hqtool: "))
+    assert (done.returncode, done.stdout, own) == (plain.returncode, plain.stdout, plain.stderr)
+    assert plain.returncode == (120 if what == "replaces stdout" else 1)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    trace = tmp_path / ("moved.h5" if "moves" in what else "trace.h5")
+    if "deletes" in what:
+        assert not trace.exists()
+    else:
+        assert steps_of(trace) == set(range(2 if "all descriptors" in what else 4))
+    if "all descriptors" in what:
+        assert (tmp_path / "mine").read_text() == "mine\n"

@@ -14,7 +14,17 @@ PACKAGE = Path(__file__).parent.parent / "hqtool"
 
 #: Floors, lowest first; an import may only point to the same folder or a lower floor.
 FLOORS = [
-    {"display", "errors", "nearest", "parameters", "patch", "sizes", "version", "vocab"},
+    {
+        "display",
+        "errors",
+        "file_lock",
+        "nearest",
+        "parameters",
+        "patch",
+        "sizes",
+        "version",
+        "vocab",
+    },
     {"inputs", "outputs"},
     {"registry"},
     {"core"},

@@ -20,7 +20,7 @@ from hqtool.capture.settings import CaptureSettings
 from hqtool.errors import HqtoolError
 from hqtool.launch.importing import after_import
 from hqtool.launch.process_rank import path_of_process, path_of_rank, rank_of_group, rank_of_process
-from hqtool.launch.stderr_lines import say
+from hqtool.launch.stderr_lines import program_runs, say
 
 if TYPE_CHECKING:
     from hqtool.capture.outcome import CaptureOutcome
@@ -115,6 +115,7 @@ class Recording:
         self._on_close = on_close
         self._torch_is_here = False
         self._awaiting = ExitStack()
+        self._running = ExitStack()  # while messages pass by the program's own stderr
         self._state = "truncated"
         self._closing = self._terminated = False
         self._pid = os.getpid()
@@ -145,6 +146,7 @@ class Recording:
 
     def begin(self) -> None:
         """Watch for torch, for forks and for the end of the process."""
+        self._running.enter_context(program_runs())
         atexit.register(self.close)
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -168,6 +170,7 @@ class Recording:
         elif self.writer is not None:
             self.writer.close(self._state)
         self._on_close(self)
+        self._running.close()
         self._closing = False
         if self._terminated:
             _die()
@@ -176,9 +179,14 @@ class Recording:
         """What to say of the trace, once it is closed; nothing where there is none."""
         if self.writer is None:
             return []
+        place, path, lines = self.writer.place, self.path, []
+        if place is None:
+            return [f"{path} was deleted or replaced while it was written: nothing of it is left"]
+        if place != self.writer.path:
+            lines, path = [f"{path} was moved while it was written"], place
         if self.outcome is None:
-            return nothing_imported(self.path, self.writer.bytes_written)
-        return closing_lines(self.path, self.outcome)
+            return [*lines, *nothing_imported(path, self.writer.bytes_written)]
+        return [*lines, *closing_lines(path, self.outcome)]
 
     def is_of_child(self) -> bool:
         """Whether this process was started by the one that was to be recorded."""

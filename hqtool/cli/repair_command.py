@@ -26,7 +26,8 @@ def command(trace: str, out: str, force: bool, quiet: bool) -> int:
     """Write a clean, closed trace of every committed record of TRACE that can still be read.
 
     For traces whose writer was killed, or that were cut or damaged since; TRACE itself is only
-    read. Exit status 3 where something was lost: the clean trace is written all the same.
+    read. Of a trace that is still being written, what was committed by now is saved. Exit status 3
+    where something was lost: the clean trace is written all the same.
     """
     done = repair(trace, out, force=force)
     if done.lost:

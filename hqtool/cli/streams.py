@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+_Streams = tuple[TextIO, TextIO]
+
+
 class _Messages(Target):
     """stderr: a message that cannot be written is dropped."""
 
@@ -35,33 +38,50 @@ class _Messages(Target):
 
 @contextmanager
 def own_streams() -> Iterator[None]:
-    """Replace sys.stdout and sys.stderr within a block, unless a test or host program has."""
+    """Replace sys.stdout and sys.stderr within a block, unless a test or host program has.
+
+    What a script puts in their place stays: its exit functions are still to come.
+    """
     _fill_closed_descriptors()
     original = sys.stdout, sys.stderr
     if sys.stdout is sys.__stdout__:
         sys.stdout = _stream(Target(1, "stdout"), original[0])
     if sys.stderr is sys.__stderr__:
         sys.stderr = _stream(_Messages(2, "stderr"), original[1])
+    ours = sys.stdout, sys.stderr
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is ours[0]:
+            sys.stdout.flush()
     finally:
-        sys.stdout, sys.stderr = original
+        _exchange(ours, original)
 
 
 @contextmanager
 def script_streams() -> Iterator[None]:
-    """Restore Python's own streams within a block, for a script that is run in this process."""
+    """Restore Python's own streams within a block, for a script that is run in this process.
+
+    What the script puts in their place stays.
+    """
     own = sys.stdout, sys.stderr
     if isinstance(getattr(getattr(own[0], "buffer", None), "raw", None), Target):
         sys.stdout.flush()
         sys.stdout = sys.__stdout__
     if isinstance(getattr(getattr(own[1], "buffer", None), "raw", None), Target):
         sys.stderr = sys.__stderr__
+    given = sys.stdout, sys.stderr
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = own
+        _exchange(given, own)
+
+
+def _exchange(present: _Streams, coming: _Streams) -> None:
+    """Put streams in the place of those that are there, unless others are."""
+    if sys.stdout is present[0]:
+        sys.stdout = coming[0]
+    if sys.stderr is present[1]:
+        sys.stderr = coming[1]
 
 
 def _stream(target: Target, original: TextIO | None) -> TextIO:

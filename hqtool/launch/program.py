@@ -72,7 +72,8 @@ def _status_of(code: Any) -> int:
     if code is None or isinstance(code, int):
         return code or 0
     if sys.stderr is not None:
-        print(code, file=sys.stderr)
+        with suppress(Exception):  # a stream of the program's own, or a closed one
+            print(code, file=sys.stderr)
     return 1
 
 
@@ -143,7 +144,7 @@ def _print_exception(error: BaseException) -> None:
     for each in _chain(error):
         each.__traceback__ = _foreign(each.__traceback__)
     if sys.stdout is not None:
-        with suppress(OSError, ValueError):  # full or closed: the exception is what counts
+        with suppress(Exception):  # full, closed or no stream: the exception is what counts
             sys.stdout.flush()
     sys.excepthook(type(error), error, error.__traceback__)
 

@@ -12,6 +12,8 @@ from typing import Any, Self
 import h5py
 
 from hqtool.errors import DataError, UsageError
+from hqtool.file_lock import claimed
+from hqtool.outputs import being_written
 from hqtool.trace.schema import LIBVER
 
 #: How often HDF5 tries to read metadata that a live writer may just be changing. It waits twice as
@@ -100,7 +102,18 @@ def require_folder(path: str) -> None:
 
 
 def rename(source: str, target: str) -> None:
-    """Let `source` replace `target`, and take its permissions; a UsageError where it cannot."""
+    """Let `source` replace `target`, and take its permissions.
+
+    Raises:
+        UsageError: it cannot, or `target` is being written.
+    """
+    with claimed(target) as free:
+        if not free:
+            raise being_written(target)
+        _replace(source, target)
+
+
+def _replace(source: str, target: str) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(target, source)
@@ -108,6 +121,22 @@ def rename(source: str, target: str) -> None:
     except OSError as error:
         why = reason(error)
         raise UsageError(f"{target}: cannot be replaced ({why})", "choose another name") from error
+
+
+def place_of(file: os.stat_result, path: str, descriptor: int) -> str | None:
+    """Where a file lies that was created at a path; None where it is gone, or nobody can tell.
+
+    Args:
+        descriptor: one that leads to it, if it has not been closed; Linux knows the file's name.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.stat(path), file):
+            return path
+    with contextlib.suppress(OSError):
+        by_now = os.readlink(f"/proc/self/fd/{descriptor}")
+        if os.path.samestat(os.stat(by_now), file):
+            return by_now
+    return None
 
 
 def exists_already(path: str) -> UsageError:

@@ -17,10 +17,11 @@ from typing import Any, Concatenate, NoReturn, ParamSpec
 import numpy as np
 
 from hqtool.errors import DataError, HqtoolError, UsageError
+from hqtool.file_lock import hold
 from hqtool.trace import hdf5_files
 from hqtool.trace.appender import Appender
 from hqtool.trace.content import Content, content_of
-from hqtool.trace.detach import detach, detach_in_children, forget
+from hqtool.trace.detach import detach, detach_in_children, detached, forget, is_behind
 from hqtool.trace.journal import Journal
 from hqtool.trace.keys import Key, Keys
 from hqtool.trace.schema import (
@@ -158,8 +159,24 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
 
     @property
     def bytes_written(self) -> int:
-        """Size of the file so far."""
-        return os.path.getsize(self._path)
+        """Size of the file so far; the last one known where nothing leads to it any more."""
+        for where in (self._descriptor, self._path):
+            with contextlib.suppress(OSError):
+                found = os.stat(where)
+                if os.path.samestat(found, self._born):
+                    self._size = found.st_size
+                    break
+        return self._size
+
+    @property
+    def place(self) -> str | None:
+        """The absolute path where the trace lies by now; None where it is gone.
+
+        Whoever deletes, moves or replaces the file while it is written is not hindered.
+        """
+        if not self._closed:
+            self._place = hdf5_files.place_of(self._born, self._path, self._descriptor)
+        return self._place
 
     @_exclusive
     def write(
@@ -268,13 +285,18 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         """Make the file with its provenance; only then may it replace another, by `force`."""
         hdf5_files.require_folder(self._path)
         self._require_space(0)
-        first_path = f"{self._path}.{self._pid}.new" if force else self._path
-        self._file: Any = hdf5_files.create(first_path, replace=force)
+        replace = force and os.path.exists(self._path)
+        first_path = f"{self._path}.{self._pid}.new" if replace else self._path
+        self._file: Any = hdf5_files.create(first_path, replace=replace)
         self._descriptor = self._file.id.get_vfd_handle()
+        self._born = os.fstat(self._descriptor)
+        self._size, self._place = self._born.st_size, None
+        hold(self._descriptor)
         try:
             with self._stopping_when_full:
                 self._begin(run)
-                if force:
+                hold(self._descriptor)  # again: beginning SWMR frees all locks on some systems
+                if replace:
                     hdf5_files.rename(first_path, self._path)
         except BaseException:
             self._close_file()
@@ -371,6 +393,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
 
     def _require_space(self, coming_bytes: int) -> None:
         """Stop while HDF5 can still write: a failed write may make it crash the process."""
+        self._require_descriptor()
         free_bytes = shutil.disk_usage(os.path.dirname(self._path)).free
         if free_bytes < self._reserve_bytes + coming_bytes:
             raise TraceFull(
@@ -378,6 +401,12 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
                 f"and {self._reserve_bytes >> 20} MiB stay untouched",
                 "free some space, or write to another disk",
             )
+
+    def _require_descriptor(self) -> None:
+        """Stop where the program has closed it: by now it may be that of another file."""
+        if hasattr(self, "_born") and not is_behind(self._born, self._descriptor):
+            cause = f"{self._path}: the program has closed its file descriptor"
+            raise TraceFull(cause, "let the program close only the files that it has opened")
 
     # Ending
 
@@ -402,6 +431,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         return None
 
     def _finish(self, state: str) -> None:
+        _ = self.place  # for the last time
         self._closed = True
         atexit.unregister(self.close)
         forget(self._descriptor)
@@ -410,6 +440,8 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
 
     def _set_state(self, state: str) -> None:
         """Write the state without HDF5, which crashes where the write fails."""
+        if not is_behind(self._born, self._descriptor):
+            return
         item = state.encode().ljust(STATE.itemsize, b"\0")
         try:
             os.pwrite(self._descriptor, item, self._state_offset)
@@ -418,8 +450,10 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
 
     def _close_file(self) -> None:
         """Close the file; after a failed write, leave it as a killed process would."""
-        with contextlib.suppress(OSError, RuntimeError):
-            if self._stopping_when_full.failed:
+        with contextlib.suppress(OSError, RuntimeError), contextlib.ExitStack() as stack:
+            if not is_behind(self._born, self._descriptor):
+                stack.enter_context(detached(self._descriptor))
+            elif self._stopping_when_full.failed:
                 detach(self._descriptor)
             self._file.close()
 

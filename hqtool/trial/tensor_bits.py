@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,11 +57,9 @@ def digest_of(tensor: Tensor) -> Digest:
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """The dense tensors that a tensor consists of."""
-    if is_traceable_wrapper_subclass(tensor):  # such as a DTensor, which wraps its shard
-        for name in tensor.__tensor_flatten__()[0]:
-            part = getattr(tensor, name)
-            if isinstance(part, Tensor):
-                yield from _parts(part.detach())
+    if _is_wrapper(tensor):  # such as a DTensor, which wraps its shard
+        for part in _wrapped(tensor):
+            yield from _parts(part.detach())
     elif tensor.device.type == "meta":
         raise Unreadable("a tensor on the meta device has no values")
     elif tensor.layout in _SPARSE:
@@ -73,6 +71,15 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
         yield from _quantized_parts(tensor)
     else:
         yield tensor
+
+
+def _is_wrapper(tensor: object) -> bool:
+    return is_traceable_wrapper_subclass(tensor)
+
+
+def _wrapped(tensor: Any) -> list[Tensor]:
+    parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+    return [part for part in parts if isinstance(part, Tensor)]
 
 
 def _quantized_parts(tensor: Tensor) -> Iterator[Tensor]:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hqtool.capture.settings import CaptureSettings
+from hqtool.file_lock import is_held
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.program import find_program
 from hqtool.launch.requirements import require_torch
 from hqtool.launch.stderr_lines import say
+from hqtool.outputs import being_written
 from hqtool.sizes import counted
 
 #: What a child runs.
@@ -116,6 +118,8 @@ def _require_place(path: str, settings: CaptureSettings) -> None:
     from hqtool.trace import hdf5_files
 
     hdf5_files.require_folder(os.path.realpath(path))
+    if is_held(path):
+        raise being_written(path)
     if os.path.exists(path) and not settings.force:
         raise hdf5_files.exists_already(path)
 

@@ -1,0 +1,87 @@
+"""Locks on files that are being written, so that nobody replaces them meanwhile.
+
+A lock belongs to the open file, not to a process (Linux, F_OFD_SETLK): it ends with the last
+descriptor, even by kill -9; the process may open and close the file elsewhere; a forked child
+keeps it no longer than the descriptor. It lies beyond any file's end and meets no reader's lock.
+Where the system or the file system has no such locks, none is held, and nothing is locked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: The byte that is locked.
+_PLACE = 1 << 62
+
+
+def hold(descriptor: int) -> bool:
+    """Lock a file that is open for writing, until it is closed; children do not inherit it.
+
+    Returns:
+        False where somebody else holds it.
+    """
+    os.set_inheritable(descriptor, False)
+    return _lock(descriptor, exclusive=True)
+
+
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is locked; False where there is none."""
+    with claimed(path) as free:
+        return not free
+
+
+@contextmanager
+def claimed(path: str | os.PathLike[str]) -> Iterator[bool]:
+    """Keep others from locking or replacing a file within the block.
+
+    Yields:
+        False where somebody holds it; True where there is nothing to hold.
+    """
+    opened = _opened(path)
+    if opened is None:
+        yield True
+        return
+    descriptor, writable = opened
+    try:
+        yield _lock(descriptor, exclusive=writable) and _is_still_at(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _is_still_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
+    """Whether nobody has replaced a file since it was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return True
+
+
+def _opened(path: str | os.PathLike[str]) -> tuple[int, bool] | None:
+    """A descriptor of a regular file, and whether it can write; None where there is no file."""
+    for mode in (os.O_RDWR, os.O_RDONLY):
+        try:
+            if stat.S_ISREG(os.stat(path).st_mode):
+                return os.open(path, mode), mode == os.O_RDWR
+        except OSError:
+            continue
+    return None
+
+
+def _lock(descriptor: int, *, exclusive: bool) -> bool:
+    if sys.platform != "linux":
+        return True
+    import fcntl
+
+    kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
+    wanted = struct.pack("hhqqi4x", kind, os.SEEK_SET, _PLACE, 1, 0)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
