@@ -14,8 +14,8 @@ from hqtool.capture.outcome import CaptureOutcome
 from hqtool.capture.provenance import provenance
 from hqtool.capture.recorder import Recorder
 from hqtool.capture.settings import CaptureSettings
-from hqtool.launch.messages import say
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
+from hqtool.launch.stderr_lines import say
 from hqtool.trace.writer import TraceWriter
 from hqtool.watch.watcher import Watched, Watcher
 
