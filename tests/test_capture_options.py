@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from capture_models import captured, read_records  # noqa: E402
 
 from hqtool.capture.messages import closing_lines, unrecorded_lines  # noqa: E402
-from hqtool.capture.recording import Plan  # noqa: E402
+from hqtool.capture.recording import RecordingPlan  # noqa: E402
 from hqtool.capture.settings import CaptureSettings  # noqa: E402
 from hqtool.errors import UsageError  # noqa: E402
 
@@ -59,8 +59,8 @@ def test_options_out_of_bounds(options: dict[str, object], cause: str) -> None:
 
 def test_a_plan_reaches_another_process_whole() -> None:
     settings = CaptureSettings(module_types=("Own", "LSTM"), every=7, burst=3, follow_fork=True)
-    plan = Plan("a b'\".h5", "/tmp", ("train.py", "--x", "ü"), settings, True)
-    assert Plan.from_json(plan.to_json()) == plan
+    plan = RecordingPlan("a b'\".h5", "/tmp", ("train.py", "--x", "ü"), settings, True)
+    assert RecordingPlan.from_json(plan.to_json()) == plan
 
 
 # --- at the end -----------------------------------------------------------------------------------

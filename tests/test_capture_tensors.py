@@ -18,7 +18,7 @@ from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from hqtool.capture import tensors as tensors_module  # noqa: E402
-from hqtool.capture.sampling import _gathered_there, sample_bytes, sampled_values  # noqa: E402
+from hqtool.capture.sampling import _gathered_on_device, sample_bytes, sampled_values  # noqa: E402
 from hqtool.capture.tensors import (  # noqa: E402
     all_values,
     deferred_stats,
@@ -385,5 +385,5 @@ def test_fibres_are_spread_and_each_is_as_likely() -> None:
 def test_other_devices_gather_the_same(layout: str) -> None:
     tensor = LAYOUTS[layout](torch.randn(4, 6, 5, 3)).detach()
     index = np.unravel_index(np.array([0, 7, 7, 29]), tensor.shape[:-1])
-    found = _gathered_there(tensor, index)
+    found = _gathered_on_device(tensor, index)
     assert found.tolist() == tensor.numpy()[index].ravel().tolist()

@@ -1,4 +1,4 @@
-"""Writing beside training: calls made in order, by a thread or by whoever waits for them."""
+"""Writing in the background of training: calls made in order, by a thread or by one that waits."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-#: Held bytes from which on the thread is woken; what is less waits for `drain`.
+#: The thread is woken once waiting calls hold so many bytes; fewer wait for `drain`.
 WAKE_BYTES = 1 << 20
 
 
 class Background:
-    """Makes calls one after another, in order, beside the threads that bring them.
+    """Makes calls one after another, in order, in a thread of its own.
 
-    What waits is bounded: whoever brings more than there is room for waits, too. Nothing is
-    dropped. The calls must not raise. Who waits for them makes them itself, unless the thread is
-    at it already: passing work to a thread takes longer than writing a step's statistics.
+    The data of waiting calls is bounded: where there is no room for another call, `put` waits.
+    No call is dropped, and none may raise an exception. A thread that waits for the calls makes
+    them itself, unless they are being made already: waking another thread takes longer than
+    writing a step's statistics.
 
     Args:
-        bound_bytes: how much data the calls that wait may hold; a single call may hold more.
+        bound_bytes: how much data the waiting calls may hold; a single call may hold more.
 
     Attributes:
-        waited_seconds: for how long callers have waited.
+        waited_seconds: for how long other threads have waited.
     """
 
     def __init__(self, bound_bytes: int) -> None:
@@ -31,15 +32,15 @@ class Background:
         self._calls: deque[tuple[Callable[[], object], int]] = deque()
         self._held_bytes = 0
         self._changed = threading.Condition()  # its lock is reentrant: a signal may come meanwhile
-        self._maker: int | None = None  # the thread that makes calls just now
+        self._maker: int | None = None  # the thread that is making calls now
         self._urgent = False
         self._thread: threading.Thread | None = None
 
     def put(self, call: Callable[[], object], nbytes: int = 0) -> None:
-        """Let a call be made.
+        """Add a call to those to be made.
 
         Args:
-            nbytes: how much data it holds until it was made.
+            nbytes: how much data the call holds until it has been made.
         """
         if nbytes:
             self._wait_until(lambda: self._has_room(nbytes))
@@ -66,7 +67,7 @@ class Background:
             thread.join()
 
     def _wait_until(self, enough: Callable[[], bool]) -> None:
-        """Wait for the thread that makes calls, or make them here where none does."""
+        """Wait for the thread that is making calls, or make them here where none is."""
         if enough():
             return
         began = time.perf_counter()
@@ -102,7 +103,7 @@ class Background:
                 self._changed.notify_all()
 
     def _wake(self) -> None:
-        """Daemonic: a process that ends without `stop` must not hang."""
+        """Wake the thread. It is daemonic: a process that ends without `stop` must not hang."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="hqtool-writer", daemon=True)
             self._thread.start()

@@ -1,4 +1,4 @@
-"""How large a trace may grow, and how its values are thinned out so that it stays within that."""
+"""How large a trace may grow, and how values are kept less often so that it stays within that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from hqtool.errors import UsageError
 
-#: Bytes of a trace unless another budget is given.
+#: The budget of a trace, in bytes, unless another is given.
 DEFAULT_BUDGET_BYTES = 8 << 30
 
 _UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
@@ -88,7 +88,7 @@ class Budget:
         return {"bytes": self.limit_bytes, "spacing": [list(change) for change in self.changes]}
 
     def _measure(self, size_bytes: int) -> None:
-        """Growth beside the values: rows and what the file format adds, up to a chunk of it."""
+        """Note the size, and how much of its growth was not values: rows and the file format's."""
         growth = size_bytes - self._size - self._kept if self._size else 0
         self._largest_growth = max(self._largest_growth, growth)
         self._largest_kept = max(self._largest_kept, self._kept)

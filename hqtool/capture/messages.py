@@ -1,4 +1,4 @@
-"""What is told on stderr: how far a capture is, and what came of it."""
+"""Messages on stderr: the progress of a capture, and its result."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ from hqtool.sizes import binary_bytes, counted
 if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder
 
-#: Seconds to the first line of progress; each further one comes after twice as long, at most
-#: the second figure.
+#: Seconds until the first line of progress; the time to the next one doubles, up to the second
+#: number.
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 
-#: Columns that a list of names may take, and reasons for which layers are listed.
+#: The longest line of names, in columns, and for how many reasons layers are listed.
 _WIDTH, _REASONS = 80, 5
 
-#: Steps: a budget that is used up before is worth a word, wherever stderr goes.
-_SOON = 10_000
+#: A budget that is used up within so many steps is reported even where stderr is no terminal.
+_SOON_STEPS = 10_000
 
-#: Seconds of waiting for the disk that are worth a word, and their share of all time.
-_LONG_WAIT, _LARGE_SHARE = 0.1, 0.02
+#: Waiting for the disk is reported from so many seconds and such a share of all time on.
+_LONG_WAIT_SECONDS, _LARGE_SHARE = 0.1, 0.02
 
 
 class Progress:
-    """Now and then a whole line, where stderr is a terminal; and what the first steps foretell.
+    """Prints a line of progress now and then, and once a projection of the trace's size.
 
-    Not one line rewritten: the script prints to the same terminal, and would print over it.
+    Progress is printed only where stderr is a terminal, as lines of their own: the script prints
+    to the same terminal, and would overwrite a line that is updated in place.
     """
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._at_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._foretold = False
+        self._projected = False
         self._pause = _FIRST_PAUSE
         self._next = time.monotonic() + self._pause
 
     def update(self, recorder: Recorder) -> None:
-        """Say how far the recorder is, if it is time to."""
+        """Print how far the recorder is, if a line is due."""
         if self._quiet:
             return
-        if recorder.steps_with_values and not self._foretold:
-            self._foretold = True
-            self._foretell(recorder)
+        if recorder.steps_with_values and not self._projected:
+            self._projected = True
+            self._project(recorder)
         now = time.monotonic()
         if self._at_terminal and now >= self._next:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
@@ -60,11 +61,11 @@ class Progress:
                 f"{counted(recorder.steps, 'step')}, {counted(len(recorder.sites), 'site')}, {size}"
             )
 
-    def _foretell(self, recorder: Recorder) -> None:
-        """How large the trace gets: away from a terminal only if its budget is used up soon."""
+    def _project(self, recorder: Recorder) -> None:
+        """Print how large the trace gets; where stderr is no terminal, only for a small budget."""
         cost = StepCost(recorder.records / recorder.steps, recorder.value_bytes)
         steps = cost.steps_to_thinning(recorder.settings)
-        if self._at_terminal or (steps is not None and steps < _SOON):
+        if self._at_terminal or (steps is not None and steps < _SOON_STEPS):
             say(*projection(cost, recorder.settings))
 
 
@@ -80,15 +81,15 @@ def projection(cost: StepCost, settings: CaptureSettings) -> list[str]:
 
 
 def closing_lines(path: str, outcome: CaptureOutcome) -> list[str]:
-    """What was missed, where the trace is, what is in it and what to do with it.
+    """What was not recorded, the trace and its content, and the next command to type.
 
     Args:
-        path: the trace, as it was named.
+        path: the trace, as its user named it.
     """
     lines = [*_missed(outcome), f"{path} ({binary_bytes(outcome.size_bytes)})"]
     if not outcome.sites:
         return [*lines, f"nothing recorded: {_why_nothing(path, outcome)}"]
-    lines.append(f"{_steps(outcome)}, {counted(outcome.sites, 'site')}")
+    lines.append(f"{_steps_line(outcome)}, {counted(outcome.sites, 'site')}")
     if not outcome.steps:
         return [*lines, "no optimizer made a step: consider --step-on forward"]
     if outcome.failed:
@@ -97,12 +98,12 @@ def closing_lines(path: str, outcome: CaptureOutcome) -> list[str]:
 
 
 def nothing_imported(path: str, size_bytes: int) -> list[str]:
-    """What to say of a trace whose program never imported torch."""
+    """The closing lines for a program that never imported torch."""
     place = f"{path} ({binary_bytes(size_bytes)})"
     return [place, "nothing recorded: the program did not import torch"]
 
 
-def _steps(outcome: CaptureOutcome) -> str:
+def _steps_line(outcome: CaptureOutcome) -> str:
     unfinished = ", and one that did not end" if outcome.ends_within_a_step else ""
     return f"{counted(outcome.steps, 'step')} ({outcome.steps_with_values} with values){unfinished}"
 
@@ -128,7 +129,7 @@ def _failures(path: str, outcome: CaptureOutcome) -> str:
 
 
 def _missed(outcome: CaptureOutcome) -> list[str]:
-    """What limits the trace, and what it cost."""
+    """What was not recorded, or in another way than expected, and what recording cost."""
     watched = outcome.watched
     lines = unrecorded_lines(watched.unrecorded)
     if outcome.without_geometry:
@@ -137,7 +138,7 @@ def _missed(outcome: CaptureOutcome) -> list[str]:
         lines.append("what torch.compile compiled ran eagerly: its bits are those of eager mode")
     if watched.steps_by_forward:
         lines.append("no optimizer updated it: a step ends where the next forward pass begins")
-    if outcome.waited_seconds >= _LONG_WAIT and outcome.waited_share >= _LARGE_SHARE:
+    if outcome.waited_seconds >= _LONG_WAIT_SECONDS and outcome.waited_share >= _LARGE_SHARE:
         share = f"{outcome.waited_share:.0%}"
         lines.append(f"training waited {outcome.waited_seconds:.1f} s ({share}) for the disk")
     return lines

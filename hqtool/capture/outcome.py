@@ -1,4 +1,4 @@
-"""What came of a capture."""
+"""The result of a capture."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CaptureOutcome:
-    """What the closing lines tell of a trace.
+    """The result of a capture, for the closing lines.
 
     Args:
-        size_bytes: of the file.
-        steps: that ended.
-        steps_with_values: those of them that kept values.
-        sites: how many were recorded.
+        size_bytes: size of the trace.
+        steps: how many steps ended.
+        steps_with_values: how many of them kept values.
+        sites: how many sites were recorded.
         ends_within_a_step: the last step recorded did not end.
         failed: what could not be recorded, and why.
         without_geometry: layers whose geometry is unknown, and why.
         waited_seconds, waited_share: for how long training waited for the disk, and its share of
             all time.
-        watched: what was seen besides.
+        watched: what the watcher found out about the training.
     """
 
     size_bytes: int

@@ -1,4 +1,4 @@
-"""Where a trace comes from: what is told about a run."""
+"""Where a trace comes from: what it notes about the run."""
 
 from __future__ import annotations
 

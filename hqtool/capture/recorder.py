@@ -1,4 +1,4 @@
-"""From tensors to a trace: what is recorded of each, and what becomes of failures."""
+"""From tensors to a trace: what is recorded of each, and how failures are kept from training."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from hqtool.vocab import Site, Stats
 from hqtool.watch.position import Position
 from hqtool.watch.tensor_types import dense_of
 
-#: KeptValues that may wait to be written; beyond it, training waits.
+#: How much data may wait to be written; beyond it, training waits.
 QUEUE_BYTES = 256 << 20
 
 NO_VALUES = KeptValues(None, None)
 
 
-class Reading(NamedTuple):
-    """What was read of a tensor: all that a record of it tells, but for where it belongs.
+class TensorReading(NamedTuple):
+    """What was read of a tensor: a record without its site and position.
 
     Args:
-        stats: of the whole tensor; on an accelerator a vector that has to be fetched.
+        stats: of the whole tensor; on an accelerator a vector of them that has to be fetched.
     """
 
     shape: tuple[int, ...]
@@ -51,23 +51,23 @@ class Reading(NamedTuple):
     device: str
 
 
-class _Row(NamedTuple):
-    """A record on its way."""
+class _PendingRecord(NamedTuple):
+    """A record that is still to be written."""
 
     site: Site
     position: Position
-    reading: Reading
+    reading: TensorReading
     loss_scale: float
 
 
 class Recorder:
     """Writes tensors to a trace. Whatever fails here, training goes on.
 
-    What a record keeps is read in the call, and written by a thread of its own. `commit` waits
-    for that thread: a step that training has seen end is in the trace, whatever comes. KeptValues
-    that wait are bounded by QUEUE_BYTES; beyond it the caller waits.
+    A tensor is read when `read` is called, and written by another thread. `commit` waits for that
+    thread: once it returns, the step is safe in the trace. The data that waits to be written is
+    bounded by QUEUE_BYTES; beyond it the caller waits.
 
-    On an accelerator statistics stay there until `commit`, which fetches a step's at once.
+    Statistics of tensors on an accelerator stay there until `commit` fetches all of a step's.
 
     Args:
         writer: an open trace.
@@ -75,10 +75,10 @@ class Recorder:
         on_commit: called after each committed step.
 
     Attributes:
-        active: False once the trace is full, its budget spent, or closed.
+        active: False once the trace is full or closed, or its budget is spent.
         budget: how large the trace may grow.
         sites, devices: what was recorded so far, and where its tensors were.
-        failed: what could not be recorded, or not always, and why not the first time.
+        failed: what could not be recorded at least once → the first reason.
         without_geometry: layers whose geometry is unknown, and why.
         steps, steps_with_values: how many steps were committed, and kept values.
         records, value_bytes: how many records were made, and the size of their values.
@@ -109,17 +109,17 @@ class Recorder:
         self._lock = threading.RLock()
         self._background = Background(QUEUE_BYTES)
         self._began = time.perf_counter()
-        self._deferred: list[_Row] = []  # whose statistics have to be fetched
+        self._deferred: list[_PendingRecord] = []  # statistics have to be fetched first
         self._full: TraceFull | None = None
-        self._last_step = -1  # committed
-        self._latest_step = -1  # of all records
-        self._read = 0  # readings of the step that is read
+        self._last_step = -1  # the last one committed
+        self._latest_step = -1  # the latest one of all records
+        self._read = 0  # how many tensors were read in the current step
         self._step_read = -1
         self._kept_values = False  # in the current step
         self._described: set[str] = set()
         self._counts: collections.Counter[str] = collections.Counter()
         self._asked: dict[str, bool] = {}
-        self._guards = 0  # that are entered
+        self._guards = 0  # how many are entered
         self._guarded_since = 0.0
 
     @property
@@ -129,7 +129,7 @@ class Recorder:
 
     @property
     def waited_share(self) -> float:
-        """That time as a share of all time so far."""
+        """`waited_seconds` as a share of all time so far."""
         return self.waited_seconds / (time.perf_counter() - self._began)
 
     @property
@@ -149,10 +149,12 @@ class Recorder:
             self._asked[layer] = asked = self.settings.wants(layer)
         return asked
 
-    def read(self, tensor: Tensor, step: int, channel_axis: int = -1) -> Reading | Exception | None:
+    def read(
+        self, tensor: Tensor, step: int, channel_axis: int = -1
+    ) -> TensorReading | Exception | None:
         """A tensor's statistics, and its values where they are due; see `Listener`.
 
-        None in a forked child, and of what has no floating-point values.
+        None in a forked child, and for a tensor without floating-point values.
         """
         if not self.active or os.getpid() != self._pid:
             return None
@@ -163,19 +165,19 @@ class Recorder:
         except Exception as error:
             return error
 
-    def _reading(self, tensor: Tensor, step: int, channel_axis: int) -> Reading | None:
+    def _reading(self, tensor: Tensor, step: int, channel_axis: int) -> TensorReading | None:
         if not (tensor.is_floating_point() and tensor.numel()):
             return None
         tensor = widened(dense_of(tensor))
         values = self._values(step, tensor, channel_axis)
-        stats = stats_of_tensor(tensor) if _is_at_hand(tensor) else deferred_stats(tensor)
-        return Reading(tuple(tensor.shape), values, stats, tensor.device.type)
+        stats = stats_of_tensor(tensor) if _is_on_cpu(tensor) else deferred_stats(tensor)
+        return TensorReading(tuple(tensor.shape), values, stats, tensor.device.type)
 
     def record(
         self,
         site: Site,
         position: Position,
-        reading: Reading | Exception,
+        reading: TensorReading | Exception,
         loss_scale: float = 1.0,
     ) -> None:
         """Record what was read of a tensor, or that it could not be read."""
@@ -184,7 +186,7 @@ class Recorder:
         if isinstance(reading, Exception):
             self._failed(site, reading)
             return
-        row = _Row(site, position, reading, loss_scale)
+        row = _PendingRecord(site, position, reading, loss_scale)
         if isinstance(reading.stats, Tensor):
             self._deferred.append(row)
         else:
@@ -204,22 +206,22 @@ class Recorder:
                 except TraceFull:
                     raise
                 except Exception as error:
-                    self.without_geometry[layer] = _told(error)
+                    self.without_geometry[layer] = _error_text(error)
 
     def note(self, notes: Mapping[str, Any]) -> None:
-        """Write what is not empty into the trace's provenance."""
+        """Add all notes that are not empty to the trace's provenance."""
         with self.guard("notes"):
             for key, value in notes.items():
                 if value:
                     self.writer.note(key, value)
 
     def name_optimizers(self, step: int, names: tuple[str, ...]) -> None:
-        """Tell which optimizers ended a step, and end those after it until told otherwise."""
+        """Record which optimizers ended a step; it holds for later steps until the next call."""
         with self.guard("optimizers"):
             self.writer.name_optimizers(step, names)
 
     def commit(self, step: int) -> None:
-        """Make all of a step's records safe; it may be committed again, with more of them."""
+        """Make all records of a step durable; it may be committed again, with more records."""
         if not self.active or os.getpid() != self._pid:
             return
         if not self.steps:
@@ -233,11 +235,11 @@ class Recorder:
             self._committed(step)
 
     def count(self, event: str, number: int = 1) -> None:
-        """Count something that a note of the trace will tell."""
+        """Count an event; `close` notes the counts in the trace."""
         self._counts[event] += number
 
     def close(self, state: str) -> None:
-        """Write the last notes and close the trace; truncated where it got full.
+        """Write the last notes and close the trace; it is truncated where it became full.
 
         Args:
             state: as `TraceWriter.close` takes it.
@@ -255,10 +257,10 @@ class Recorder:
         self.active = False
 
     def guard(self, what: Site | str) -> _Guard:
-        """Keep failures of a block away from training, and threads from each other.
+        """A context manager that keeps failures of a block from training, one thread at a time.
 
         Args:
-            what: what fails if the block does: the trace names it.
+            what: what the trace names as failed if the block fails.
         """
         return _Guard(self, what)
 
@@ -268,7 +270,7 @@ class Recorder:
         """All values, a sample of them, or none.
 
         Args:
-            step: the one the tensor belongs to, if it is going to be recorded.
+            step: the step the tensor belongs to, if it is going to be recorded.
         """
         settings = self.settings
         whole, count = tensor.numel() * tensor.element_size(), settings.max_elements
@@ -282,7 +284,7 @@ class Recorder:
         return sampled_values(tensor, count, settings.seed, key, channel_axis)
 
     def _sample_key(self, step: int) -> str:
-        """What tells a tensor from all others: names are not known yet when it is read."""
+        """A key of this tensor alone: its name is not known yet when it is read."""
         if step != self._step_read:
             self._step_read, self._read = step, 0
         self._read += 1
@@ -295,9 +297,9 @@ class Recorder:
     # Writing
 
     def _fetch(self) -> None:
-        """Send what waits for its statistics: one transfer from each device."""
+        """Fetch deferred statistics, in one transfer from each device, and write their records."""
         deferred, self._deferred = self._deferred, []
-        by_device: dict[torch.device, list[tuple[_Row, Tensor]]] = {}
+        by_device: dict[torch.device, list[tuple[_PendingRecord, Tensor]]] = {}
         for row in deferred:
             vector = row.reading.stats
             assert isinstance(vector, Tensor)
@@ -307,7 +309,7 @@ class Recorder:
             for (row, _), vector in zip(waiting, fetched, strict=True):
                 self._put(row, stats_of_vector(vector))
 
-    def _put(self, row: _Row, stats: Stats) -> None:
+    def _put(self, row: _PendingRecord, stats: Stats) -> None:
         site, position, reading, loss_scale = row
         values = reading.values
         write = functools.partial(
@@ -334,7 +336,7 @@ class Recorder:
         self._background.put(functools.partial(self._attempt, what, call), nbytes)
 
     def _attempt(self, what: Site | str, call: Callable[[], None]) -> None:
-        """Make a call in the background; training hears of a failure later."""
+        """Make a call in the background thread; a failure is noted, and a full trace remembered."""
         try:
             if not self._full:
                 call()
@@ -344,7 +346,7 @@ class Recorder:
             self._failed(what, error)
 
     def _failed(self, what: Site | str, error: Exception) -> None:
-        self.failed.setdefault(str(what), _told(error))
+        self.failed.setdefault(str(what), _error_text(error))
 
     # After a step
 
@@ -359,16 +361,16 @@ class Recorder:
         self._on_commit(self)
 
     def _spend(self, step: int) -> None:
-        """Thin out values, and at last end recording, as the budget tells."""
+        """Keep values less often, and at last stop recording, as the budget requires."""
         if self.budget.committed(step, self.writer.bytes_written):
             if len(self.budget.changes) == 1:
-                self._say_thinned()
+                self._say_values_are_rarer()
             self.writer.note("budget", self.budget.to_json())
         if self.budget.is_spent():
             self.writer.note("budget", self.budget.to_json() | {"spent_after_step": step})
             self._stop("the trace's budget is spent: --budget sets another")
 
-    def _say_thinned(self) -> None:
+    def _say_values_are_rarer(self) -> None:
         size = binary_bytes(self.budget.limit_bytes or 0)
         spacing = f"values now at every {self.budget.every} steps, fewer as the trace grows"
         say(f"{spacing}, to stay within --budget {size}")
@@ -380,7 +382,7 @@ class Recorder:
 
 
 class _Guard:
-    """See `Recorder.guard`; the outermost one's time counts as busy."""
+    """See `Recorder.guard`; the time in the outermost guard counts as busy."""
 
     __slots__ = ("_recorder", "_what")
 
@@ -410,17 +412,17 @@ class _Guard:
             recorder._lock.release()
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]
 
 
-def _is_at_hand(tensor: Tensor) -> bool:
-    """Whether reading a tensor makes nothing wait."""
+def _is_on_cpu(tensor: Tensor) -> bool:
+    """Whether a tensor can be read without waiting for an accelerator."""
     return tensor.device.type == "cpu"
 
 
 def torch_state(devices: set[str]) -> dict[str, Any]:
-    """What a run depends on besides its script; reading it draws no random number."""
+    """torch's seed, threads and devices, for the provenance; draws no random number."""
     return {
         "seed": torch.initial_seed(),
         "threads": torch.get_num_threads(),

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from hqtool.capture.session import Session
     from hqtool.trace.writer import TraceWriter
 
-#: Among the things that multiprocessing does when a child ends, closing its trace comes last.
+#: Priority of closing the trace among what multiprocessing does when a child ends: the last.
 _LAST = -1000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a program's processes are to record, and where.
+class RecordingPlan:
+    """What the processes of a program are to record, and where.
 
     Args:
         path: the trace of the first process, as its user named it.
@@ -51,7 +51,7 @@ class Plan:
     quiet: bool
 
     def to_json(self) -> str:
-        """As text, for a process to come."""
+        """The plan as text, for a process that is to be started."""
         return json.dumps(asdict(self) | {"settings": self.settings.to_json()})
 
     @classmethod
@@ -73,19 +73,19 @@ def plan_of(
     out: str | os.PathLike[str],
     settings: CaptureSettings,
     quiet: bool,
-) -> Plan:
+) -> RecordingPlan:
     """The plan for a script or module and its arguments; each rank makes a trace of its own."""
     path = path_of_rank(out, rank_of_process())
     command = (target if module else os.path.basename(target), *argv)
-    return Plan(path, os.getcwd(), command, settings, quiet)
+    return RecordingPlan(path, os.getcwd(), command, settings, quiet)
 
 
 class Recording:
     """Records this process from `begin` to its end, and then closes the trace.
 
-    A forked child inherits it. There it lets go of what is its parent's and waits for training:
-    under `CaptureSettings.follow_fork` it then opens a trace for the child, else it says that none
-    is written.
+    A forked child inherits the recording. In the child it drops its parent's trace and waits for
+    training: with `CaptureSettings.follow_fork` it then opens a trace for the child, otherwise it
+    prints that none is written.
 
     Args:
         plan: what to record, and where.
@@ -93,15 +93,15 @@ class Recording:
         on_close: called when the trace has been closed; never in a child.
 
     Attributes:
-        path: the trace, as it is to be named to its user.
-        writer: the trace; None where there is none (yet).
-        recorder: what records it; None where nothing does (yet).
-        outcome: what came of it; None before the trace is closed, and where torch never came.
+        path: the trace, as messages name it.
+        writer: writes the trace; None where there is none (yet).
+        recorder: records into the trace; None where nothing is recorded (yet).
+        outcome: the result; None before the trace is closed, or where torch was never imported.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RecordingPlan,
         on_commit: Callable[[Recorder], None],
         on_close: Callable[[Recording], None],
     ) -> None:
@@ -121,7 +121,7 @@ class Recording:
         self._pid = os.getpid()
 
     @classmethod
-    def of_child(cls, plan: Plan) -> Self:
+    def of_child(cls, plan: RecordingPlan) -> Self:
         """The recording of a process that was started by a recorded one."""
         recording = cls(plan, _note_rank, _close_child)
         recording._become_child()
@@ -131,7 +131,7 @@ class Recording:
         """Create the trace.
 
         Args:
-            run: what its provenance tells besides the plan.
+            run: entries of its provenance besides those of the plan.
 
         Raises:
             UsageError: it exists (without `force`) or cannot be created.
@@ -156,7 +156,7 @@ class Recording:
         after_import("torch", self._torch_came)
 
     def ended(self, status: int) -> None:
-        """The program's main thread has ended; others may go on training."""
+        """Note how the program's main thread ended; other threads may go on training."""
         self._state = "truncated" if status else "complete"
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class Recording:
             _die()
 
     def closing_lines(self) -> list[str]:
-        """What to say of the trace, once it is closed; nothing where there is none."""
+        """The closing lines, once the trace is closed; none where there is no trace."""
         if self.writer is None:
             return []
         place, path, lines = self.writer.place, self.path, []
@@ -217,12 +217,12 @@ class Recording:
         self._session.attach()
 
     def _committed(self, recorder: Recorder) -> None:
-        """Closing may end a last step; nobody waits for it then."""
+        """Pass a commit on, unless it is the one that closing makes."""
         if not self._closing:
             self._on_commit(recorder)
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        """A signal that comes while the trace is being closed waits for that; a second does not."""
+        """Close the trace and die; while it is being closed, a second SIGTERM kills now."""
         repeated, self._terminated = self._terminated, True
         self.close()
         if repeated or not self._closing:
@@ -231,7 +231,7 @@ class Recording:
     # Children
 
     def _forked(self) -> None:
-        """Begin anew, in the child."""
+        """Start again in a forked child."""
         if self._pid == -1:
             return
         self._awaiting.close()
@@ -248,7 +248,7 @@ class Recording:
         self._on_commit, self._on_close = _note_rank, _close_child
 
     def _child_trains(self) -> None:
-        """Record it from now on, if that is possible."""
+        """Record this child from now on, if a trace can be opened."""
         try:
             self.open(parent=os.getppid())
         except HqtoolError as error:
@@ -258,7 +258,7 @@ class Recording:
         self._await_end()
 
     def _await_end(self) -> None:
-        """Close the trace before its writer closes itself.
+        """See that the trace is closed at exit, before its writer closes it as truncated.
 
         multiprocessing ends its children without calling atexit's functions.
         """
@@ -269,7 +269,7 @@ class Recording:
             util.Finalize(None, self._child_ended, exitpriority=_LAST)
 
     def _child_ended(self) -> None:
-        """Called while what ended it, if anything did, is being handled."""
+        """Close the trace; an exception that ended the child is still being handled."""
         error = sys.exception()
         exits_well = isinstance(error, SystemExit) and not error.code
         self.ended(0 if error is None or exits_well else 1)
@@ -290,14 +290,14 @@ def _die() -> None:
 
 
 def _note_rank(recorder: Recorder) -> None:
-    """A process that a script starts itself gets its rank after its start, not from outside."""
+    """Note the rank of a child: a script assigns it only after it has started the process."""
     if recorder.steps == 1:
         for key, value in rank_of_group().items():
             recorder.writer.note(key, value)
 
 
 def _close_child(recording: Recording) -> None:
-    """Keep the trace of a child that trained, and tell of it."""
+    """Print the closing lines of a child that trained; remove the trace of one that did not."""
     if recording.writer is None:
         return
     if recording.recorder is None or not recording.recorder.steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from hqtool.capture.follow import follow
+from hqtool.capture.followed_children import follow_children
 from hqtool.capture.messages import Progress
 from hqtool.capture.recording import Recording, plan_of
 from hqtool.capture.settings import CaptureSettings
@@ -29,17 +29,17 @@ def run_script(
 ) -> int:
     """Run a training script as `__main__` of this process, and record its training.
 
-    The process is the script's from here on: leave it with the status returned. The trace is
-    closed when the process ends, after the script's threads and its atexit functions:
-    complete where the status is 0, else truncated; SIGTERM closes it, too, and then kills the
-    process as ever. The closing lines go to stderr.
+    From here on the process belongs to the script: exit it with the status returned. The trace is
+    closed when the process ends, after the script's threads and its atexit functions: complete
+    where the status is 0, else truncated. SIGTERM closes it, too, and then kills the process as
+    usual. The closing lines go to stderr.
 
     Args:
         target: the script's path, or with `module` a module's name.
         argv: its arguments.
         out: the trace to create; where several ranks train, each makes its own, T.rank0.h5 for
-            T.h5, as RANK and WORLD_SIZE in the environment tell. A child process that is
-            followed makes T.pid1234.h5.
+            T.h5, by RANK and WORLD_SIZE in the environment. A child process that is recorded
+            makes T.pid1234.h5.
         settings: what to record.
         quiet: print neither progress nor closing lines.
 
@@ -62,20 +62,20 @@ def run_script(
     recording.begin()
     started.watch(followed=settings.follow_fork)
     if settings.follow_fork:
-        follow(plan)
+        follow_children(plan)
     status = exit_status(program)
     recording.ended(status)
     return status
 
 
 def _require_other_file(out: str | os.PathLike[str], target: str, module: bool) -> None:
-    """Refuse a trace that would replace the program it records."""
+    """Refuse a trace that would overwrite the program it records."""
     path = path_of_rank(out, rank_of_process())
     if any(same_file(path, source) for source in program_files(target, module=module)):
         raise UsageError(f"{path} is the program to run", "choose another name for the trace")
 
 
 def _tell(recording: Recording, started: StartedProcesses) -> None:
-    """The closing lines."""
+    """Print the closing lines."""
     if not recording.plan.quiet and recording.writer is not None:
         say(*started.lines(), *recording.closing_lines())

@@ -20,23 +20,24 @@ from hqtool.capture.tensors import KeptValues, flat_view, memory_order, to_numpy
 from hqtool.trace.schema import LAYOUT_HEAD, place_type
 from hqtool.vocab import SampleLayout
 
-#: Extremes that a sample keeps at either end: at most, and the share of the sample they may take.
+#: How many extremes a sample keeps at either end: the most, and their largest share of the sample.
 MOST_EXTREMES, _EXTREMES_SHARE = 256, 1 / 8
 
-#: A sample has at least so many fibres, for what lies in one fibre is alike; longer ones are cut.
+#: A sample has at least so many fibres, for values in one fibre are alike; long fibres are cut.
 FEWEST_FIBRES = 48
 
-#: Extremes are sought among the columns that hold the extremes of a table with so many rows.
+#: Rows of the table that a tensor is seen as when its extremes are sought (see `_farthest`).
 _TABLE_ROWS = 16
 
 
-class _Plan(NamedTuple):
+class _SamplePlan(NamedTuple):
     """What a sample takes of a tensor.
 
     Args:
-        extremes: values at either end.
-        axis: along which fibres run.
-        length, fibres: of a fibre, and how many of them.
+        extremes: number of extremes at either end.
+        axis: the one that fibres run along.
+        length: of a fibre.
+        fibres: number of fibres.
     """
 
     extremes: int
@@ -50,17 +51,17 @@ def sampled_values(
 ) -> KeptValues:
     """A sample of at most `count` values: the extremes, and fibres drawn at random.
 
-    Extremes are the up to MOST_EXTREMES largest and smallest finite values, no more than an eighth
-    of the sample at either end. Fibres run along the channel axis; where there were room for
-    fewer than FEWEST_FIBRES they are cut into equal pieces, as long as they can be.
+    Extremes are the largest and smallest finite values: at either end up to MOST_EXTREMES, and no
+    more than an eighth of the sample. Fibres run along the channel axis; where there is room for
+    fewer than FEWEST_FIBRES of them, they are cut into the longest equal pieces that fit.
 
     Args:
         count: below the tensor's number of elements.
-        seed, key: the same ones choose the same fibres again.
+        seed, key: equal ones draw the same fibres again.
         channel_axis: counted from the last axis, -1.
     """
     shape = tensor.shape
-    plan = _plan_of(shape, count, channel_axis)
+    plan = _sample_plan(shape, count, channel_axis)
     axis, length = plan.axis, plan.length
     extremes, places = _extremes(tensor, plan.extremes)
     fibres = _fibres(tensor.numel() // length, plan.fibres, seed, _hash(f"{seed}/{key}"))
@@ -72,8 +73,8 @@ def sampled_values(
 
 
 def sample_bytes(tensor: Tensor, count: int, channel_axis: int = -1) -> int:
-    """What such a sample takes in a trace, at most, the places of what it keeps included."""
-    plan = _plan_of(tensor.shape, count, channel_axis)
+    """The most bytes that such a sample takes in a trace, with the places of what it keeps."""
+    plan = _sample_plan(tensor.shape, count, channel_axis)
     numbers = 2 * plan.extremes + plan.fibres
     values = 2 * plan.extremes + plan.fibres * plan.length
     place_bytes = place_type(tensor.numel()).itemsize
@@ -81,11 +82,11 @@ def sample_bytes(tensor: Tensor, count: int, channel_axis: int = -1) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan_of(shape: Sequence[int], count: int, channel_axis: int) -> _Plan:
+def _sample_plan(shape: Sequence[int], count: int, channel_axis: int) -> _SamplePlan:
     extremes = min(MOST_EXTREMES, int(count * _EXTREMES_SHARE))
     axis, room = max(channel_axis, -len(shape)) % len(shape), count - 2 * extremes
     length = _piece(shape[axis], room // FEWEST_FIBRES)
-    return _Plan(extremes, axis, length, room // length)
+    return _SamplePlan(extremes, axis, length, room // length)
 
 
 def _piece(channels: int, limit: int) -> int:
@@ -95,15 +96,15 @@ def _piece(channels: int, limit: int) -> int:
 
 
 def _gathered(pieces: Tensor, fibres: NDArray[np.int64]) -> tuple[NDArray[Any], str | None]:
-    """A copy of some fibres, which lie along the last axis, one after the other."""
+    """A copy of some fibres along the last axis, one after the other, and their type's name."""
     index = np.unravel_index(fibres, pieces.shape[:-1])
     if not pieces.is_cpu:
-        return to_numpy(_gathered_there(pieces, index).cpu())
+        return to_numpy(_gathered_on_device(pieces, index).cpu())
     array, dtype = to_numpy(pieces)  # numpy needs half of torch's time
     return array[index].reshape(-1), dtype
 
 
-def _gathered_there(pieces: Tensor, index: Sequence[NDArray[np.int64]]) -> Tensor:
+def _gathered_on_device(pieces: Tensor, index: Sequence[NDArray[np.int64]]) -> Tensor:
     """The same on the tensor's own device."""
     return pieces[tuple(torch.from_numpy(i).to(pieces.device) for i in index)].reshape(-1)
 
@@ -111,17 +112,17 @@ def _gathered_there(pieces: Tensor, index: Sequence[NDArray[np.int64]]) -> Tenso
 def _fibres(total: int, count: int, seed: int, turn: int) -> NDArray[np.int64]:
     """`count` numbers below `total`, ascending, each as likely as any other.
 
-    They are spread: one is drawn from each of `count` equal parts. What lies close together, such
-    as the pixels of one image, is alike. One random choice serves all tensors of a size, turned
-    by an amount of its own for each: at a fraction of a fresh choice's cost.
+    They are spread: one is drawn from each of `count` equal parts, for values that lie close
+    together, such as the pixels of one image, are alike. All tensors of a size share one random
+    choice, which `turn` rotates: that costs a fraction of a new choice.
     """
-    chosen, turn = _choice(total, count, seed), turn % total
+    chosen, turn = _spread_numbers(total, count, seed), turn % total
     cut = int(np.searchsorted(chosen, total - turn))
     return np.concatenate((chosen[cut:] + (turn - total), chosen[:cut] + turn))
 
 
 @functools.lru_cache(maxsize=32)
-def _choice(total: int, count: int, seed: int) -> NDArray[np.int64]:
+def _spread_numbers(total: int, count: int, seed: int) -> NDArray[np.int64]:
     edges = np.arange(count + 1) * total // count
     jitter = np.random.default_rng((seed, total)).random(count)
     return edges[:-1] + (jitter * np.diff(edges)).astype(np.int64)
@@ -143,7 +144,7 @@ def _extremes(tensor: Tensor, count: int) -> tuple[Tensor, NDArray[np.int64]]:
 
 
 def _finite_extremes(flat: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The extremes and their places where some values are not finite, or both ends meet."""
+    """The extremes and their places where some values are not finite, or both ends overlap."""
     finite = flat.isfinite()
     _, above = _farthest(flat.where(finite, -math.inf), count, True)
     _, below = _farthest(flat.where(finite, math.inf), count, False)
@@ -156,8 +157,9 @@ def _finite_extremes(flat: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _farthest(flat: Tensor, count: int, largest: bool) -> tuple[Tensor, Tensor]:
     """The `count` largest or smallest values of a vector, the farthest first, and their places.
 
-    NaN counts as the largest. Seen as a table, the vector has none of them outside the `count`
-    columns whose own extremes are the farthest: one fast pass, and a search among few.
+    NaN counts as the largest. The vector is seen as a table: none of the values sought lies outside
+    the `count` columns with the farthest extremes. So one fast pass finds those columns, and only
+    they are searched.
     """
     columns = flat.numel() // _TABLE_ROWS
     if columns <= count:

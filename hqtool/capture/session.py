@@ -1,4 +1,4 @@
-"""One trace, recorded from what a watcher tells of training in this process."""
+"""One trace of training in this process: a watcher observes it, a recorder writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Session:
         quiet: do not say that compiled code runs eagerly.
 
     Attributes:
-        outcome: what came of it; None before it is closed.
+        outcome: the result; None before it is closed.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Session:
         self._watcher.attach()
 
     def detach(self) -> None:
-        """Leave torch as it was."""
+        """Stop watching, and leave torch as it was."""
         self._watcher.detach()
 
     def close(self, state: str) -> CaptureOutcome:
@@ -93,7 +93,7 @@ def _say_eager() -> None:
 
 
 def outcome_of(recorder: Recorder, watched: Watched) -> CaptureOutcome:
-    """What there is to tell of a trace that was closed."""
+    """The result of a capture whose trace was closed."""
     return CaptureOutcome(
         size_bytes=recorder.writer.bytes_written,
         steps=recorder.steps,

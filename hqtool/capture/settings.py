@@ -12,7 +12,7 @@ from hqtool.errors import UsageError
 from hqtool.nearest import known_names
 from hqtool.vocab import TENSOR_KINDS
 
-#: What may end a step; `hqtool.watch.steps` explains it, and would load torch.
+#: What may end a step, as `hqtool.watch.steps` explains; importing that would load torch.
 STEP_ENDS = ("auto", "optimizer", "forward")
 
 
@@ -141,13 +141,13 @@ def settings_of(options: Mapping[str, Any]) -> CaptureSettings:
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """A sequence of texts; a lone text is a mistake easily made."""
+    """A sequence of texts; a single text in its place is refused, for it is an easy mistake."""
     _require(not isinstance(value, str), f"{name} is one text", f"give a list: {name}=[{value!r}]")
     return tuple(value)
 
 
 def _is_pair(steps: Any) -> bool:
-    """Whether it is None, or two bounds, each a number or None."""
+    """Whether `steps` is None, or two bounds, each a number or None."""
     if steps is None:
         return True
     pair = isinstance(steps, tuple | list) and len(steps) == 2

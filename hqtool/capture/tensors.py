@@ -18,25 +18,25 @@ from torch import Tensor
 
 from hqtool.vocab import SampleLayout, Stats
 
-#: Elements read at a time: few enough to stay in the cache from pass to pass.
+#: Elements read at a time: few enough to stay in the cache from one pass to the next.
 CHUNK_ELEMENTS = 1 << 20
 
-#: Elements widened to float64 at a time, on a CPU and elsewhere: few enough for their copies.
+#: Elements converted to float64 at a time, on a CPU and elsewhere: it bounds the copies' memory.
 _CAREFUL_ELEMENTS, _DEVICE_ELEMENTS = 1 << 15, 1 << 22
 
-#: Values summed up in their own type: at most, to be exact enough, and at least, to be worth it;
-#: and how many there must be, for the errors of their rows to cancel.
+#: Rows of values are summed up in the values' own type: the longest row that is exact enough, the
+#: shortest that saves time, and how many values there must be for the rows' errors to cancel.
 _LONGEST_ROW, _SHORTEST_ROW, _FEWEST_VALUES = 128, 32, 1 << 12
 
-#: Bounds of the magnitudes, and of their mean square, that float32 can square and sum up.
+#: The largest magnitude, and the smallest mean square, that float32 can square and sum up.
 _LARGE, _TINY_SQUARE = 1e15, 1e-30
 
-#: Below this ratio of variance to squared mean, the difference of moments loses digits.
+#: Below this ratio of variance to squared mean, Σx²/n − mean² loses digits.
 _SPREAD = 1.0
 
 _NOTHING = (math.nan,) * 6
 _F64 = np.dtype(np.float64)
-_WIDE = (torch.float32, torch.float64)
+_SUMMED_TYPES = (torch.float32, torch.float64)
 _ONES = {size: np.ones(_LONGEST_ROW, f"f{size}") for size in (4, 8)}
 _UNSIGNED = {size: np.dtype(f"u{size}") for size in (4, 8)}
 _SIGNED = {size: np.dtype(f"i{size}") for size in (4, 8)}
@@ -47,7 +47,7 @@ class KeptValues(NamedTuple):
 
     Args:
         array: the tensor in its shape, or a 1-D sample of it; None: no values.
-        layout: where the sample lies in the tensor; None where it is none.
+        layout: where the sample lies in the tensor; None for a whole tensor.
     """
 
     array: NDArray[Any] | None
@@ -56,7 +56,7 @@ class KeptValues(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """What they take in a trace; a little less where places take more than four bytes."""
+        """Their size in a trace, with four bytes for each place: huge tensors' places take more."""
         values = 0 if self.array is None else self.array.nbytes
         if self.layout is None:
             return values
@@ -65,7 +65,7 @@ class KeptValues(NamedTuple):
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The same values in a type that a trace can hold: 8 bits fit in float16, or in float32."""
+    """The same values in a type that a trace can hold: 8-bit floats as float16 or float32."""
     if tensor.element_size() > 1:
         return tensor
     exponents = getattr(torch, "float8_e8m0fnu", None)  # from torch 2.7 on
@@ -88,10 +88,10 @@ def memory_order(tensor: Tensor) -> list[int]:
 # --- statistics on a CPU ------------------------------------------------------------------------
 
 
-class _Sums(NamedTuple):
-    """What one look at some values tells of the finite ones, and how many others there are.
+class _PartialSums(NamedTuple):
+    """Extremes, sums and counts of some values; all but the counts are of the finite ones.
 
-    Sums are NaN where they need the careful way.
+    `total` and `squares` are NaN where they have to be computed by `_careful_moments`.
     """
 
     lo: float = math.inf
@@ -105,7 +105,7 @@ class _Sums(NamedTuple):
     ninf: int = 0
 
 
-class _Moments(NamedTuple):
+class _MeanStd(NamedTuple):
     mean: float
     std: float
     l2: float
@@ -117,15 +117,15 @@ def stats_of_tensor(tensor: Tensor) -> Stats:
     Extremes and counts are exact; mean, std and l2 are good to about 1e-7, the mean in terms of
     the root mean square.
 
-    A CPU's tensors are read by numpy, on one thread and in few calls: between two layers of a
-    network, waking threads and running code that has left the caches costs more than reading.
+    Tensors on a CPU are read by numpy, on one thread and in few calls: between two layers of a
+    network, waking threads and loading code into the caches again costs more than reading.
     """
     if not tensor.is_cpu:
         return stats_of_vector(deferred_stats(tensor).tolist())
-    if tensor.numel() <= CHUNK_ELEMENTS and tensor.dtype in _WIDE:
+    if tensor.numel() <= CHUNK_ELEMENTS and tensor.dtype in _SUMMED_TYPES:
         sums = _sums(tensor.numpy(force=True).ravel("K"))
     else:
-        sums = _joined(map(_sums, _chunks(tensor, CHUNK_ELEMENTS)))
+        sums = _added(map(_sums, _chunks(tensor, CHUNK_ELEMENTS)))
     if not sums.size:
         return Stats(*_NOTHING, 0, sums.nnan, sums.ninf, math.nan)
     moments = _quick_moments(sums) or _careful_moments(sums, tensor)
@@ -137,26 +137,26 @@ def stats_of_tensor(tensor: Tensor) -> Stats:
 def _chunks(tensor: Tensor, elements: int) -> Iterator[NDArray[Any]]:
     """The values in memory order, so many at a time, as float32 or float64."""
     for piece in torch.split(flat_view(tensor), elements):
-        yield (piece if piece.dtype in _WIDE else piece.float()).numpy(force=True)
+        yield (piece if piece.dtype in _SUMMED_TYPES else piece.float()).numpy(force=True)
 
 
-def _joined(parts: Iterable[_Sums]) -> _Sums:
+def _added(parts: Iterable[_PartialSums]) -> _PartialSums:
     lo, hi, smallest, *sums = zip(*parts, strict=True)
-    return _Sums(min(lo), max(hi), min(smallest), *map(sum, sums))
+    return _PartialSums(min(lo), max(hi), min(smallest), *map(sum, sums))
 
 
-def _sums(values: NDArray[Any]) -> _Sums:
+def _sums(values: NDArray[Any]) -> _PartialSums:
     if not values.size:
-        return _Sums()
+        return _PartialSums()
     lo, hi = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
     if not -math.inf < lo <= hi < math.inf:
         return _sums_beside_nonfinite(values)
     smallest, nzero = _smallest(values)
     total, squares = _row_sums(values) if max(-lo, hi) < _LARGE else (math.nan, math.nan)
-    return _Sums(lo, hi, smallest, values.size, total, squares, nzero)
+    return _PartialSums(lo, hi, smallest, values.size, total, squares, nzero)
 
 
-def _sums_beside_nonfinite(values: NDArray[Any]) -> _Sums:
+def _sums_beside_nonfinite(values: NDArray[Any]) -> _PartialSums:
     finite = values[np.isfinite(values)]
     nnan = int(np.count_nonzero(np.isnan(values)))
     return _sums(finite)._replace(nnan=nnan, ninf=values.size - finite.size - nnan)
@@ -165,8 +165,8 @@ def _sums_beside_nonfinite(values: NDArray[Any]) -> _Sums:
 def _smallest(values: NDArray[Any]) -> tuple[float, int]:
     """The smallest nonzero magnitude, and how many values are zero.
 
-    Read as unsigned integers, the least of all floats is the positive one nearest to zero; read
-    as signed integers, the negative one.
+    Of floats whose bits are read as unsigned integers, the least is the positive one nearest to
+    zero; of signed integers, it is the negative one.
     """
     bits = values.view(_UNSIGNED[values.itemsize])
     positive = float(np.minimum.reduce(bits).view(values.dtype))
@@ -181,14 +181,14 @@ def _smallest(values: NDArray[Any]) -> tuple[float, int]:
 def _smallest_beside_zeros(bits: NDArray[Any], dtype: np.dtype[Any]) -> tuple[float, int]:
     magnitudes = bits << 1  # drops the sign
     nzero = bits.size - int(np.count_nonzero(magnitudes))
-    magnitudes -= 1  # of a zero it makes the largest integer
+    magnitudes -= 1  # a zero becomes the largest integer
     least = (int(np.minimum.reduce(magnitudes)) + 1) >> 1
     smallest = abs(float(np.array(least, bits.dtype).view(dtype)))
     return smallest or math.inf, nzero
 
 
 def _row_sums(values: NDArray[Any]) -> tuple[float, float]:
-    """Σx and Σx²: of each row in the values' own type, of all rows in float64."""
+    """Σx and Σx²: within a row summed in the values' own type, over the rows in float64."""
     length = min(values.size & -values.size, _LONGEST_ROW)
     if length < _SHORTEST_ROW or values.size < _FEWEST_VALUES:
         return _sums_in_float64(values.astype(_F64))
@@ -204,21 +204,21 @@ def _sums_in_float64(wide: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.add.reduce(wide)), float(np.einsum("i,i->", wide, wide))
 
 
-def _quick_moments(sums: _Sums) -> _Moments | None:
-    """Moments of the sums; None where these are missing or not exact enough."""
+def _quick_moments(sums: _PartialSums) -> _MeanStd | None:
+    """Mean, std and L2 norm from the sums; None where these are missing or not exact enough."""
     mean, square = sums.total / sums.size, sums.squares / sums.size
     variance = square - mean * mean
     if variance > _SPREAD * mean * mean and square > _TINY_SQUARE:
-        return _Moments(mean, math.sqrt(variance), math.sqrt(sums.squares))
+        return _MeanStd(mean, math.sqrt(variance), math.sqrt(sums.squares))
     return None
 
 
 @np.errstate(all="ignore")
-def _careful_moments(sums: _Sums, tensor: Tensor) -> _Moments:
-    """Moments of d = (x - middle) / unit in float64, where nothing cancels, over- or underflows."""
+def _careful_moments(sums: _PartialSums, tensor: Tensor) -> _MeanStd:
+    """The same from d = (x - middle) / unit in float64: nothing cancels, over- or underflows."""
     lo, hi, size = sums.lo, sums.hi, sums.size
     if lo == hi:
-        return _Moments(lo, 0.0, abs(lo) * math.sqrt(size))
+        return _MeanStd(lo, 0.0, abs(lo) * math.sqrt(size))
     middle, absmax = lo / 2 + hi / 2, max(-lo, hi)
     unit = 1.0 if 1e-100 < absmax < 1e100 else absmax
     parts = _shifted(tensor, middle, unit, bool(sums.nnan or sums.ninf))
@@ -226,7 +226,7 @@ def _careful_moments(sums: _Sums, tensor: Tensor) -> _Moments:
     mean, shift = total / size, middle / unit
     variance = squares / size - mean * mean
     square_sum = squares + 2 * shift * total + shift * shift * size
-    return _Moments(middle + unit * mean, unit * math.sqrt(variance), unit * math.sqrt(square_sum))
+    return _MeanStd(middle + unit * mean, unit * math.sqrt(variance), unit * math.sqrt(square_sum))
 
 
 def _shifted(
@@ -250,8 +250,8 @@ def deferred_stats(tensor: Tensor) -> Tensor:
         a vector on that device, in the order of `Stats`, in float64 (float32 where the device
         lacks it). Stack many and fetch them at once for `stats_of_vector`.
 
-    Device operations alone, none of which takes a number or a size from another one's result, or
-    a scalar that has to be copied to the device first: each of these would wait.
+    It uses device operations only. None of them takes a number or a size from another one's result,
+    or a scalar that has to be copied to the device first: each of these would wait.
     """
     dtype, count = _sum_dtype(tensor.device), tensor.numel()
     if not count:
@@ -259,13 +259,13 @@ def deferred_stats(tensor: Tensor) -> Tensor:
     fits = torch.finfo(tensor.dtype).max < math.sqrt(torch.finfo(dtype).max)
     norm = _norm if fits else _scaled_norm
     pieces = torch.split(flat_view(tensor), _DEVICE_ELEMENTS)
-    looks = torch.stack([_look(piece, norm, dtype) for piece in pieces])
-    lo, below, smallest = looks[:, :3].amin(0).unbind()
-    counts, hi = looks[:, 3:6].sum(0), -below
+    sums = torch.stack([_piece_sums(piece, norm, dtype) for piece in pieces])
+    lo, below, smallest = sums[:, :3].amin(0).unbind()
+    counts, hi = sums[:, 3:6].sum(0), -below
     size = count - counts[1] - counts[2]
-    mean = looks[:, 6].sum() / size
+    mean = sums[:, 6].sum() / size
     deviations = torch.stack([norm(_deviations(piece, mean), dtype) for piece in pieces])
-    std, l2 = norm(deviations, dtype) / size.sqrt(), norm(looks[:, 7], dtype)
+    std, l2 = norm(deviations, dtype) / size.sqrt(), norm(sums[:, 7], dtype)
     floats = torch.stack([lo, hi, torch.maximum(lo.abs(), hi.abs()), mean, std, l2])
     smallest = smallest.masked_fill(smallest == math.inf, math.nan)
     return torch.cat([floats.masked_fill(size == 0, math.nan), counts, smallest[None]])
@@ -284,11 +284,11 @@ def _sum_dtype(device: torch.device) -> torch.dtype:
         return torch.float32
 
 
-def _look(
+def _piece_sums(
     piece: Tensor, norm: Callable[[Tensor, torch.dtype], Tensor], dtype: torch.dtype
 ) -> Tensor:
     """Least x, least -x, least |x| > 0, numbers of zeros, NaNs and infinities, Σx and √Σx²."""
-    x = piece if piece.dtype in _WIDE else piece.float()
+    x = piece if piece.dtype in _SUMMED_TYPES else piece.float()
     inf, magnitudes, zero, finite = math.inf, x.abs(), x == 0, x.nan_to_num(0.0, 0.0, 0.0)
     nonzero = magnitudes.masked_fill(zero, inf)
     least = [values.nan_to_num(inf, inf, inf).amin() for values in (x, -x, nonzero)]
@@ -307,7 +307,7 @@ def _norm(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _scaled_norm(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same for values whose squares `dtype` may not hold."""
+    """The norm of values whose squares may overflow or underflow in `dtype`."""
     unit = values.abs().amax().clamp_min(torch.finfo(dtype).tiny)
     return _norm(values / unit, dtype) * unit
 
@@ -321,7 +321,7 @@ def all_values(tensor: Tensor) -> KeptValues:
 
 
 def to_numpy(tensor: Tensor) -> tuple[NDArray[Any], str | None]:
-    """The array over a CPU tensor's memory, and the name of its type where numpy lacks it."""
+    """A CPU tensor's memory as an array, and the name of its type where numpy lacks the type."""
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy(force=True).view(np.uint16), "bfloat16"
     return tensor.numpy(force=True), None

@@ -1,4 +1,4 @@
-"""A script's first steps, recorded into a trace that is thrown away: what would a capture hold?"""
+"""Trying a script: its first steps are recorded into a temporary trace, to see what it holds."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from hqtool.capture.recorder import Recorder
     from hqtool.trace.overview import SiteSummary
 
-#: Steps of a trial that only lists sites, and of one that measures: the first of these serves to
+#: Steps of a trial that only lists sites, and of one that measures: of the latter the first is to
 #: warm up, the second keeps values, the third does not.
 LISTING_STEPS, MEASURING_STEPS = 1, 3
 
 
-class Mark(NamedTuple):
-    """Where a step ended.
+class StepEnd(NamedTuple):
+    """When a step ended.
 
     Args:
-        seconds: on the clock.
-        busy_seconds: of all those before, how many hqtool took.
+        seconds: the time, on a clock that only runs forward.
+        busy_seconds: how much of the time so far hqtool took.
     """
 
     seconds: float
@@ -40,7 +40,7 @@ class Mark(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Seconds of a step.
+    """How long a step takes, in seconds.
 
     Args:
         training: without capture.
@@ -52,21 +52,21 @@ class Timing(NamedTuple):
     statistics: float
 
     def capture(self, settings: CaptureSettings) -> float:
-        """What capture adds to a step on average."""
+        """Seconds that capture adds to a step on average."""
         return self.statistics + (self.values - self.statistics) * settings.burst / settings.every
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a script's first steps showed.
+    """The result of running a script's first steps.
 
     Args:
         sites: in the order in which they were first recorded.
         ops: layer → its op in a layer spec, where it has one.
-        steps: how many ended.
-        status: the script's; 0 where it was stopped.
-        steps_with_values: how many of them kept values.
-        timing: None where the script ended too early for it.
+        steps: how many steps ended.
+        status: the script's exit status; 0 where it was stopped.
+        steps_with_values: how many of the steps kept values.
+        timing: None where the script ended before it could be measured.
     """
 
     sites: tuple[SiteSummary, ...]
@@ -83,12 +83,12 @@ class Trial:
 
     @property
     def cost(self) -> StepCost:
-        """Of a step, on average."""
+        """What a step adds to the trace, on average."""
         records = sum(each.records for each in self.sites) / max(1, self.steps)
         return StepCost(records, sum(map(self.values_bytes, self.sites)))
 
     def values_bytes(self, site: SiteSummary) -> float:
-        """Of one site, in a step that keeps values."""
+        """Bytes of one site's values in a step that keeps values."""
         return site.payload_bytes / max(1, self.steps_with_values)
 
 
@@ -103,8 +103,8 @@ def try_script(
 ) -> Trial:
     """Run a script as `run_script` does, but stop it after its first steps, and keep no trace.
 
-    It is stopped as by `sys.exit()`, and if it goes on nonetheless, again at its next step. What
-    it prints goes to stderr. Its child processes are not followed.
+    It is stopped as by `sys.exit()`; if it catches that and goes on, again after its next step.
+    What it prints goes to stderr. Its child processes are not recorded.
 
     Args:
         steps: LISTING_STEPS or MEASURING_STEPS.
@@ -116,7 +116,7 @@ def try_script(
     require_torch()
     program = find_program(target, argv, module=module)
     tried = _tried_settings(settings, steps)
-    stop, trace = _Stop(steps), _Trace()
+    stop, trace = _StopAfter(steps), _TemporaryTrace()
     plan = plan_of(target, argv, module=module, out=trace.path, settings=tried, quiet=quiet)
     recording = Recording(plan, stop.update, trace.finish)
     try:
@@ -128,12 +128,12 @@ def try_script(
             sys.exit(status)
     finally:
         recording.close()
-    timing = _timing(stop.marks, tried)
+    timing = _timing(stop.ends, tried)
     return Trial(trace.sites, trace.ops, trace.steps, status, trace.steps_with_values, timing)
 
 
 def _tried_settings(settings: CaptureSettings, steps: int) -> CaptureSettings:
-    """With values at the first two steps of three; with none where sites are only listed."""
+    """Settings that keep values at two steps of three; none where sites are only listed."""
     always = settings.burst == settings.every
     every, burst = (1, 1) if always else (MEASURING_STEPS, MEASURING_STEPS - 1)
     window = (0, 0) if steps == LISTING_STEPS else None
@@ -142,22 +142,22 @@ def _tried_settings(settings: CaptureSettings, steps: int) -> CaptureSettings:
     )
 
 
-class _Stop:
-    """Notes where steps end, and ends the script at the last of them."""
+class _StopAfter:
+    """Notes when steps end, and stops the script after the last one wanted."""
 
     def __init__(self, steps: int) -> None:
-        self.marks: list[Mark] = []
+        self.ends: list[StepEnd] = []
         self._steps = steps
 
     def update(self, recorder: Recorder) -> None:
         """To be called at the end of each step."""
-        self.marks.append(Mark(time.perf_counter(), recorder.busy_seconds))
+        self.ends.append(StepEnd(time.perf_counter(), recorder.busy_seconds))
         if recorder.steps >= self._steps:
             sys.exit()
 
 
-class _Trace:
-    """A trace in a folder of its own: read when it is closed, and then gone."""
+class _TemporaryTrace:
+    """A trace in a folder of its own, which is read when it is closed and then removed."""
 
     def __init__(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="hqtool-")
@@ -167,7 +167,7 @@ class _Trace:
         self.steps = self.steps_with_values = 0
 
     def finish(self, recording: Recording) -> None:
-        """Take from it what is of interest."""
+        """Read what a `Trial` needs, and remove the folder."""
         try:
             if recording.writer is not None:
                 self._read(recording.writer.path)
@@ -188,11 +188,11 @@ class _Trace:
                     self.ops[site.layer] = geometry["op"]
 
 
-def _timing(marks: Sequence[Mark], tried: CaptureSettings) -> Timing | None:
-    """Of the second and third step, which differ in what is recorded."""
-    if len(marks) < MEASURING_STEPS:
+def _timing(ends: Sequence[StepEnd], tried: CaptureSettings) -> Timing | None:
+    """The timing of the second and third step; only the second one keeps values."""
+    if len(ends) < MEASURING_STEPS:
         return None
-    first, second, third = marks[:MEASURING_STEPS]
+    first, second, third = ends[:MEASURING_STEPS]
     busy = third.busy_seconds - first.busy_seconds
     training = (third.seconds - first.seconds - busy) / 2
     if tried.burst == tried.every:
@@ -203,7 +203,7 @@ def _timing(marks: Sequence[Mark], tried: CaptureSettings) -> Timing | None:
 
 @contextmanager
 def _printing_to_stderr() -> Iterator[None]:
-    """Also what child processes print: stdout is for the result."""
+    """Send what is printed to stderr, by child processes too: stdout is for the result."""
     stream = sys.stdout
     _flush(stream)
     stdout = os.dup(1)
@@ -218,6 +218,6 @@ def _printing_to_stderr() -> Iterator[None]:
 
 
 def _flush(stream: TextIO | None) -> None:
-    """Python has no stdout where it was started with it closed."""
+    """Flush a stream; sys.stdout is None where Python was started with stdout closed."""
     if stream is not None:
         stream.flush()

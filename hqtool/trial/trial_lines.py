@@ -1,4 +1,4 @@
-"""What a trial says, as lines of text."""
+"""The results of a trial as lines of text."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def listing(trial: Trial) -> list[str]:
 
 
 def estimate(trial: Trial, settings: CaptureSettings, expected_steps: int) -> list[str]:
-    """What each site, a step, and the whole trace take, and how much slower training gets.
+    """The size of each site, of a step and of the whole trace, and how much slower training gets.
 
     Args:
-        settings: those of the capture to come.
-        expected_steps: how long it is to be.
+        settings: those of the capture that is planned.
+        expected_steps: how many steps it is to record.
     """
     rows = [("layer", "tensor", "shape", "values")]
     for each in trial.sites:

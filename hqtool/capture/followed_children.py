@@ -1,4 +1,7 @@
-"""Child processes that multiprocessing starts anew record themselves: they inherit no hooks."""
+"""Letting the child processes that multiprocessing starts record themselves.
+
+Unlike forked ones they inherit no hooks: the program that they run is given another beginning.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hqtool.capture.recording import Plan, Recording
+from hqtool.capture.recording import Recording, RecordingPlan
 from hqtool.launch.importing import after_import
 from hqtool.patch import replace
 
-#: How multiprocessing begins the program of a child, and that of the server that forks children.
+#: How the programs begin that multiprocessing runs as a child, and as the server of its forks.
 _STARTS = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
 
 
-def follow(plan: Plan) -> None:
+def follow_children(plan: RecordingPlan) -> None:
     """Let the children that multiprocessing starts from now on record themselves."""
 
     def wrap(original: Callable[..., int]) -> Callable[..., int]:
@@ -34,13 +37,13 @@ def follow(plan: Plan) -> None:
 
 def enter(plan: str) -> None:
     """What a child calls before anything else."""
-    followed = Plan.from_json(plan)
-    follow(followed)
+    followed = RecordingPlan.from_json(plan)
+    follow_children(followed)
     Recording.of_child(followed).begin()
 
 
-def _entered(word: Any, plan: Plan) -> Any:
-    """A word of a child's command line; if it is its program, with a call of `enter` before it."""
+def _entered(word: Any, plan: RecordingPlan) -> Any:
+    """A word of a child's command line; if it is the program, a call of `enter` goes before it."""
     if not isinstance(word, str) or not word.startswith(_STARTS):
         return word
     return f"from {__name__} import enter; enter({plan.to_json()!r}); {word}"
