@@ -30,7 +30,7 @@ _OURS = b"hqtool: "
 
 _CHANGED = "capture changed this training: two runs without capture end with the same bits"
 _IRREPRODUCIBLE = [
-    "nothing can be told of capture: two runs without it differ from each other, too",
+    "this says nothing about capture: two runs without it differ from each other, too",
     "  seed the script's random numbers, and let it not resume from what an earlier run left",
 ]
 
@@ -39,7 +39,7 @@ _EAGER = (
     "compiled code may end with other bits"
 )
 
-#: Exit statuses: training is the same; it is not; nothing can be told.
+#: Exit statuses: training is the same; capture changed it; the two runs cannot be compared.
 SAME, CHANGED, UNKNOWN = 0, 1, 3
 
 
@@ -63,7 +63,7 @@ class Ended(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What came of it, and the exit status for that."""
+    """The lines to print, and the exit status."""
 
     lines: list[str]
     status: int
