@@ -212,7 +212,7 @@ def test_statistics_left_on_their_device_until_the_step_ends(
     """As on an accelerator; the tensors change meanwhile."""
     found = []
     for at_hand in (True, False):
-        monkeypatch.setattr(recorder_module, "_is_at_hand", lambda tensor, near=at_hand: near)
+        monkeypatch.setattr(recorder_module, "_is_on_cpu", lambda tensor, near=at_hand: near)
         torch.manual_seed(0)
         with captured(tmp_path / f"{at_hand}.h5"):
             TRAININGS[name]()
