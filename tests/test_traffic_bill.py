@@ -103,10 +103,18 @@ def test_grad_weight_equals_a_walk_and_is_never_dynamic() -> None:
         ("both", [bill.forward, bill.grad_input, bill.grad_weight]),
     ],
 )
-def test_passes_are_sums_of_their_parts(pass_name: str, parts: list[Any]) -> None:
-    found = bill.PASSES[pass_name](COUNTS, BITS)
-    assert found.static_bits == sum(part(COUNTS, BITS).static_bits for part in parts)
-    assert found.dynamic_bits == sum(part(COUNTS, BITS).dynamic_bits for part in parts)
+@pytest.mark.parametrize("reads_the_networks_input", [False, True])
+def test_passes_are_sums_of_their_parts(
+    pass_name: str, parts: list[Any], reads_the_networks_input: bool
+) -> None:
+    """What needs no gradient gets none: then G_X is part of no pass."""
+    keys = {"name": "fc", "op": "linear", "in_channels": 3, "out_channels": 2}
+    layer = layer_from_json(keys | {"grad_input": not reads_the_networks_input})
+    assert layer_from_json(layer.to_json()) == layer
+    found = bill.layer_bill(layer, BITS, pass_name)
+    made = [p for p in parts if p is not bill.grad_input or not reads_the_networks_input]
+    assert found.static_bits == sum(part(layer.counts(), BITS).static_bits for part in made)
+    assert found.dynamic_bits == sum(part(layer.counts(), BITS).dynamic_bits for part in made)
 
 
 def test_transfers_are_named_and_exact() -> None:

@@ -142,16 +142,6 @@ def grad_weight(counts: Counts, bits: Bits) -> Bill:
     return Bill(moved)
 
 
-def backward(counts: Counts, bits: Bits) -> Bill:
-    """The backward pass: `grad_input` and `grad_weight`."""
-    return total((grad_input(counts, bits), grad_weight(counts, bits)))
-
-
-def both(counts: Counts, bits: Bits) -> Bill:
-    """A training step: `forward` and `backward`."""
-    return total((forward(counts, bits), backward(counts, bits)))
-
-
 def _spill(accumulator_bits: int) -> tuple[Transfer, ...]:
     return (
         Transfer("save accumulator output", accumulator_bits, dynamic_only=True),
@@ -159,11 +149,11 @@ def _spill(accumulator_bits: int) -> tuple[Transfer, ...]:
     )
 
 
-#: The passes a layer can be billed for.
-PASSES: dict[str, Callable[[Counts, Bits], Bill]] = {
-    "forward": forward,
-    "backward": backward,
-    "both": both,
+#: The passes a layer can be billed for, and what is made in each.
+PASSES: dict[str, tuple[Callable[[Counts, Bits], Bill], ...]] = {
+    "forward": (forward,),
+    "backward": (grad_input, grad_weight),
+    "both": (forward, grad_input, grad_weight),
 }
 
 #: The bill whose accumulator output becomes a site's tensor, by tensor kind.
@@ -176,10 +166,13 @@ _KIND_BILLS: dict[str, Callable[[Counts, Bits], Bill]] = {
 def layer_bill(layer: Layer, bits: Bits, pass_name: str = "forward") -> Bill:
     """The bill of one pass, a key of `PASSES`, over a layer and all its repeats.
 
+    A layer that reads the network's own input has no G_X: no framework computes it.
+
     Raises:
         DataError: the layer's geometry is impossible.
     """
-    return PASSES[pass_name](layer.counts(), bits).times(layer.repeat)
+    parts = [part for part in PASSES[pass_name] if layer.grad_input or part is not grad_input]
+    return total(part(layer.counts(), bits) for part in parts).times(layer.repeat)
 
 
 def site_bill(tensor: str, counts: Counts, bits: Bits, numel: int) -> Bill | None:

@@ -43,6 +43,8 @@ class Layer:
         padding: per side, one per spatial dimension; or "same".
         repeat: how many such layers there are; bills are multiplied by it, counts are not.
         batch: N, the number of samples.
+        grad_input: whether G_X is computed; not where X is the network's own input, which needs
+            no gradient.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Layer:
     groups: int = 1
     repeat: int = 1
     batch: int = 1
+    grad_input: bool = True
 
     def counts(self) -> Counts:
         """Elements of W, X and Y of one such layer.
@@ -68,8 +71,13 @@ class Layer:
         return OPS[self.op].count(self)
 
     def to_json(self) -> dict[str, Any]:
-        """The layer-spec keys of this op plus `batch`; `layer_from_json` reads them back."""
-        return {key: _json_sizes(getattr(self, key)) for key in OPS[self.op].keys}
+        """The layer-spec keys of this op plus `batch`; `layer_from_json` reads them back.
+
+        `grad_input` is left out where it is true: older versions do not know the key.
+        """
+        keys = [key for key in OPS[self.op].keys if key != "grad_input"]
+        sizes = {key: _json_sizes(getattr(self, key)) for key in keys}
+        return sizes if self.grad_input else sizes | {"grad_input": False}
 
     def wrong(self, key: str, cause: str, remedy: str) -> DataError:
         """The error that says what is wrong with one key of this layer."""
@@ -109,6 +117,8 @@ def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> 
 def _value(table: SpecTable, key: str, default: object, dims: int | None) -> Any:
     if key in ("name", "op"):
         return table.text(key)
+    if key == "grad_input":
+        return table.boolean(key, default)
     if key == "padding" and isinstance(table.get(key, default), str):
         return _named_padding(table, default, dims)
     if key in _SMALLEST_SIZE:
@@ -249,6 +259,7 @@ _LINEAR: dict[str, object] = {
     "input": 1,
     "repeat": 1,
     "batch": 1,
+    "grad_input": True,
 }
 _CONV = _LINEAR | {
     "input": None,

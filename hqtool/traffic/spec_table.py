@@ -61,6 +61,13 @@ class SpecTable:
         """A whole number from `low` to `high`, or DataError; True, 3.0 and NaN are none."""
         return self._whole(key, self.get(key, default), low, high)
 
+    def boolean(self, key: str, default: object = None) -> bool:
+        """True or False, or DataError."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, f"{short_repr(value)} is neither", "write true or false")
+        return value
+
     def sizes(
         self, key: str, dims: int | None, default: object = None, low: int = 1
     ) -> tuple[int, ...]:
