@@ -27,7 +27,7 @@ _WIDTH, _REASONS = 80, 5
 #: A budget that is used up within so many steps is reported even where stderr is no terminal.
 _SOON_STEPS = 10_000
 
-#: Waiting for the disk is reported from so many seconds and such a share of all time on.
+#: Waiting for the trace to be written is reported from so many seconds and such a share of all time on.
 _LONG_WAIT_SECONDS, _LARGE_SHARE = 0.1, 0.02
 
 
@@ -140,7 +140,8 @@ def _missed(outcome: CaptureOutcome) -> list[str]:
         lines.append("no optimizer updated it: a step ends where the next forward pass begins")
     if outcome.waited_seconds >= _LONG_WAIT_SECONDS and outcome.waited_share >= _LARGE_SHARE:
         share = f"{outcome.waited_share:.0%}"
-        lines.append(f"training waited {outcome.waited_seconds:.1f} s ({share}) for the disk")
+        waited = f"{outcome.waited_seconds:.1f} s ({share})"
+        lines.append(f"training waited {waited} for the trace to be written")
     return lines
 
 

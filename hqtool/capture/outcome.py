@@ -22,8 +22,8 @@ class CaptureOutcome:
         ends_within_a_step: the last step recorded did not end.
         failed: what could not be recorded, and why.
         without_geometry: layers whose geometry is unknown, and why.
-        waited_seconds, waited_share: for how long training waited for the disk, and its share of
-            all time.
+        waited_seconds, waited_share: for how long training waited until records were written,
+            and its share of all time.
         watched: what the watcher found out about the training.
     """
 
