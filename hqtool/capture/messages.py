@@ -27,7 +27,7 @@ _WIDTH, _REASONS = 80, 5
 #: A budget that is used up within so many steps is reported even where stderr is no terminal.
 _SOON_STEPS = 10_000
 
-#: Waiting for the trace to be written is reported from so many seconds and such a share of all time on.
+#: Waiting for the trace is reported from so many seconds and such a share of all time on.
 _LONG_WAIT_SECONDS, _LARGE_SHARE = 0.1, 0.02
 
 
