@@ -163,7 +163,7 @@ def test_many_grids_asked_together_are_as_each_alone_and_need_no_memory_for_all(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 << 20
-    monkeypatch.setattr("hqtool.core.sorted.CELLS_TOGETHER", 300)
+    monkeypatch.setattr("hqtool.core.sorted.MOST_CELLS", 300)
     for index in range(0, 2000, 97):
         one = values.moments(many.at(np.array([index])))
         assert one.err[0] == together.err[index]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hqtool.core.grid import SCHEMES, Format
 from hqtool.core.metrics import cosine
 from hqtool.core.observation import Observation, PreparedValues
-from hqtool.core.search import LIMIT, golden_section
+from hqtool.core.search import MOST_EVALUATIONS, golden_section
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import ESTIMATORS
@@ -237,7 +237,7 @@ def search(f, tolerance=1e-3):
     low, high = 0.0, 1.0
     left, right = 1 - kept, kept
     seen[left], seen[right] = f(left), f(right)
-    while high - low > tolerance * (high + low) / 2 and len(seen) <= LIMIT:
+    while high - low > tolerance * (high + low) / 2 and len(seen) <= MOST_EVALUATIONS:
         if seen[left] > seen[right]:
             high, right = right, left
             left = high - kept * (high - low)
@@ -300,7 +300,7 @@ def test_dsgc_tolerance_is_relative():
     assert best == pytest.approx(1e-4, rel=1e-3)
     assert evaluations < 50
     assert search(OBJECTIVES["rising"])[0] == search(OBJECTIVES["flat"])[0] == 1.0
-    assert search(OBJECTIVES["falling"])[1] == LIMIT + 1
+    assert search(OBJECTIVES["falling"])[1] == MOST_EVALUATIONS + 1
 
 
 def test_dsgc_at_several_formats_is_as_at_each_alone():

@@ -18,12 +18,12 @@ from hqtool.core.metrics import METRICS, measure
 from hqtool.core.observation import Observation, values_of
 from hqtool.core.stats import stats_of
 from hqtool.estimators.composed import Composed
-from hqtool.estimators.foresight import SCHEDULES, SMOOTHINGS, STATISTICS, foresee
 from hqtool.estimators.presets import ESTIMATORS
 from hqtool.estimators.protocol import Reading, State, advance, decide
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.smoothing import Ema, Latest, WindowMax
 from hqtool.estimators.statistics import BestCosine, Deviations, MaxAbs, MinMax
+from hqtool.estimators.whole_history import SCHEDULES, SMOOTHINGS, STATISTICS, decide_all
 from hqtool.registry import Choice
 from hqtool.trace.history import history_of
 from hqtool.trace.ranks import RanksReader
@@ -193,7 +193,7 @@ def test_every_estimator_over_a_long_history():
     check(records, ReplaySettings(tuple(CHOICES), bits=(3, 8)))
 
 
-def test_what_is_foreseen():
+def test_which_estimators_decide_all_records_at_once():
     """The estimators that are promised to be quick are; each formula there is belongs to one."""
     records = records_of([[([1.0], True, 0)]])
     history = history_of(records)
@@ -201,7 +201,7 @@ def test_what_is_foreseen():
         entry.name
         for entry in ESTIMATORS
         if "…" not in entry.usage
-        and foresee(ESTIMATORS.parse(entry.name).value, history.stats, history.starts)
+        and decide_all(ESTIMATORS.parse(entry.name).value, history.stats, history.starts)
     }
     assert quick >= {"current", "running", "hindsight", "maxabs", "std", "delayed"}
     assert "dsgc" not in quick

@@ -9,9 +9,9 @@ import numpy as np
 
 from hqtool.core.grid import Format
 from hqtool.core.observation import Observation, PreparedValues
-from hqtool.estimators.foresight import Course, foresee
 from hqtool.estimators.protocol import Estimator, Plan, Reading, State, advance, decide
 from hqtool.estimators.search_gap import SearchGap, search_gap
+from hqtool.estimators.whole_history import AllDecisions, decide_all
 from hqtool.registry import Choice
 from hqtool.trace.history import SiteHistory
 from hqtool.vocab import Decision, Range, Stats
@@ -52,23 +52,25 @@ class Lane:
             self.gaps += [gap] if gap is not None else []
 
 
-class ForeseenLanes:
+class PrecomputedLanes:
     """The lanes of an estimator whose decisions are known beforehand, the same at each format."""
 
-    def __init__(self, lanes: Sequence[Lane], course: Course, history: SiteHistory, past: int):
+    def __init__(
+        self, lanes: Sequence[Lane], decisions: AllDecisions, history: SiteHistory, past: int
+    ):
         """`past` is the index of the first record past calibration."""
         self.lanes = lanes
-        looked = np.flatnonzero(course.looked[past:]) + past
+        looked = np.flatnonzero(decisions.looked[past:]) + past
         for lane in lanes:
             lane.looks = looked.size
             lane.passes = 2 * int(history.numels[looked].sum())
-        self._course = course
+        self._all_decisions = decisions
 
     def at(self, index: int) -> list[Decision]:
         """The decisions at a record."""
-        lo, hi = self._course.ends[:, index].tolist()
+        lo, hi = self._all_decisions.ends[:, index].tolist()
         known = Range(lo, hi) if lo == lo else None
-        return [Decision(known, bool(self._course.looked[index]))] * len(self.lanes)
+        return [Decision(known, bool(self._all_decisions.looked[index]))] * len(self.lanes)
 
 
 class SteppedLanes:
@@ -126,12 +128,16 @@ class SteppedLanes:
 
 def lanes_of(
     choice: Choice[Estimator], formats: Sequence[Format], history: SiteHistory, past: int
-) -> ForeseenLanes | SteppedLanes:
+) -> PrecomputedLanes | SteppedLanes:
     """An estimator's lanes, one a format.
 
     Args:
         past: index of the first record past calibration.
     """
     lanes = [Lane(choice, format_) for format_ in formats]
-    course = foresee(choice.value, history.stats, history.starts)
-    return SteppedLanes(lanes) if course is None else ForeseenLanes(lanes, course, history, past)
+    decisions = decide_all(choice.value, history.stats, history.starts)
+    return (
+        SteppedLanes(lanes)
+        if decisions is None
+        else PrecomputedLanes(lanes, decisions, history, past)
+    )

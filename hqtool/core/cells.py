@@ -1,7 +1,7 @@
-"""Grids seen as cells: intervals of x inside which every moment is a polynomial in x.
+"""Grids as cells: intervals of x, in each of which all moments are polynomials of the values.
 
-With n, Σx and Σx² of each cell the moments of the whole tensor follow, whatever its size. All
-grids are laid end to end in one long array, so that many cost little more than one.
+The moments of a whole tensor, whatever its size, follow from the count n, Σx and Σx² of each cell.
+The cells of all grids form one long array, so that many grids cost little more than one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.dense import Sums
 from hqtool.core.grid import Grids
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: A cell with no more values than this is summed value by value, which loses nothing.
-FEW = 1024
+#: A cell with no more values than this is summed value by value, without loss of digits.
+FEW_IN_CELL = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Edges:
     """Where the cells of all grids meet, grid after grid.
 
     Args:
-        at: thresholds in x, rising within each grid; a value at one belongs above it.
+        at: thresholds in x, rising within each grid; a value equal to one belongs above it.
         k: level above each threshold.
         owner: index of the grid each threshold belongs to.
         start: index of each grid's first threshold.
@@ -70,16 +71,16 @@ class Cells:
         return np.add.reduceat(amounts, self.start)
 
     def beyond(self, lowest: Array, highest: Array) -> Array:
-        """How many values lie below the one and above the other, an entry a grid."""
+        """For each grid, how many values lie below `lowest` or above `highest`."""
         below = np.searchsorted(self.values, lowest, "left")
         return (below + self.values.size - np.searchsorted(self.values, highest, "right")).astype(
             np.float64
         )
 
     def chance(self, cell: Indices, slope: float, offset: Array) -> Array:
-        """Σ(offset + slope·x/Δ) over one cell a grid: a chance that grows or falls across it."""
+        """Σ(offset + slope·x/Δ) over one cell of each grid: a probability that is linear in x."""
         sums = offset * self.n[cell] + slope * self.x[cell] / self.step[cell]
-        for i in np.flatnonzero(self.n[cell] <= FEW):
+        for i in np.flatnonzero(self.n[cell] <= FEW_IN_CELL):
             first = self.place[cell[i]]
             inside = self.values[first : first + int(self.n[cell[i]])]
             sums[i] = np.clip(offset[i] + slope * (inside / self.step[cell[i]]), 0.0, 1.0).sum()
@@ -89,18 +90,20 @@ class Cells:
 def nearest_edges(grids: Grids) -> Edges:
     """For k = first … last+1 the smallest float64 x with rint(x/Δ) ≥ k, ties as rint has them.
 
-    (k−½)Δ is within a few units in the last place of it; the rest is found by trying, with the
-    very division the dense path makes, so that both put every value on the same level.
+    (k−½)Δ is within a few units in the last place of it. From there its neighbours are tried, with
+    the same division as in the dense path, so that both put every value on the same level.
     """
     k, owner, start = _levels(grids.first, grids.last + 1)
     step = grids.step[owner]
     t = (k - 0.5) * step
-    _walk(t, -np.inf, lambda i: np.rint(t[i] / step[i]) >= k[i])
-    _walk(t, np.inf, lambda i: np.rint(t[i] / step[i]) < k[i])
+    _move_while(t, -np.inf, lambda i: np.rint(t[i] / step[i]) >= k[i])
+    _move_while(t, np.inf, lambda i: np.rint(t[i] / step[i]) < k[i])
     return Edges(t, k, owner, start)
 
 
-def _walk(t: Array, direction: float, goes_on: Callable[[Indices], NDArray[np.bool_]]) -> None:
+def _move_while(
+    t: Array, direction: float, goes_on: Callable[[Indices], NDArray[np.bool_]]
+) -> None:
     """Move each entry of t to its neighbour while its condition holds."""
     moving = np.arange(t.size)
     while (moving := moving[goes_on(moving)]).size:
@@ -108,24 +111,21 @@ def _walk(t: Array, direction: float, goes_on: Callable[[Indices], NDArray[np.bo
 
 
 def expected_edges(grids: Grids) -> Edges:
-    """kΔ for k = first−1 … last+1: stochastic rounding's cells lie between the levels."""
+    """kΔ for k = first−1 … last+1: under stochastic rounding a cell lies between two levels."""
     k, owner, start = _levels(grids.first - 1, grids.last + 1)
     return Edges(k * grids.step[owner], k, owner, start)
 
 
 def _levels(first: Array, last: Array) -> tuple[Array, Indices, Indices]:
-    """first … last of each grid end to end, whose each is, and where each grid starts."""
+    """All grids' levels first … last in one array, the grid of each, and where each grid starts."""
     sizes = (last - first).astype(np.intp) + 1
     start = np.concatenate([[0], np.cumsum(sizes[:-1])])
     owner = np.repeat(np.arange(sizes.size), sizes)
     return np.arange(owner.size) - start[owner] + first[owner], owner, start
 
 
-Parts = tuple[Array, Array, Array, Array, Array]  # as dense.Sums, one entry a grid
-
-
-def nearest_sums(grids: Grids, cells: Cells) -> Parts:
-    """Rounding to nearest: one cell a level, and a clipped one beyond either end."""
+def nearest_sums(grids: Grids, cells: Cells) -> Sums:
+    """Sums under rounding to nearest: a cell for each level, and a clipped one at each end."""
     sizes = cells.end - cells.start + 1
     k = np.clip(cells.k, np.repeat(grids.first, sizes), np.repeat(grids.last, sizes))
     q = k * cells.step
@@ -139,8 +139,8 @@ def nearest_sums(grids: Grids, cells: Cells) -> Parts:
     )
 
 
-def expected_sums(grids: Grids, cells: Cells) -> Parts:
-    """Stochastic rounding in expectation: E[(x−q)²] = (x−l)(u−x) inside the grid."""
+def expected_sums(grids: Grids, cells: Cells) -> Sums:
+    """Expected sums under stochastic rounding: E[(x−q)²] = (x−l)(u−x) inside the grid."""
     sizes = cells.end - cells.start + 1
     first, last = np.repeat(grids.first, sizes), np.repeat(grids.last, sizes)
     lower, upper = cells.k * cells.step, (cells.k + 1) * cells.step
@@ -158,14 +158,14 @@ def expected_sums(grids: Grids, cells: Cells) -> Parts:
 
 
 def _expected_saturated(grids: Grids, cells: Cells) -> Array:
-    """Beyond the next level a value always leaves the grid, before it in proportion."""
+    """Saturation is certain from the next level on, and grows linearly up to there."""
     low = cells.chance(cells.start + 1, -1.0, grids.first)
     high = cells.chance(cells.end - 1, 1.0, -grids.last)
     return cells.n[cells.start] + low + high + cells.n[cells.end]
 
 
 def _expected_underflowed(grids: Grids, cells: Cells) -> Array:
-    """Either side of zero the chance of its code is 1−|x|/Δ; beyond a grid's end it is 1."""
+    """Within Δ of zero, a value becomes 0 with probability 1−|x|/Δ; beyond a grid's end with 1."""
     below = cells.start + 1 - grids.first.astype(np.intp)  # the cell [−Δ, 0)
     one = np.ones(len(grids))
     negative = cells.total(np.where(cells.k < 0, cells.n, 0.0))
@@ -175,8 +175,8 @@ def _expected_underflowed(grids: Grids, cells: Cells) -> Array:
     return low + high
 
 
-#: Rounding → (where the cells meet, what the moments are). One more fast rounding: one entry.
-CELLS: dict[str, tuple[Callable[[Grids], Edges], Callable[[Grids, Cells], Parts]]] = {
+#: Rounding → (its cells' edges, its sums). Another rounding with a fast path is one more entry.
+CELLS: dict[str, tuple[Callable[[Grids], Edges], Callable[[Grids, Cells], Sums]]] = {
     "nearest": (nearest_edges, nearest_sums),
     "stochastic": (expected_edges, expected_sums),
 }

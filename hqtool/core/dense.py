@@ -1,7 +1,7 @@
-"""Moments by passing over every value: slow and obvious, the oracle of the sorted path.
+"""Moments by a pass over all values for each grid: slow and obvious, the oracle of `sorted`.
 
-It is also what scores a sampled rounding (each value has its own noise), what takes over where
-prefix sums would lose digits, and what is fastest for small tensors. Values are finite.
+It also scores a sampled rounding (each value has its own noise), takes over where the prefix sums
+of `sorted` would lose digits, and is the fastest way for small tensors. Values are finite.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from hqtool.vocab import Moments
 
 Array = NDArray[np.float64]
 
-#: Σq², Σxq, Σ(x−q)², saturated, underflowed: each with one entry a grid.
+#: Σq², Σxq, Σ(x−q)², saturated, underflowed: each with one entry for each grid.
 Sums = tuple[Array, Array, Array, Array, Array]
 
 #: Values × grids per pass: small enough that the temporaries of one pass stay in cache.
 CHUNK = 1 << 14
 
-#: BLAS sums longer rows in several threads: slower here, and not always to the same bits.
-ROW = 1 << 13
+#: Longer dot products are computed in parts: BLAS would use several threads, which is slower here
+#: and does not always give the same bits.
+LONGEST_DOT = 1 << 13
 
-#: Rows no longer than this are sooner counted together than one by one.
-SHORT = 512
+#: Up to this length, rows are counted faster all at once than one by one.
+SHORT_ROW = 512
 
 
 def dense_moments(
@@ -42,14 +43,14 @@ def dense_moments(
         noise: uniform [0, 1), one a value; only where rounding is 'stochastic-sampled'.
     """
     xx, nonzero = sum(float(_dot(p, p)) for p in _pieces(x)), int(np.count_nonzero(x))
-    sums = nothing_left(xx, nonzero, len(grids))
+    sums = sums_of_zero_step(xx, nonzero, len(grids))
     live = np.flatnonzero(grids.step)
     sums[:, live] = dense_sums(x, grids.at(live), rounding, noise)
     return Moments(x.size, nonzero, xx, *sums)
 
 
-def nothing_left(xx: float, nonzero: int, grids: int) -> Array:
-    """The sums under Δ = 0, a row each: all becomes 0, every nonzero value saturates."""
+def sums_of_zero_step(xx: float, nonzero: int, grids: int) -> Array:
+    """`Sums` of grids with Δ = 0, a row for each: all values become 0, nonzero ones saturate."""
     column = np.array([0.0, 0.0, xx, nonzero, nonzero])
     return np.repeat(column[:, None], grids, axis=1)
 
@@ -57,7 +58,7 @@ def nothing_left(xx: float, nonzero: int, grids: int) -> Array:
 def dense_sums(
     x: NDArray[Any], grids: Grids, rounding: str = "nearest", noise: Array | None = None
 ) -> Array:
-    """`Sums`, a row each, of grids with Δ > 0; arguments as `dense_moments`."""
+    """`Sums` of grids with Δ > 0, a row for each sum; arguments as `dense_moments`."""
     if len(grids) * x.size <= CHUNK:
         with np.errstate(all="ignore"):
             wide = x.astype(np.float64)
@@ -74,14 +75,14 @@ def dense_sums(
 
 
 def _pieces(x: NDArray[Any] | None) -> Iterator[Any]:
-    """float64 pieces of an array; endless None for none."""
+    """An array as float64 in pieces; without an array, None for ever."""
     if x is None:
         return iter(lambda: None, 0)
     return (x[i : i + CHUNK].astype(np.float64) for i in range(0, x.size, CHUNK))
 
 
 def _nearest(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
-    """Each value on one level: the nearest (no noise), or the one that its noise picks."""
+    """Sums where each value goes to one level: the nearest, or with noise a random neighbour."""
     level = level_before_clipping(x, grids, noise)
     clipped = np.clip(level, grids.first, grids.last)
     q = clipped * grids.step
@@ -102,7 +103,7 @@ def _saturated(x: Array, grids: Grids) -> NDArray[np.bool_]:
 
 
 def _expected(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
-    """Expectation over the noise: between levels l ≤ x < u, E[q] = x, E[(x−q)²] = (x−l)(u−x)."""
+    """Expected sums: between levels l ≤ x < u, E[q] = x and E[(x−q)²] = (x−l)(u−x)."""
     scaled = x / grids.step
     below = np.floor(scaled)
     clipped = np.clip(x, grids.first * grids.step, grids.last * grids.step)
@@ -121,7 +122,7 @@ def _expected(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
 
 
 def _chance_of_zero(scaled: Array, grids: Grids) -> Array:
-    """P(code is zero's) under stochastic rounding; a grid that ends at zero clips to it."""
+    """P(q = 0) under stochastic rounding; values beyond a grid that ends at 0 are clipped to 0."""
     chance = np.maximum(1.0 - np.abs(scaled), 0.0)
     beyond = (scaled < 0) & (grids.first == 0) | (scaled > 0) & (grids.last == 0)
     return np.where(beyond, 1.0, chance)
@@ -129,12 +130,16 @@ def _chance_of_zero(scaled: Array, grids: Grids) -> Array:
 
 def _dot(a: Array, b: Array) -> Array:
     """Σab over the last axis."""
-    found: Array = np.vecdot(a[..., :ROW], b[..., :ROW])
-    return found + _dot(a[..., ROW:], b[..., ROW:]) if a.shape[-1] > ROW else found
+    found: Array = np.vecdot(a[..., :LONGEST_DOT], b[..., :LONGEST_DOT])
+    return (
+        found + _dot(a[..., LONGEST_DOT:], b[..., LONGEST_DOT:])
+        if a.shape[-1] > LONGEST_DOT
+        else found
+    )
 
 
 def _count(which: NDArray[np.bool_]) -> Array:
-    if which.shape[1] <= SHORT:
+    if which.shape[1] <= SHORT_ROW:
         counts: Array = np.add.reduce(which, axis=1, dtype=np.float64)
         return counts
     return np.array([np.count_nonzero(row) for row in which], np.float64)

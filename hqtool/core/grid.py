@@ -1,4 +1,4 @@
-"""Number formats and grids: what a range becomes at b bits."""
+"""Number formats, and the grids that they make of a range."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 
 BITS_ALLOWED = range(2, 17)
 
-#: Gaps beyond an end of the levels from which on a value is saturated: half a gap is the rounding
-#: error of any value, the rest the arithmetic's.
+#: A value is saturated when it lies more than so many gaps beyond an end of the levels: half a gap
+#: is the rounding error of any value; the rest allows for errors of the arithmetic.
 BEYOND = 0.5 + 1e-6
 
 
@@ -36,7 +36,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grids:
-    """Many grids as three arrays of one length, whole levels kept as float64.
+    """Many grids as three arrays of one length; levels are whole numbers in float64.
 
     Args:
         exponent: e, where `step` is Δ divided by 2^e.
@@ -94,7 +94,7 @@ def symmetric(lo: Array, hi: Array, bits: Array) -> Grids:
     return Grids(np.maximum(np.abs(lo), np.abs(hi)) / top, -top, top)
 
 
-#: A new scheme is one more function here.
+#: Scheme → the function that makes its grids. A new scheme is one more function.
 SCHEMES: dict[str, Callable[[Array, Array, Array], Grids]] = {
     "asymmetric": asymmetric,
     "symmetric": symmetric,
@@ -103,7 +103,7 @@ SCHEMES: dict[str, Callable[[Array, Array, Array], Grids]] = {
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A number format: how many bits, and how they lie about zero.
+    """A number format: how many bits, and how its levels lie about zero.
 
     Raises:
         UsageError: bits outside 2…16, or an unknown scheme.

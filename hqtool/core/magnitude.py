@@ -11,8 +11,8 @@ SAFE = 400
 def exponent_beyond(absmax: float) -> int:
     """By how many powers of two a magnitude lies outside 2^±`SAFE`; 0 inside, of 0 and of NaN.
 
-    Dividing a tensor by 2 to this power is exact but for values that are nothing beside its
-    largest, and takes it where squares neither over- nor underflow.
+    A tensor divided by 2 to this power has squares that neither over- nor underflow. The division
+    is exact, except for values that are negligible beside the largest.
     """
     exponent = math.frexp(absmax)[1] if absmax else 0
     return exponent - max(-SAFE, min(exponent, SAFE))

@@ -1,4 +1,4 @@
-"""Metrics: each a function from moments to one figure a grid, NaN where it cannot be computed."""
+"""Metrics: functions from moments to one figure for each grid, NaN where there is none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Metric:
     Args:
         unit: '' where dimensionless; 'x²' is the tensor's own unit squared.
         meaning: one line, for help and documentation.
-        of: moments → one figure a grid; NaN is missing.
+        of: moments → one figure for each grid; NaN is missing.
     """
 
     name: str
@@ -90,7 +90,7 @@ def _missing(m: Moments) -> Array:
     return np.full_like(m.qq, np.nan)
 
 
-#: In the order tables and files show them. A new metric is one more line.
+#: All metrics, in the order of tables and files. A new metric is one more entry.
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
@@ -117,7 +117,7 @@ METRICS: dict[str, Metric] = {
 
 
 def figure(of: Callable[[Moments], Array], m: Moments) -> Array:
-    """One metric's figures; what over- or underflowed beyond float64 is missing, too."""
+    """One metric's figures; infinite ones, of sums that float64 cannot hold, are missing, too."""
     with np.errstate(all="ignore"):
         found = of(m)
     return np.where(np.isfinite(found), found, np.nan)

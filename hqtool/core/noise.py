@@ -1,4 +1,4 @@
-"""Noise of stochastic rounding, keyed by what it rounds: neither order nor parallelism matters."""
+"""Noise of stochastic rounding, keyed by the record: order and parallelism change nothing."""
 
 from __future__ import annotations
 

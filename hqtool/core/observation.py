@@ -1,4 +1,4 @@
-"""What an estimator and the scoring may ask of one record; the tensor itself stays inside."""
+"""What estimators and scoring can ask of a record: moments and statistics, never the tensor."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hqtool.vocab import Moments, Range, Record, Stats
 
 T = TypeVar("T")
 
-#: No more values than this are sooner passed over at each question than sorted for all.
-FEW = 2048
+#: Up to so many values, a pass over them for each question is faster than sorting them once.
+FEW_VALUES = 2048
 
 
 class PreparedValues:
-    """A record's values, sorted once at the first question, unless they are few, and then asked.
+    """A record's values, prepared to answer for many grids: sorted once, unless they are few.
 
     Args:
         values: array of any shape and float type; non-finite values are left out.
@@ -91,7 +91,7 @@ class PreparedValues:
 
     @cached_property
     def _weight(self) -> float:
-        """How many values of the tensor each one stands for that was drawn at random."""
+        """For how many values of the tensor each randomly drawn value stands."""
         known = 0 if self._extremes is None else self._extremes.size
         return (self._total - known) / max(1, self._finite.size)
 
@@ -99,7 +99,7 @@ class PreparedValues:
         """Moments under each grid, 'nearest' or 'stochastic' (in expectation).
 
         Args:
-            grids: best made by `grids_of` with these values' `exponent`, which rounds nothing.
+            grids: preferably made by `grids_of` with these values' `exponent`: that is exact.
         """
         grids = grids.divided(self.exponent)
         found = _moments(self._scaled(self._finite), lambda: self._sorted, grids, rounding)
@@ -107,7 +107,7 @@ class PreparedValues:
             extremes = self._scaled(self._extremes)
             known = _moments(extremes, lambda: self._sorted_extremes, grids, rounding)
             found = weighted(known, found, self._weight)
-        return self._told(found)
+        return self._completed(found)
 
     def sampled_moments(self, grids: Grids, noise: np.random.Generator) -> Moments:
         """Moments of one draw of stochastic rounding, the same noise under every grid."""
@@ -116,14 +116,14 @@ class PreparedValues:
         if self._extremes is not None:
             known = _drawn(self._scaled(self._extremes), grids, noise)
             found = weighted(known, found, self._weight)
-        return self._told(found)
+        return self._completed(found)
 
-    def _told(self, found: Moments) -> Moments:
-        """With what the finite values alone do not tell."""
+    def _completed(self, found: Moments) -> Moments:
+        """The moments with what the finite values alone do not show."""
         return replace(found, nonfinite=self.nonfinite, exponent=self.exponent)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives, made at the first call with `key` and kept for the next."""
+        """The result of `make`, which is called once for each `key`."""
         if key not in self._known:
             self._known[key] = make()
         found: T = self._known[key]
@@ -133,8 +133,8 @@ class PreparedValues:
 def _moments(
     values: NDArray[Any], ascending: Callable[[], SortedValues], grids: Grids, rounding: str
 ) -> Moments:
-    """By a pass over the values where they are few, whatever the grids; else from sorted ones."""
-    if values.size <= FEW:
+    """Moments by a pass over the values where they are few, else from the sorted values."""
+    if values.size <= FEW_VALUES:
         return dense_moments(values, grids, rounding)
     return ascending().moments(grids, rounding)
 
@@ -146,8 +146,7 @@ def _drawn(values: NDArray[Any], grids: Grids, noise: np.random.Generator) -> Mo
 class Observation:
     """A record as an estimator sees it, at the number format it is to be quantized in.
 
-    It notes whether the format was asked for: an answer that came about without it holds for
-    every format.
+    It notes whether its format was read: a decision made without reading it holds for all formats.
 
     Args:
         stats: exact statistics of the full tensor.
@@ -209,7 +208,7 @@ class Observation:
 
 
 def values_of(record: Record) -> PreparedValues | None:
-    """The record's values, ready to be asked; None where only statistics were recorded."""
+    """A record's values, prepared; None where only statistics were recorded."""
     if record.values is None:
         return None
     nonfinite, layout = record.stats.nnan + record.stats.ninf, record.layout

@@ -1,4 +1,4 @@
-"""Quantizing an array on a grid, in whatever array namespace it comes."""
+"""Quantizing an array on a grid, for numpy, torch and other array libraries."""
 
 from __future__ import annotations
 

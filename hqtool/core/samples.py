@@ -1,7 +1,7 @@
-"""Samples of large tensors: where their values lie, and what each of them stands for.
+"""Samples of large tensors: where their values lie in the tensor, and how they are weighted.
 
-A sample knows the extremes of its tensor exactly and the rest by fibres drawn at random. So the
-extremes count once, and the other values each for as many as the tensor has of their kind.
+A sample holds the extremes of its tensor exactly, and of the rest some fibres drawn at random. So
+each extreme counts once, and each other value stands for an equal share of the rest.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Places = NDArray[np.int64]
 
 def places_of(layout: SampleLayout) -> Places:
     """Index of each sampled value in the row-major order of its tensor, 1-D."""
-    block, offset = np.divmod(layout.fibres, layout.stride)
-    first = block * (layout.stride * layout.length) + offset
+    outer, offset = np.divmod(layout.fibres, layout.stride)
+    first = outer * (layout.stride * layout.length) + offset
     return (first[:, None] + layout.stride * np.arange(layout.length)).reshape(-1)
 
 
@@ -38,9 +38,9 @@ def is_extreme(layout: SampleLayout) -> NDArray[np.bool_]:
     """Which of the sampled values are among the extremes as well, 1-D."""
     found = np.zeros(layout.fibres.size * layout.length, bool)
     if found.size:
-        block, inside = np.divmod(layout.extreme_places, layout.stride * layout.length)
+        outer, inside = np.divmod(layout.extreme_places, layout.stride * layout.length)
         channel, offset = np.divmod(inside, layout.stride)
-        fibre = block * layout.stride + offset
+        fibre = outer * layout.stride + offset
         at = np.minimum(np.searchsorted(layout.fibres, fibre), layout.fibres.size - 1)
         kept = layout.fibres[at] == fibre
         found[at[kept] * layout.length + channel[kept]] = True
@@ -55,6 +55,6 @@ def by_place(values: NDArray[Any], layout: SampleLayout) -> tuple[NDArray[Any], 
 
 
 def weighted(exact: Moments, rest: Moments, weight: float) -> Moments:
-    """Moments of a tensor of which some values are known, and others stand for `weight` each."""
+    """Moments of a tensor: of its known values, and of others that count `weight` times each."""
     pairs = ((getattr(exact, name), getattr(rest, name)) for name in Moments.__slots__)
     return Moments(*(known + weight * drawn for known, drawn in pairs))

@@ -1,4 +1,4 @@
-"""Moments from one sort: every further grid costs O(levels·log n) instead of a pass."""
+"""Moments from sorted values: after one sort each grid costs O(levels·log n), not a pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.core.cells import CELLS, Cells, Edges
-from hqtool.core.dense import dense_sums, nothing_left
+from hqtool.core.dense import dense_sums, sums_of_zero_step
 from hqtool.core.grid import Grids
 from hqtool.vocab import Moments
 
@@ -18,32 +18,32 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 WideArray = NDArray[np.longdouble]
 
-#: Values per block: whole blocks are summed ahead, the rest of a cell when it is asked for.
-BLOCK = 48
+#: The sorted values are summed up in groups of so many; a threshold splits at most one group.
+GROUP_SIZE = 48
 
-#: Σ(x−q)² from cell sums is believed when it is this many times above its rounding noise.
+#: Σ(x−q)² from cell sums is trusted when it is this many times above its rounding noise.
 TRUSTED = 1e7
 
-#: What prefix sums are kept in, wider than float64 where the machine has it.
+#: The type of the prefix sums: wider than float64 where the machine has such a type.
 Wide = np.longdouble
 
 #: Rounding of one operation, in float64 and in prefix sums.
 EPSILON, WIDE_EPSILON = sys.float_info.epsilon, float(np.finfo(Wide).eps)
 
-#: Nanoseconds, roughly: what decides whether cells or a pass over the values answer sooner.
+#: Rough costs in nanoseconds, to choose between cells and a pass over the values.
 PASS_COST, PASS_COST_PER_VALUE, CELL_COST = 25_000.0, 4.5, 150.0
 
 
-#: Cells asked for at once: what is gathered for each are BLOCK values, in all about 13 MB.
-CELLS_TOGETHER = 1 << 15
+#: Cells computed at once: a group of values is gathered for each, in all about 13 MB.
+MOST_CELLS = 1 << 15
 
 
-def _together(which: Indices, grids: Grids) -> list[Indices]:
-    """The grids in groups of at most CELLS_TOGETHER cells, or of one grid that has more."""
+def _in_bounded_numbers(which: Indices, grids: Grids) -> list[Indices]:
+    """The grids in groups of at most MOST_CELLS cells, or of one grid that has more."""
     cells = np.cumsum(grids.last[which] - grids.first[which] + 2)
-    if not which.size or cells[-1] <= CELLS_TOGETHER:
+    if not which.size or cells[-1] <= MOST_CELLS:
         return [which] if which.size else []
-    return np.split(which, np.flatnonzero(np.diff(cells // CELLS_TOGETHER)) + 1)
+    return np.split(which, np.flatnonzero(np.diff(cells // MOST_CELLS)) + 1)
 
 
 class SortedValues:
@@ -53,17 +53,17 @@ class SortedValues:
         values: 1-D, finite, float16, float32 or float64, in any order.
 
     Sums are subtracted from each other, so an error far below Σx² would lose its digits (very
-    many bits, or values huddled far from zero). Where that threatens, the dense pass answers.
+    many bits, or values that lie close together far from zero). There `dense` is used instead.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
         wide = values.astype(np.float32) if values.dtype == np.float16 else values
-        self._rows = _rows_of(np.sort(wide))
-        self.values: Array = self._rows.reshape(-1)[: values.size]
+        self._groups = _in_groups(np.sort(wide))
+        self.values: Array = self._groups.reshape(-1)[: values.size]
         below, above = (np.searchsorted(self.values, 0.0, side) for side in ("left", "right"))
         self._zeros = int(above - below)
-        self._heads = np.ascontiguousarray(self._rows[:, 0])
-        whole = self._rows[: values.size // BLOCK]
+        self._first_values = np.ascontiguousarray(self._groups[:, 0])
+        whole = self._groups[: values.size // GROUP_SIZE]
         self._prefix_x = _prefix(np.einsum("ij->i", whole))
         self._prefix_xx = _prefix(np.einsum("ij,ij->i", whole, whole))
         rest = self.values[whole.size :]
@@ -74,12 +74,12 @@ class SortedValues:
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid; rounding 'nearest' or 'stochastic' (its expectation)."""
         nonzero, xx = self.values.size - self._zeros, float(self._xx)
-        sums = nothing_left(xx, nonzero, len(grids))
+        sums = sums_of_zero_step(xx, nonzero, len(grids))
         doubted = grids.step > 0
         likely = np.flatnonzero(doubted & self._cells_are_cheaper(grids))
         if likely.size:
             likely = likely[self._is_likely(grids.at(likely))]
-        for some in _together(likely, grids):
+        for some in _in_bounded_numbers(likely, grids):
             sums[:, some], noise = self._from_cells(grids.at(some), rounding)
             doubted[some] = sums[2, some] <= TRUSTED * noise
         if doubted.any():
@@ -87,22 +87,23 @@ class SortedValues:
         return Moments(self.values.size, nonzero, xx, *sums)
 
     def _noise_of_prefixes(self, grids: Grids) -> Array:
-        """Their part in the noise of Σ(x−q)²: Σx² telescopes, Σx is weighed by the grid's span.
+        """The share of prefix sums in the rounding noise of Σ(x−q)².
 
-        A prefix sum's own noise is a random walk over its blocks.
+        The noise of Σx² cancels between neighbouring cells; that of Σx is weighted by the grid's
+        span. The noise of a prefix sum itself is a random walk over its groups.
         """
-        one = WIDE_EPSILON * (8 + math.sqrt(self.values.size / BLOCK))
+        one = WIDE_EPSILON * (8 + math.sqrt(self.values.size / GROUP_SIZE))
         span, xx = (grids.last - grids.first) * grids.step, float(self._xx)
         return one * (xx + span * math.sqrt(self.values.size * xx))
 
     def _cells_are_cheaper(self, grids: Grids) -> NDArray[np.bool_]:
-        """Few levels beside many values."""
+        """Whether a grid has so few levels that its cells cost less than a pass over the values."""
         pass_cost = PASS_COST + PASS_COST_PER_VALUE * self.values.size
         cheaper: NDArray[np.bool_] = CELL_COST * (grids.last - grids.first + 2) < pass_cost
         return cheaper
 
     def _is_likely(self, grids: Grids) -> NDArray[np.bool_]:
-        """The error of a well-used grid, Δ²/12 a value, would be trusted; its cells alike full."""
+        """Whether a usual error, Δ²/12 a value, would be trusted if all cells were equally full."""
         usual = self.values.size * grids.step**2 / 12
         noise = _noise_of_cells(float(self._xx) / np.sqrt(grids.last - grids.first))
         likely: NDArray[np.bool_] = usual > TRUSTED * (noise + self._noise_of_prefixes(grids))
@@ -116,18 +117,18 @@ class SortedValues:
         return np.stack(sums_of(grids, cells)), noise + self._noise_of_prefixes(grids)
 
     def _cells(self, grids: Grids, edges: Edges) -> Cells:
-        """Per cell what lies below its upper edge less what lies below its lower one."""
-        fences = _Fences(edges)
+        """The cells: in each, the sums below its upper edge minus those below its lower one."""
+        bounds = _CellEdges(edges)
         place, x, xx = self._before(edges.at)
-        lower = fences.lower(place, 0)
+        lower = bounds.lower(place, 0)
         return Cells(
-            n=(fences.upper(place, self.values.size) - lower).astype(np.float64),
-            x=(fences.upper(x, self._x) - fences.lower(x, 0.0)).astype(np.float64),
-            xx=(fences.upper(xx, self._xx) - fences.lower(xx, 0.0)).astype(np.float64),
-            k=fences.lower(edges.k, edges.k[edges.start] - 1),
-            step=np.repeat(grids.step, fences.sizes),
-            start=fences.start,
-            end=fences.end,
+            n=(bounds.upper(place, self.values.size) - lower).astype(np.float64),
+            x=(bounds.upper(x, self._x) - bounds.lower(x, 0.0)).astype(np.float64),
+            xx=(bounds.upper(xx, self._xx) - bounds.lower(xx, 0.0)).astype(np.float64),
+            k=bounds.lower(edges.k, edges.k[edges.start] - 1),
+            step=np.repeat(grids.step, bounds.sizes),
+            start=bounds.start,
+            end=bounds.end,
             place=lower,
             values=self.values,
             zeros=self._zeros,
@@ -136,21 +137,21 @@ class SortedValues:
     def _before(self, thresholds: Array) -> tuple[Indices, WideArray, WideArray]:
         """How many values lie below each threshold, and their Σx and Σx².
 
-        The last block that starts below a threshold is the only one that it can split.
+        A threshold can only split the last group that starts below it.
         """
-        block = np.maximum(np.searchsorted(self._heads, thresholds) - 1, 0)
-        inside = np.take(self._rows, block, axis=0)
+        group = np.maximum(np.searchsorted(self._first_values, thresholds) - 1, 0)
+        inside = np.take(self._groups, group, axis=0)
         below = inside < thresholds[:, None]
         inside *= below
         return (
-            block * BLOCK + np.einsum("ij->i", below.view(np.int8), dtype=np.intp),
-            self._prefix_x[block] + np.einsum("ij->i", inside),
-            self._prefix_xx[block] + np.einsum("ij,ij->i", inside, inside),
+            group * GROUP_SIZE + np.einsum("ij->i", below.view(np.int8), dtype=np.intp),
+            self._prefix_x[group] + np.einsum("ij->i", inside),
+            self._prefix_xx[group] + np.einsum("ij,ij->i", inside, inside),
         )
 
 
-class _Fences:
-    """From edges, m a grid, to cells, m+1 a grid: each cell's lower and upper edge."""
+class _CellEdges:
+    """Spreads the m edges of each grid over its m+1 cells, as their lower or upper edges."""
 
     def __init__(self, edges: Edges) -> None:
         self.sizes = np.diff(edges.start, append=edges.at.size) + 1
@@ -174,19 +175,19 @@ class _Fences:
         return cells
 
 
-def _rows_of(ascending: NDArray[Any]) -> Array:
-    """Blocks of float64 as rows, the last filled up with values above all others."""
-    flat = np.empty(-(-ascending.size // BLOCK) * BLOCK)
+def _in_groups(ascending: NDArray[Any]) -> Array:
+    """Groups of float64 as rows, the last one filled up with a value above all others."""
+    flat = np.empty(-(-ascending.size // GROUP_SIZE) * GROUP_SIZE)
     flat[: ascending.size] = ascending
     flat[ascending.size :] = sys.float_info.max
-    return flat.reshape(-1, BLOCK)
+    return flat.reshape(-1, GROUP_SIZE)
 
 
 def _prefix(sums: Array) -> WideArray:
-    """The sum of all entries before each one, and of all."""
+    """For each entry the sum of all before it, and last the sum of all."""
     return np.concatenate([np.zeros(1, Wide), np.cumsum(sums, dtype=Wide)])
 
 
 def _noise_of_cells(scale: Array) -> Array:
-    """Each cell's Σx² − 2qΣx + nq² rounds on its own: together √Σ(Σx² of a cell)² of it."""
+    """Rounding noise of Σx² − 2qΣx + nq² over independent cells; `scale` is √Σ(a cell's Σx²)²."""
     return 8 * EPSILON * scale

@@ -13,7 +13,7 @@ from hqtool.vocab import Stats
 
 
 def finite_values(values: NDArray[Any]) -> NDArray[Any]:
-    """The finite values, flattened (a view where none has to go)."""
+    """The finite values, flattened (a view where all are finite)."""
     flat = values.reshape(-1)
     keep = np.isfinite(flat)
     return flat if keep.all() else flat[keep]
@@ -33,11 +33,11 @@ def stats_of(values: NDArray[Any]) -> Stats:
     lo, hi = float(x.min()) + 0.0, float(x.max()) + 0.0  # a zero without its sign
     absmax, nzero = max(abs(lo), abs(hi)), x.size - int(np.count_nonzero(x))
     smallest = _smallest_nonzero(np.abs(x), nzero)
-    mean, std, l2 = _moments(x, absmax)
+    mean, std, l2 = _mean_std_l2(x, absmax)
     return Stats(lo, hi, absmax, mean, std, l2, nzero, nnan, left_out - nnan, smallest)
 
 
-def _moments(x: NDArray[np.float64], absmax: float) -> tuple[float, float, float]:
+def _mean_std_l2(x: NDArray[np.float64], absmax: float) -> tuple[float, float, float]:
     """Mean, std and l2, of values shifted to where their sums and squares stay within float64."""
     exponent = exponent_beyond(absmax)
     if exponent:

@@ -1,4 +1,4 @@
-"""An estimator put together from its three orthogonal parts."""
+"""Estimators composed of their three orthogonal parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Composed:
         return self.statistic(obs)
 
     def learn(self, state: State, reading: Reading | None) -> State:
-        """Smooth and count; where nothing could be read only the clock goes on."""
+        """Smooth and count the step; where nothing could be read, only count it."""
         if reading is None:
             return State(state.steps + 1, *state[1:])
         memory = self.smoothing(state.range, state.recent, reading.range)

@@ -1,4 +1,4 @@
-"""The estimators by name. Each is a value; the docstring's first line is what `list` shows."""
+"""The estimators by name. The first line of each docstring is what `hqtool list` shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ESTIMATORS: Registry[Estimator] = Registry(
     "estimator", group="hqtool.estimators", methods=("plan", "read", "learn")
 )
 
-#: What `compare` runs where none is named: the paper's four.
+#: The estimators that `compare` runs by default: the paper's four.
 DEFAULTS = ("current", "running", "hindsight", "dsgc")
 
 

@@ -1,4 +1,4 @@
-"""What an estimator is, and the two pure functions by which replay and training run any of them.
+"""What an estimator is, and the two pure functions with which replay and training run it.
 
 A step is `decide` for each of its records, all from the state before the step, and one `advance`
 after the last of them.
@@ -14,7 +14,7 @@ from hqtool.vocab import Decision, Range
 
 
 class Reading(NamedTuple):
-    """What a statistic made of a tensor, and how many passes a search took for it."""
+    """The range that a statistic read from a tensor, and how many passes a search took for it."""
 
     range: Range
     evaluations: int = 0
@@ -24,10 +24,10 @@ class State(NamedTuple):
     """What an estimator knows of a site between two steps; immutable: replay is repeatable.
 
     Args:
-        steps: steps of the site that went by: an estimator's clock.
-        range: what it would quantize with now; None before the first reading.
+        steps: how many steps of the site have passed.
+        range: the range it would quantize with now; None before the first reading.
         recent: the last steps' readings, where a smoothing needs more than `range`.
-        due: value of `steps` from which on the next periodic look is due.
+        due: the number of steps after which the next periodic look is due.
     """
 
     steps: int = 0
@@ -37,11 +37,11 @@ class State(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What an estimator is about to do with each record of the coming step.
+    """What an estimator is going to do with each record of the next step.
 
     Args:
-        range: what quantizes them; None: it must look at each of them first.
-        reads: its statistic is to be taken of them; a look always does.
+        range: the range that quantizes them; None: it must look at each of them first.
+        reads: whether it takes its statistic of them; at a look it always does.
     """
 
     range: Range | None
@@ -55,7 +55,7 @@ class Estimator(Protocol):
     """
 
     def plan(self, state: State) -> Plan:
-        """What comes next, from what is known before the step."""
+        """The plan for the next step, from the state before it."""
 
     def read(self, state: State, obs: Observation) -> Reading | None:
         """Its statistic of a tensor, where `plan` reads; None where `obs` lacks what it needs."""
@@ -65,15 +65,15 @@ class Estimator(Protocol):
 
 
 def decide(estimator: Estimator, state: State, obs: Observation) -> tuple[Decision, Reading | None]:
-    """What quantizes one record, and what was read of it for `advance`.
+    """The decision on one record, and what was read of it, for `advance`.
 
     Args:
-        state: the state before the record's step, for each of the step's records alike.
+        state: the state before the record's step, the same for each record of the step.
 
-    A look adds the record's own reading to what is known. A tensor that holds no finite value
-    other than 0 teaches nothing: what is known quantizes it, else (0, 0) where it is all zero. It
-    takes a look to find that out, so where one was due the decision has `looked`. Where a record
-    lacks what a look needs, which are its values, none happened: it is `postponed`.
+    A look adds the record's own reading to what is known. A tensor without finite values other
+    than 0 teaches nothing: it is quantized with the known range, or with (0, 0) where none is known
+    and it is all zero. It takes a look to find that out, so the decision has `looked` where one was
+    due. Where a record lacks the values that a look needs, the look is `postponed`.
     """
     plan = estimator.plan(state)
     reading = estimator.read(state, obs) if plan.reads and obs.teaches else None
@@ -87,12 +87,12 @@ def decide(estimator: Estimator, state: State, obs: Observation) -> tuple[Decisi
 
 
 def advance(estimator: Estimator, state: State, readings: Iterable[Reading | None]) -> State:
-    """The state after a step, from the readings of its records: joined, as one batch gives them."""
+    """The state after a step, from the readings of its records, joined as if of one batch."""
     return estimator.learn(state, joined([reading for reading in readings if reading is not None]))
 
 
 def joined(readings: list[Reading]) -> Reading | None:
-    """The lowest and the highest end, and all passes; None of none."""
+    """The lowest and the highest end of readings, and all their passes; None without readings."""
     if len(readings) < 2:
         return readings[0] if readings else None
     lo, hi = min(r.range.lo for r in readings), max(r.range.hi for r in readings)

@@ -9,19 +9,19 @@ from hqtool.estimators.protocol import State
 
 
 class Schedule(Protocol):
-    """When to look, and when to read: an online statistic can be read without a look.
+    """When to look at a tensor, and when to take its statistic, which does not always need a look.
 
-    It counts steps of a site, and all records of a step fare alike.
+    It counts the steps of a site; all records of a step are treated alike.
     """
 
     def must_look(self, state: State) -> bool:
-        """The coming step's tensors cannot be quantized before they were read."""
+        """Whether the next step's tensors must be read before they are quantized."""
 
     def reads(self, state: State) -> bool:
-        """The statistic is taken of the coming step's tensors."""
+        """Whether the statistic is taken of the next step's tensors."""
 
     def next_due(self, state: State) -> int:
-        """`State.due` after a reading in the coming step."""
+        """`State.due` after a reading in the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class EveryStep:
 
 @dataclass(frozen=True, slots=True)
 class PreviousStep:
-    """In hindsight: quantize with earlier tensors' readings, look only before there is one (§4)."""
+    """In hindsight: quantize with readings of earlier steps; look only before the first (§4)."""
 
     def must_look(self, state: State) -> bool:
         return state.range is None
@@ -54,7 +54,7 @@ class PreviousStep:
 
 @dataclass(frozen=True, slots=True)
 class EveryInterval:
-    """Look at steps 0, T, 2T, … and hold in between; a look that taught nothing comes again next.
+    """Look at steps 0, T, 2T, … and keep the range in between; repeat a look that taught nothing.
 
     Args:
         interval: T, in steps of the site, ≥ 1.

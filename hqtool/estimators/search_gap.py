@@ -1,4 +1,4 @@
-"""How far a search for the best cosine ended from the best there is."""
+"""How far the result of a search is from the best cosine of an exhaustive scan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from hqtool.core.metrics import cosine, figure
 from hqtool.core.observation import Observation
-from hqtool.core.search import LOWEST, Array
+from hqtool.core.search import LOWEST_RATIO, Array
 from hqtool.vocab import Range
 
-#: Ratios of the exhaustive scan, log-spaced from LOWEST to 1, and how many are asked at once.
-RATIOS, TOGETHER = 2048, 64
+#: Ratios of the exhaustive scan, log-spaced from LOWEST_RATIO to 1; how many are computed at once.
+RATIOS, RATIOS_AT_ONCE = 2048, 64
 
 #: A second maximum counts when the dip before it is deeper than this share of 1 − best.
 DIP = 0.05
@@ -20,11 +20,11 @@ DIP = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SearchGap:
-    """What an exhaustive scan says of one search.
+    """One search compared with an exhaustive scan.
 
     Args:
-        gap: best cosine of the scan less the search's, 0 where the search is as good.
-        multimodal: the cosine has more than one maximum worth the name.
+        gap: best cosine of the scan minus the search's; 0 where the search is as good.
+        multimodal: the cosine has more than one clear maximum.
     """
 
     gap: float
@@ -32,7 +32,7 @@ class SearchGap:
 
 
 def search_gap(obs: Observation, chosen: Range) -> SearchGap | None:
-    """Hold a search's range against `RATIOS` ratios; None where there is nothing to scan."""
+    """Compare a search's range with those of `RATIOS` ratios; None where nothing can be scanned."""
     if obs.values is None or obs.stats.range is None:
         return None
     curve: Array = obs.values.once(("cosine curve", obs.format), lambda: _curve(obs))
@@ -46,17 +46,17 @@ def search_gap(obs: Observation, chosen: Range) -> SearchGap | None:
 def _curve(obs: Observation) -> Array:
     """The cosine at every ratio of the scan."""
     lo, hi = obs.stats.range or Range(0.0, 0.0)
-    ratios = np.geomspace(LOWEST, 1.0, RATIOS)
+    ratios = np.geomspace(LOWEST_RATIO, 1.0, RATIOS)
     parts = [
         figure(cosine, moments)
-        for some in np.array_split(ratios, RATIOS // TOGETHER)
+        for some in np.array_split(ratios, RATIOS // RATIOS_AT_ONCE)
         if (moments := obs.moments([Range(r * lo, r * hi) for r in some.tolist()]))
     ]
     return np.concatenate(parts)
 
 
 def _has_two_maxima(curve: Array) -> bool:
-    """Left and right of the highest point: does the curve rise again by more than a dip?"""
+    """Whether the curve rises again by more than a dip, left or right of its highest point."""
     top = int(np.argmax(curve))
     dip = DIP * (1 - curve[top])
     sides = (curve[top::-1], curve[top:])

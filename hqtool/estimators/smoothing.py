@@ -1,4 +1,4 @@
-"""Smoothings: fold a step's reading into what is remembered of the earlier ones."""
+"""Smoothings: combine a step's reading with those of earlier steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hqtool.vocab import Range
 
 
 class Memory(NamedTuple):
-    """The smoothed range, and the readings it must keep to go on."""
+    """The smoothed range, and the earlier readings that the next smoothing needs."""
 
     range: Range
     recent: tuple[Range, ...] = ()

@@ -18,7 +18,7 @@ from hqtool.vocab import Range
 
 
 class Statistic(Protocol):
-    """Reads a range off an observation that teaches; None where the record lacks what it needs."""
+    """Reads a range from an observation; None where the record lacks the values it needs."""
 
     def __call__(self, obs: Observation) -> Reading | None: ...
 
@@ -33,7 +33,7 @@ class OfStats(ABC):
         """(lo, hi) of a tensor, or of many: entries of `Stats` may be floats or arrays alike."""
 
     def __call__(self, obs: Observation) -> Reading:
-        """The range of one tensor; 0 has no sign there, whatever the tensor's had."""
+        """The range of one tensor; a −0 becomes 0."""
         lo, hi = self.ends(obs.stats)
         return Reading(Range(float(lo) + 0.0, float(hi) + 0.0))
 
@@ -58,7 +58,7 @@ class MaxAbs(OfStats):
 class Deviations(OfStats):
     """(−k·σ, k·σ), σ the population standard deviation; [15] in the paper.
 
-    Where that is more than float64 holds, its largest number stands for it.
+    Where k·σ overflows, the largest float64 is taken.
 
     Args:
         k: number of standard deviations, > 0.
@@ -77,7 +77,7 @@ class Deviations(OfStats):
 EQUAL_COSINES = 1e-13
 
 
-#: Of no more values than this three steps of a search are asked at once.
+#: Up to so many values, three steps of a search are evaluated at once.
 FEW_TO_SEARCH = 2048
 
 
@@ -85,14 +85,14 @@ FEW_TO_SEARCH = 2048
 class BestCosine:
     """(a·min, a·max) for the clip ratio a ∈ (0, 1] of highest cosine; section 5.1, [25].
 
-    Of equal cosines the wider range is best: where all nonzero values are alike, each ratio turns
-    out the same direction, and only a = 1 the magnitude.
+    Of equal cosines the wider range is best: where all nonzero values are equal, every ratio keeps
+    the direction, but only a = 1 keeps the magnitude.
 
     Searched by golden section under rounding to nearest at the observation's number format.
 
     Args:
         tol: relative width of the bracket at which the search ends.
-        coarse: ratios to scan before, log-spaced; 0 scans none but a = 1.
+        coarse: how many ratios to scan before, log-spaced; with 0 only a = 1.
     """
 
     tol: float

@@ -1,8 +1,8 @@
 """Estimators that need statistics alone, over a site's whole history in array operations.
 
-What comes out is to the last bit what `decide` and `advance` give record by record. Formulas are
-listed by the exact type that they belong to, so that a type derived from one of them, or a new one,
-is run record by record until somebody writes its formula here.
+The decisions are to the last bit those that `decide` and `advance` give record by record. Each
+formula is listed for one exact type, so that a new type, or one derived from a listed type, is run
+record by record until its formula is written here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Indices = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
 
-class Course(NamedTuple):
+class AllDecisions(NamedTuple):
     """An estimator's decisions at all records of a site.
 
     Args:
@@ -37,7 +37,7 @@ class Course(NamedTuple):
     looked: Flags
 
 
-def foresee(estimator: Estimator, stats: Any, starts: Indices) -> Course | None:
+def decide_all(estimator: Estimator, stats: Any, starts: Indices) -> AllDecisions | None:
     """What an estimator decides at each record; None where it must be run record by record.
 
     Args:
@@ -46,7 +46,7 @@ def foresee(estimator: Estimator, stats: Any, starts: Indices) -> Course | None:
     """
     if type(estimator) is Fixed:
         ends = np.repeat(np.array(estimator.range)[:, None], stats.min.size, axis=1)
-        return Course(ends, np.zeros(stats.min.size, np.bool_))
+        return AllDecisions(ends, np.zeros(stats.min.size, np.bool_))
     if type(estimator) is not Composed:
         return None
     statistic, smoothing, schedule = estimator.statistic, estimator.smoothing, estimator.schedule
@@ -54,22 +54,22 @@ def foresee(estimator: Estimator, stats: Any, starts: Indices) -> Course | None:
     if not listed or not isinstance(statistic, OfStats) or type(statistic) not in STATISTICS:
         return None
     with np.errstate(all="ignore"):
-        return _course(statistic, smoothing, SCHEDULES[type(schedule)], stats, starts)
+        return _all_decisions(statistic, smoothing, SCHEDULES[type(schedule)], stats, starts)
 
 
-def _course(
+def _all_decisions(
     statistic: OfStats,
     smoothing: Any,
     must_look: Callable[[Flags], Flags],
     stats: Any,
     starts: Indices,
-) -> Course:
-    """The standing range before each step, and at a look the record's own reading with it."""
+) -> AllDecisions:
+    """The range known before each step; at a look, combined with the record's own reading."""
     over, with_own = SMOOTHINGS[type(smoothing)]
     own = np.stack(statistic.ends(stats)) + 0.0
     teaches: Flags = stats.absmax > 0
     taught = np.logical_or.reduceat(teaches, starts)
-    readings = _joined(own, teaches, starts)[:, taught]
+    readings = _joined_ends(own, teaches, starts)[:, taught]
     before: Indices = np.cumsum(taught) - taught  # steps that taught before each step
     after = over(smoothing, readings)
     known = before > 0
@@ -81,17 +81,17 @@ def _course(
     ends[:, looked & ~known[step] & (stats.absmax == 0)] = 0.0
     looks = looked & teaches
     ends[:, looks] = with_own(smoothing, readings, after, before[step[looks]], own[:, looks])
-    return Course(ends, looked)
+    return AllDecisions(ends, looked)
 
 
-def _joined(own: Ends, teaches: Flags, starts: Indices) -> Ends:
+def _joined_ends(own: Ends, teaches: Flags, starts: Indices) -> Ends:
     """Each step's lowest and highest end, over the records that teach."""
     lo = np.minimum.reduceat(np.where(teaches, own[0], np.inf), starts)
     hi = np.maximum.reduceat(np.where(teaches, own[1], -np.inf), starts)
     return np.stack([lo, hi])
 
 
-# --- smoothings: the range after each of many readings, and after a look's own in place of the next
+# --- smoothings: the range after each of many readings; at a look, after the look's own reading
 
 
 def _latest(smoothing: Latest, readings: Ends) -> Ends:
@@ -105,7 +105,7 @@ def _latest_with_own(
 
 
 def _ema(smoothing: Ema, readings: Ends) -> Ends:
-    """Plain floats one after the other: a closed form would round otherwise."""
+    """One reading after the other in plain floats: a closed form would round differently."""
     kept, fresh = smoothing.momentum, 1 - smoothing.momentum
     rows = [
         list(accumulate(row, lambda old, new: fresh * new + kept * old))
@@ -138,7 +138,7 @@ def _window_with_own(
 
 
 def _widest_of_last(window: int, readings: Ends) -> Ends:
-    """The widest of each reading and those before it, `window` in all: in ever longer strides."""
+    """The widest of each reading and those before it, `window` in all; strides double each time."""
     found, reach = readings, 1
     while reach < min(window, readings.shape[1]):
         stride = min(reach, window - reach)
