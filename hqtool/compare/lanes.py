@@ -11,7 +11,7 @@ from hqtool.core.grid import Format
 from hqtool.core.observation import Observation, PreparedValues
 from hqtool.estimators.protocol import Estimator, Plan, Reading, State, advance, decide
 from hqtool.estimators.search_gap import SearchGap, search_gap
-from hqtool.estimators.whole_history import AllDecisions, decide_all
+from hqtool.estimators.whole_history import AllDecisions, decide_all, quiet_steps
 from hqtool.registry import Choice
 from hqtool.trace.history import SiteHistory
 from hqtool.vocab import Decision, Range, Stats
@@ -43,6 +43,17 @@ class Lane:
         elif decision.postponed:
             self.postponed += 1
 
+    def count_unread(self, teach: int, others: int, elements: int) -> None:
+        """Add looks at records without values, which find out no more than that they teach nothing.
+
+        Args:
+            teach, others: records that teach, and those that do not.
+            elements: of the tensors of the latter.
+        """
+        self.postponed += teach
+        self.looks += others
+        self.passes += 2 * elements
+
     def hold_against_scan(
         self, decision: Decision, stats: Stats, values: PreparedValues | None
     ) -> None:
@@ -73,20 +84,74 @@ class PrecomputedLanes:
         return [Decision(known, bool(self._all_decisions.looked[index]))] * len(self.lanes)
 
 
+class _CountedRecords:
+    """Counts a site's records past calibration, over any run of its steps.
+
+    Args:
+        past: index of the first record past calibration.
+    """
+
+    def __init__(self, history: SiteHistory, past: int) -> None:
+        self.first = np.append(history.starts, len(history))
+        counted = np.arange(len(history)) >= past
+        teaches = history.stats.absmax > 0
+        numels = history.numels.sum(axis=-1)
+        self._columns = [
+            np.append(0, np.cumsum(column))
+            for column in (
+                counted & teaches,
+                counted & ~teaches,
+                np.where(counted & ~teaches, numels, 0),
+            )
+        ]
+
+    def between(self, start: int, end: int) -> tuple[int, int, int]:
+        """In steps start … end−1: records that teach, those that do not, and their elements."""
+        first, last = self.first[start], self.first[end]
+        teach, not_, elements = ((column[last] - column[first]).item() for column in self._columns)
+        return teach, not_, elements
+
+
 class SteppedLanes:
     """The lanes of an estimator that is run step by step; each lane has a state of its own.
 
-    A step is `begin`, `show` for each of its records if `begin` said so, and `end`.
+    A step is `begin`, `show` for each of its records if `begin` said so, and `end`. Steps from
+    which nothing can be learned are passed over, all at once.
+
+    Args:
+        past: index of the first record past calibration.
     """
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[Lane], history: SiteHistory, past: int) -> None:
         self.lanes = lanes
+        self._records = _CountedRecords(history, past)
+        with_values = np.add.reduceat(history.has_values, history.starts, dtype=np.intp)
+        self._with_values = np.flatnonzero(with_values)
+        self._step = 0
         self._estimator = lanes[0].choice.value
         self._formats = tuple(lane.format for lane in lanes)
         self._states = [State() for _ in lanes]
         self._readings: list[list[Reading | None]] = [[] for _ in lanes]
         self._plans: list[Plan] = []
         self._decisions: list[Decision] = []
+
+    def next_step(self) -> int:
+        """The first step to come in which a record may be read; no step's number if none is."""
+        return min(
+            quiet_steps(self._estimator, state, self._step, self._with_values).end
+            for state in self._states
+        )
+
+    def pass_over(self, end: int) -> None:
+        """Go on to a step, no later than `next_step`, and count the looks that read nothing."""
+        if end == self._step:
+            return
+        for lane, state in zip(self.lanes, self._states, strict=True):
+            quiet = quiet_steps(self._estimator, state, self._step, self._with_values)
+            if quiet.looks and quiet.due < end:
+                lane.count_unread(*self._records.between(quiet.due, end))
+        self._states = [state._replace(steps=end) for state in self._states]
+        self._step = end
 
     def begin(self) -> bool:
         """Begin a step; whether its records are to be shown: to be looked at, or read."""
@@ -117,6 +182,7 @@ class SteppedLanes:
 
     def end(self) -> None:
         """Learn from the step's readings."""
+        self._step += 1
         if not self._decisions:  # none was shown
             self._states = [self._estimator.learn(state, None) for state in self._states]
             return
@@ -136,8 +202,6 @@ def lanes_of(
     """
     lanes = [Lane(choice, format_) for format_ in formats]
     decisions = decide_all(choice.value, history.stats, history.starts)
-    return (
-        SteppedLanes(lanes)
-        if decisions is None
-        else PrecomputedLanes(lanes, decisions, history, past)
-    )
+    if decisions is None:
+        return SteppedLanes(lanes, history, past)
+    return PrecomputedLanes(lanes, decisions, history, past)

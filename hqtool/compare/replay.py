@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -213,9 +212,12 @@ def _decided(
 ) -> Iterator[tuple[int, Record, PreparedValues]]:
     """Each record to score, while what all lanes decided about it stands."""
     has_values = history.has_values.tolist()
-    for start, end in pairwise([*history.starts.tolist(), len(history)]):
+    starts = [*history.starts.tolist(), len(history)]
+    to_score = np.flatnonzero(history.has_values[past:]) + past
+    steps_to_score = iter(np.unique(np.searchsorted(starts, to_score, "right") - 1).tolist())
+    for step in _steps_to_visit(len(starts) - 1, steps_to_score, stepped):
         awake = [lanes for lanes in stepped if lanes.begin()]
-        for index in range(start, end):
+        for index in range(starts[step], starts[step + 1]):
             scored = has_values[index] and index >= past
             if not (awake or scored):
                 continue
@@ -227,6 +229,21 @@ def _decided(
                 yield index, record, values
         for lanes in stepped:
             lanes.end()
+
+
+def _steps_to_visit(
+    steps: int, to_score: Iterator[int], stepped: Sequence[SteppedLanes]
+) -> Iterator[int]:
+    """The steps that hold records to score, or to be read; lanes pass over those in between."""
+    next_scored = next(to_score, steps)
+    while (step := min([steps, next_scored, *(lanes.next_step() for lanes in stepped)])) < steps:
+        for lanes in stepped:
+            lanes.pass_over(step)
+        yield step
+        if step == next_scored:
+            next_scored = next(to_score, steps)
+    for lanes in stepped:
+        lanes.pass_over(steps)
 
 
 def _show(

@@ -7,6 +7,7 @@ record by record until its formula is written here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.estimators.composed import Composed, Fixed
-from hqtool.estimators.protocol import Estimator
-from hqtool.estimators.schedule import EveryStep, PreviousStep
+from hqtool.estimators.protocol import Estimator, State
+from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.smoothing import Ema, Latest, WindowMax
-from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax, OfStats
+from hqtool.estimators.statistics import BestCosine, Deviations, MaxAbs, MinMax, OfStats
 
 Ends = NDArray[np.float64]  # (2, n): lo and hi
 Indices = NDArray[np.intp]
@@ -55,6 +56,37 @@ def decide_all(estimator: Estimator, stats: Any, starts: Indices) -> AllDecision
         return None
     with np.errstate(all="ignore"):
         return _all_decisions(statistic, smoothing, SCHEDULES[type(schedule)], stats, starts)
+
+
+class Quiet(NamedTuple):
+    """The steps ahead in which an estimator learns nothing, whatever their statistics are.
+
+    Args:
+        due: number of the first of them at which it reads, in vain.
+        end: number of the first step after them.
+        looks: whether it must look at the steps from `due` on.
+    """
+
+    due: int
+    end: int
+    looks: bool
+
+
+def quiet_steps(estimator: Estimator, state: State, step: int, with_values: Indices) -> Quiet:
+    """How many steps of a site go by before an estimator may read a record.
+
+    Args:
+        state: before the step.
+        step: number of the coming step of the site.
+        with_values: numbers of the steps that have records with values, ascending.
+    """
+    if type(estimator) is not Composed or type(estimator.schedule) not in DUE:
+        return Quiet(step, step, looks=False)
+    due = end = max(step, DUE[type(estimator.schedule)](state))
+    if type(estimator.statistic) in NEED_VALUES:
+        later = with_values[np.searchsorted(with_values, due) :]
+        end = int(later[0]) if later.size else sys.maxsize
+    return Quiet(due, end, estimator.schedule.must_look(state._replace(steps=due)))
 
 
 def _all_decisions(
@@ -166,4 +198,14 @@ SMOOTHINGS: dict[type, tuple[Callable[..., Ends], Callable[..., Ends]]] = {
 SCHEDULES: dict[type, Callable[[Flags], Flags]] = {
     EveryStep: np.ones_like,
     PreviousStep: np.logical_not,
+}
+
+#: The statistics that read no record without values.
+NEED_VALUES: set[type] = {BestCosine}
+
+#: Schedules → the step from which on they read; until something is read they stay of one mind.
+DUE: dict[type, Callable[[State], int]] = {
+    EveryStep: lambda state: 0,
+    PreviousStep: lambda state: 0,
+    EveryInterval: lambda state: state.due,
 }
