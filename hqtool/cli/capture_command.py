@@ -129,9 +129,15 @@ class CaptureCommand(FileCommand):
     type=choice_of(STEP_ENDS),
     default=DEFAULT.step_on,
     show_default=True,
-    help="What ends a step; forward: for updates made by hand; auto: that, without optimizers.",
+    help="What ends a step; forward: for updates made by hand; auto: that, where no optimizer "
+    "updates the model.",
 )
-@click.option("--eval", "eval_mode", is_flag=True, help="Record modules in eval mode, too.")
+@click.option(
+    "--eval",
+    "eval_mode",
+    is_flag=True,
+    help="Record what only evaluates, too: passes that no backward pass reaches.",
+)
 @click.option("--seed", metavar="N", type=int, default=DEFAULT.seed, help="Of the sampling.")
 @click.option(
     "--follow-fork",
