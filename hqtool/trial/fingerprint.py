@@ -95,9 +95,9 @@ class Fingerprint:
         self._last = time.perf_counter()
         self._first = self._first or self._last
         self._updates += 1
-        from hqtool.watch.optimizers import parameters_of
+        from hqtool.watch.optimizers import parameters_updated_by
 
-        parameters = list(parameters_of(optimizer))
+        parameters = list(parameters_updated_by(optimizer))
         if self._sizes.get(optimizer) != len(parameters):
             self._sizes[optimizer] = len(parameters)
             self._meet(parameters)

@@ -1,7 +1,7 @@
-"""The products inside `nn.MultiheadAttention`: they are no module calls.
+"""The products inside `nn.MultiheadAttention`, which are not calls of modules.
 
-Its forward pass calls `F.linear` once to three times for the input projections, packed as far as
-query, key and value are one tensor, and then once for the output projection.
+Its forward pass calls `F.linear` one to three times for the input projections (once for query, key
+and value together where they are the same tensor), and then once for the output projection.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Attention:
         self._unprojected = "qkv"
 
     def next_part(self, rows: int) -> str:
-        """What the next product is called within the attention, by its weight's number of rows.
+        """The name of the next product within the attention, by its weight's number of rows.
 
-        That is `in_proj` or, where it is not packed, `in_proj_q`, `in_proj_kv` and so on; then
-        `out_proj`.
+        It is `in_proj` where one product projects all of the input, else `in_proj_q`,
+        `in_proj_kv` and so on; and at last `out_proj`.
         """
         if not self._unprojected:
             return "out_proj"
@@ -38,9 +38,9 @@ class Attention:
 
 
 class LinearSwitch:
-    """Replaces `F.linear` while at least one attention runs, in whatever thread.
+    """Replaces `F.linear` while at least one attention runs in any thread.
 
-    Only then: elsewhere scripts may rely on its being torch's own, as torch.jit does.
+    At other times it stays torch's own function, on which torch.jit, for one, relies.
 
     Args:
         wrap: makes the replacement of the original.

@@ -1,4 +1,4 @@
-"""torch.compile: within compiled code no module is called, so models run eagerly."""
+"""Running models eagerly that use torch.compile: within compiled code no module is called."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hqtool.patch import replaced
 
 
 class EagerMode:
-    """Lets what `torch.compile` returns run eagerly.
+    """Lets everything that `torch.compile` compiles run eagerly.
 
-    The compiler takes seconds to load: it is told only once a script uses it.
+    The compiler takes seconds to load, so eager mode is set only once a script uses it.
 
     Args:
         on_use: called once, when the script first compiles something, or has done so before.

@@ -1,4 +1,4 @@
-"""Waiting for a process to train, at next to no cost as long as it does not."""
+"""Waiting until a process trains; waiting costs next to nothing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from hqtool.patch import replaced
 def at_first_training(act: Callable[[], None]) -> ExitStack:
     """Call `act` just before the first forward pass with gradients enabled.
 
-    A data loader's worker may pass its data through a network, but does not train.
+    The workers of data loaders are left out: they may run a network on their data, but do not
+    train.
 
     Returns:
-        what ends the wait when closed.
+        a stack that ends the wait when it is closed.
     """
     waiting, once = ExitStack(), threading.Lock()
 
@@ -52,7 +53,7 @@ def at_first_update(act: Callable[[], None]) -> ExitStack:
     """Call `act` at the first step of any optimizer.
 
     Returns:
-        what ends the wait when closed.
+        a stack that ends the wait when it is closed.
     """
     waiting = ExitStack()
 

@@ -1,8 +1,8 @@
-"""Seeing every call of a function of torch in a thread, however a script came by the function.
+"""Intercepting all calls of some functions of torch in a thread, however they were imported.
 
-Replacing functions in their modules would miss `from torch import matmul`, and torch.jit, which
-knows functions by their identity, could not compile what calls them. A mode sees calls from
-Python alone, as hooks on modules do, and takes about a microsecond for each.
+Replacing the functions in their modules would miss `from torch import matmul`, and torch.jit, which
+knows functions by their identity, could not compile code that calls them. A mode of torch
+intercepts calls from Python only, as hooks on modules do, and takes about a microsecond a call.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-#: A function that was called, with its arguments; what it is to return.
-Seen = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+#: Takes a function that was called, with its arguments; returns what the call is to return.
+FunctionHandler = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 class FunctionMode(TorchFunctionMode):
-    """Passes calls of some functions to `see`, all others on.
+    """Calls `see` in place of some functions; all other functions run as usual.
 
-    What such a function calls itself is not seen. A thread sees none but its own calls.
+    Calls that such a function makes itself are not intercepted, nor those in other threads.
     """
 
-    def __init__(self, functions: Container[Callable[..., Any]], see: Seen) -> None:
+    def __init__(self, functions: Container[Callable[..., Any]], see: FunctionHandler) -> None:
         super().__init__()
         self._functions = functions
         self._see = see
@@ -36,20 +36,20 @@ class FunctionMode(TorchFunctionMode):
         return func(*args, **kwargs) if kwargs else func(*args)
 
     def is_on(self) -> bool:
-        """Whether this thread sees."""
+        """Whether calls in this thread are intercepted."""
         return self._place() is not None
 
-    def put(self) -> None:
-        """See the calls of this thread, below the modes that a script uses.
+    def install(self) -> None:
+        """Intercept the calls of this thread, below the modes that a script uses.
 
-        A mode that ends takes the topmost one away, whichever that is; and the default device
-        takes the lowest one for its own.
+        A mode of the script must stay on top: at its end torch removes the topmost mode, whichever
+        that is. The mode of the default device must stay at the bottom, where torch looks for it.
         """
         if not self.is_on():
             _push([*_pop(torch._C._len_torch_function_stack() - _has_default_device()), self])
 
-    def take_out(self) -> None:
-        """See no more of them."""
+    def remove(self) -> None:
+        """Intercept no more calls of this thread."""
         place = self._place()
         if place is not None:
             above = _pop(torch._C._len_torch_function_stack() - place)
@@ -57,14 +57,14 @@ class FunctionMode(TorchFunctionMode):
 
     @contextmanager
     def absent(self) -> Iterator[None]:
-        """See none for the time of a `with` block."""
+        """Intercept no calls for the time of a `with` block."""
         was_on = self.is_on()
-        self.take_out()
+        self.remove()
         try:
             yield
         finally:
             if was_on:
-                self.put()
+                self.install()
 
     def _place(self) -> int | None:
         for place in range(torch._C._len_torch_function_stack()):
@@ -82,11 +82,11 @@ def _has_default_device() -> bool:
 
 
 def _pop(count: int) -> list[Any]:
-    """Take modes away; the topmost comes first."""
+    """Take modes off the stack; the topmost comes first."""
     return [torch._C._pop_torch_function_stack() for _ in range(count)]
 
 
 def _push(modes: list[Any]) -> None:
-    """Put them back; the first one is the topmost then."""
+    """Put modes back onto the stack, so that the first one is the topmost."""
     for mode in reversed(modes):
         torch._C._push_on_torch_function_stack(mode)

@@ -1,4 +1,4 @@
-"""Where a layer reads its input, in the graph that autograd keeps."""
+"""The gradient of a layer's input, found in the graph of autograd."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from torch._C._autograd import _get_sequence_nr
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-#: A node of the graph, and the places among its inputs where it reads a tensor.
-Reader = tuple[Node, list[int]]
+#: A node of the graph that reads a tensor, and which of its inputs are that tensor.
+ReadingNode = tuple[Node, list[int]]
 
 
 class InputGradient:
     """The gradient of a tensor as far as one layer contributes to it.
 
-    A hook on the tensor would see the sum over all that read it, and an alias for the layer to
-    read would change the order in which autograd adds up gradients that are differentiated in
-    turn. So the nodes are asked that the layer made: they are hooked, and left as they are.
+    A hook on the tensor would see the sum over everything that reads it. If the layer read an alias
+    of the tensor instead, autograd might add up gradients in another order. So hooks are put on the
+    nodes that the layer makes, and the graph stays as it is.
 
-    To be made before the layer reads the tensor, which may be changed in place by that.
+    It must be made before the layer runs, for the layer may change the tensor in place.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -28,23 +28,23 @@ class InputGradient:
         self._began = _get_sequence_nr()
 
     def call(self, act: Callable[[Tensor], None], outputs: Iterable[Tensor]) -> bool:
-        """Call `act` with the share each time that a backward pass has it.
+        """Call `act` with the layer's contribution in each backward pass.
 
         Args:
-            outputs: what the layer has made of the tensor.
+            outputs: the layer's outputs.
 
         Returns:
-            whether it can come at all.
+            whether a backward pass from the outputs reaches the tensor at all.
         """
         readers = self._readers(outputs)
-        gathering = _Gathering(act, len(readers))
+        gradient_sum = _GradientSum(act, len(readers))
         for node, places in readers:
-            node.register_hook(gathering.hook(places))
+            node.register_hook(gradient_sum.hook(places))
         return bool(readers)
 
-    def _readers(self, outputs: Iterable[Tensor]) -> list[Reader]:
-        """The layer's nodes that read it: those made since, on the way back from the outputs."""
-        source, found = self._edge, list[Reader]()
+    def _readers(self, outputs: Iterable[Tensor]) -> list[ReadingNode]:
+        """The nodes that read the tensor, among those the layer made on the way to its outputs."""
+        source, found = self._edge, list[ReadingNode]()
         waiting, met = [output.grad_fn for output in outputs], set[Node]()
         while waiting:
             node = waiting.pop()
@@ -59,15 +59,15 @@ class InputGradient:
 
 
 def _edge_of(x: Tensor) -> GradientEdge:
-    """Where a tensor's gradient arrives; torch makes a view of a leaf to find out."""
+    """The edge of the graph at which a tensor's gradient arrives."""
     if x.grad_fn is not None or not x.is_nested or x.layout == torch.jagged:
         return get_gradient_edge(x)
-    copy = x.clone().grad_fn  # of these there are no views
+    copy = x.clone().grad_fn  # torch would need a view, which such tensors lack
     assert copy is not None
     return GradientEdge(*copy.next_functions[0])  # type: ignore[arg-type]
 
 
-class _Gathering:
+class _GradientSum:
     """Adds up what several nodes contribute in one backward pass."""
 
     def __init__(self, act: Callable[[Tensor], None], nodes: int) -> None:

@@ -17,12 +17,12 @@ from hqtool.watch.position import Position
 class ForwardPass:
     """A forward pass of an outermost module.
 
-    Whether it is part of training shows when a backward pass reaches it. Until then the calls of
-    its layers wait. Where none comes, they go with the graph that autograd kept for it: nothing
-    else holds this object.
+    It is part of training if a backward pass reaches it. Until then the calls of its layers wait to
+    be reported. If no backward pass comes, they are freed together with the pass's graph, which
+    holds the only reference to this object.
 
     Args:
-        number: of all forward passes.
+        number: counts all forward passes.
         step: the step it belongs to, if it trains.
         recomputed_in: the backward pass within which it runs, to compute activations again.
 
@@ -30,7 +30,7 @@ class ForwardPass:
         trains: a backward pass has reached it.
         updated: an optimizer updates a model that ran in it.
         waiting: the calls of its layers that wait to be reported.
-        backward: the backward pass that reached it last.
+        backward: the number of the backward pass that reached it last.
     """
 
     number: int
@@ -53,16 +53,16 @@ class LayerCall:
         part: what the layer is called within the module; empty: it is the module itself.
         around: the calls that ran around it; None where its name is known.
         name: the layer's name; None: not known before the pass is known to train.
-        label: what to call it, in messages, until it has a name.
+        label: its name in messages until it has a name.
         geometry: layer name → layer-spec keys; None where it was described before.
         weight: the parameter that the layer multiplies with.
         channel_axis: of the layer's tensors, counted from the last axis, -1.
 
     Attributes:
-        unreadable: why nothing can be read of its output; None: it can be.
+        unreadable: why its output cannot be read; None where it can.
         readings: what was read of its tensors, by tensor kind.
-        position: where it belongs; None before it was reported.
-        places: by backward pass: where the gradients belong that came with it.
+        position: where in training it belongs; None before it was reported.
+        places: number of a backward pass → the position of the gradients it brought.
     """
 
     forward: ForwardPass

@@ -23,10 +23,10 @@ OP_OF_MODULE: dict[type[nn.Module], str] = {
 
 LAYER_TYPES = tuple(OP_OF_MODULE)
 
-#: Modules that multiply, too; the bill does not know them.
+#: Other modules that multiply, which the bill does not know.
 UNBILLED_TYPES = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 
-#: Modules whose parameters go into no product.
+#: Modules whose parameters are not multiplied in a product.
 LOOKUP_TYPES = (
     nn.Embedding,
     nn.EmbeddingBag,
@@ -71,11 +71,14 @@ class LayerTypes:
         return self.is_layer(module) or self.is_attention(module)
 
     def hides_functions(self, module: nn.Module) -> bool:
-        """Whether products in its forward pass are no layers: it is one, or computes a weight."""
+        """Whether the products in a module's forward pass are not layers of their own.
+
+        It is a layer itself then, or computes a weight.
+        """
         return self.is_named(module) or isinstance(module, ParametrizationList)
 
     def may_be_named(self, module: nn.Module) -> bool:
-        """Whether its name may appear: its own parameters may be in products outside layers."""
+        """Whether a module's name may appear in a trace, for a product of one of its parameters."""
         if self.is_named(module) or self.are_chosen or isinstance(module, LOOKUP_TYPES):
             return self.is_named(module)
         return any(each is not None for each in module._parameters.values())

@@ -1,4 +1,4 @@
-"""What a watcher tells of training, and whom."""
+"""The interface between a watcher, which observes training, and those that use what it finds."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from hqtool.watch.position import Position
 
 
 class Listener(Protocol):
-    """Is told what happens inside a training script; knows nothing of how that is found out.
+    """Is called about what happens inside a training script.
 
-    A tensor is read when it passes by, for training may change it afterwards; at that time it is
-    not yet known whether its forward pass trains. What `read` returns is handed back with
-    `record` once a backward pass has come, or forgotten where none does.
+    A tensor is read as soon as it is computed, for training may change it afterwards; at that time
+    it is not known whether its forward pass trains. What `read` returns is passed to `record` once
+    a backward pass has come, or dropped where none comes.
     """
 
     @property
     def active(self) -> bool:
-        """Whether it wants to be told anything more."""
+        """Whether it wants to be called any more."""
 
     @property
     def kinds(self) -> Collection[str]:
         """The tensor kinds it asks for, keys of TENSOR_KINDS."""
 
     def guard(self, what: Site | str) -> AbstractContextManager[None, bool]:
-        """Keep failures of a block away from training, and threads from each other.
+        """A context manager that keeps failures of a block from training, one thread at a time.
 
         Args:
-            what: what fails if the block does.
+            what: what has failed if the block fails.
         """
 
     def asks_for(self, layer: str) -> bool:
         """Whether it asks for a layer of this name."""
 
     def read(self, tensor: Tensor, step: int, channel_axis: int = -1) -> Any | None:
-        """Read a tensor that passes by; None where nothing is to be had of it.
+        """Read a tensor; None where there is nothing to read.
 
-        A failure is part of what is returned, and told when it is recorded: only then is it
-        known what failed.
+        A failure is returned, and noted when it is passed to `record`: only then it is known which
+        layer it concerns.
 
         Args:
             step: the step that it will belong to, if its forward pass trains.
@@ -57,13 +57,16 @@ class Listener(Protocol):
         """
 
     def describe(self, layer: str, geometry: Callable[[], Mapping[str, Any]]) -> None:
-        """Take a layer's geometry, the keys of a layer spec; called again, it is not asked for."""
+        """Take a function that computes a layer's geometry, the keys of a layer spec.
+
+        May be called more than once for a layer; the function is only needed the first time.
+        """
 
     def count(self, event: str, number: int = 1) -> None:
-        """Count something that is worth a note."""
+        """Count an event."""
 
     def commit(self, step: int) -> None:
-        """A step has ended; it may end again, with more of it."""
+        """A step has ended. It may be called again for the same step, after more records."""
 
     def name_optimizers(self, step: int, names: tuple[str, ...]) -> None:
-        """Which optimizers ended a step, and those after it until told otherwise."""
+        """Which optimizers ended a step; it holds for later steps until the next call."""

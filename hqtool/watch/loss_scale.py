@@ -1,4 +1,4 @@
-"""Loss scaling (AMP): by which factor gradients are scaled, and which updates were skipped."""
+"""Loss scaling (AMP): the factor by which gradients are scaled, and updates that were skipped."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.optim import Optimizer
 
 from hqtool.patch import replaced
 
-#: Backward passes whose factor is remembered: few run at a time, one within another.
+#: For how many backward passes the factor is remembered: few run at once, one within another.
 _REMEMBERED = 16
 
 
 class LossScale:
     """Watches every `GradScaler`, and knows the factor of each backward pass.
 
-    A backward pass has the factor of the scaled loss that it starts from: there may be several
-    losses, scaled before any of them goes back, and others that are not scaled at all.
+    A backward pass has the factor of the scaled loss that it starts from. There may be several
+    losses that are all scaled before the first backward pass, and others that are not scaled.
 
     Args:
         guard: keeps failures away from training.
@@ -49,7 +49,7 @@ class LossScale:
         self._updates += 1
 
     def of(self, backward: int, around: int | None = None) -> float:
-        """The factor of the gradients that a backward pass brings; 1 where none is known.
+        """The factor of the gradients of a backward pass; 1 where none is known.
 
         Args:
             around: the backward pass within which this one runs, where activations are computed
@@ -74,7 +74,7 @@ class LossScale:
         return scale
 
     def _goes_back(self, factor: float, gradient: Tensor) -> None:
-        """A backward pass reaches a scaled loss, before anything else that depends on it."""
+        """Note the factor of a backward pass, which has reached a scaled loss first of all."""
         self._factors[torch._C._current_graph_task_id()] = factor
         while len(self._factors) > _REMEMBERED:
             del self._factors[min(self._factors)]
@@ -92,7 +92,7 @@ class LossScale:
 
 
 def scale_left(optimizer: Optimizer) -> float:
-    """The factor that gradients still carry when the optimizer steps: fused ones unscale late."""
+    """The factor that gradients still carry when an optimizer steps: fused ones divide it out."""
     scale = getattr(optimizer, "grad_scale", None)
     return 1.0 if scale is None else float(scale)
 

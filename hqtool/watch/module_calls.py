@@ -1,4 +1,4 @@
-"""Every call of a module passes here: which are calls of layers, and what is read of them."""
+"""Intercepting all calls of modules: which are calls of layers, and what is read of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from hqtool.watch.product_switch import ProductSwitch
 from hqtool.watch.products import Product, product_of
 from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps, backward_pass
-from hqtool.watch.tensor_types import Unheard, dense_of, is_transformed, why_unreadable
+from hqtool.watch.tensor_types import SubclassesDisabled, dense_of, is_transformed, why_unreadable
 from hqtool.watch.unrecorded import Unrecorded
 
 #: Classes whose forward method is watched, too: scripts call it directly.
@@ -42,12 +42,15 @@ FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
 
 
 class _Running(threading.local):
-    """What runs in this thread.
+    """What is running in this thread.
 
-    `frames` are the modules' calls that are running, outermost first, `attentions` those of them
-    whose products are read. `forward` is the pass of the outermost module, once a layer in it is
-    read; `recomputed` that of the backward pass within which modules ran last; `outside` that of
-    products outside modules.
+    Attributes:
+        frames: the running calls of modules, outermost first.
+        attentions: those of attention modules whose products are read.
+        forward: the pass of the outermost module, once a layer in it is read.
+        recomputed: the pass of the modules that ran last within a backward pass.
+        outside: the pass of products outside modules.
+        without_gradients: the pass of the outermost module has been counted as one without.
     """
 
     def __init__(self) -> None:
@@ -64,11 +67,12 @@ _Geometry = Callable[[str, torch.Size], dict[str, Any]]
 
 
 class _Layer(NamedTuple):
-    """What is called.
+    """The layer that is called.
 
     Args:
         module, part: see `LayerCall`.
-        parameter: of that module, which a function multiplies with; None: it is no function.
+        parameter: the module's parameter that a function multiplies with; None where the layer
+            is a module.
     """
 
     module: nn.Module
@@ -81,22 +85,22 @@ class ModuleCalls:
     """Reads the layers among all modules called, with gradients enabled.
 
     A function that multiplies with a parameter, outside the layers, is a layer, too: it is named
-    after the parameter. Those outside all modules make one forward pass until a backward pass
+    after the parameter. Functions outside all modules form one forward pass until a backward pass
     comes, or the step ends.
 
-    A forward pass that runs within a backward pass computes activations again (checkpointing):
-    its layers are read where they were not the first time, for then they ran without gradients,
-    and passed over where they were. Segments are computed again from the last to the first, and
-    calls of a layer that several of them share are numbered in that order.
+    A forward pass that runs within a backward pass computes activations again (checkpointing). Its
+    layers are read unless they were read the first time, which only happens with gradients enabled.
+    Segments are computed again from the last to the first, and calls of a layer that several
+    segments share are numbered in that order.
 
     Args:
-        with_evaluation: read modules in eval mode without gradients, too, and wait for no
+        with_evaluation: read modules in eval mode without gradients, too, and do not wait for a
             backward pass.
 
     Attributes:
-        passes_begun: forward passes that ran with gradients enabled.
-        passes_without_gradients: those that ran without, as to evaluate.
-        products: has functions that multiply seen.
+        passes_begun: how many forward passes ran with gradients enabled.
+        passes_without_gradients: how many ran with gradients disabled, such as to evaluate.
+        products: intercepts the functions that multiply.
     """
 
     def __init__(
@@ -143,8 +147,8 @@ class ModuleCalls:
     def _wrap_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Make the replacement of `nn.Module.__call__`.
 
-        It is no hook, for torch's global ones see no keyword arguments, and miss the end of a
-        forward pass that a KeyboardInterrupt leaves.
+        A replacement is needed, for torch's global hooks get no keyword arguments, and are not
+        called where a KeyboardInterrupt ends a forward pass.
         """
 
         @functools.wraps(original)
@@ -179,10 +183,10 @@ class ModuleCalls:
         return self._listener.active and not _is_traced()
 
     def _wrap_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Make the replacement of a class's forward method, for who calls it past `__call__`.
+        """Make the replacement of a class's forward method, for scripts that call it directly.
 
-        torch.jit compiles the original's source, and looks its names up in the globals of what
-        it is given: they must be the original's.
+        torch.jit compiles the original's source, but looks names up in the globals of the function
+        it is given: so the replacement gets the original's globals.
         """
         watched, is_own = self._wrap_call(original), self._is_own
 
@@ -286,7 +290,7 @@ class ModuleCalls:
         run = functools.partial(function, *args, **kwargs)
         found = None
         if self._is_watching() and self._may_read_functions():
-            with self._listener.guard("products"), Unheard():
+            with self._listener.guard("products"), SubclassesDisabled():
                 product = product_of(function, args, kwargs)
                 found = None if product is None else self._with_parameter(product)
         if found is None:
@@ -304,7 +308,7 @@ class ModuleCalls:
     def _with_parameter(
         self, product: Product
     ) -> tuple[_Layer, Tensor, _Geometry, Tensor | None] | None:
-        """A product as a layer, what it reads, and its weight, if that is a parameter itself."""
+        """A product as a layer, its input and geometry, and its weight if that is a parameter."""
         is_trained = self._optimizers.hold
         for x, weight, axis in product.roles():
             parameter = parameter_of(weight, is_trained)
@@ -323,7 +327,7 @@ class ModuleCalls:
     def _of_parameter(
         self, parameter: Tensor, axis: int, others: Iterable[Tensor | None]
     ) -> _Layer | None:
-        """The layer that multiplies with a parameter; others go into the product, too."""
+        """The layer that multiplies with a parameter; `others` are used in the same product."""
         owner = self._owners.of(parameter, self._near())
         if owner is None:
             return None
@@ -333,7 +337,7 @@ class ModuleCalls:
         return _Layer(owner.module, owner.name, axis, parameter)
 
     def _near(self) -> Iterator[nn.Module]:
-        """Modules that a parameter may belong to which is used now: its own, and the model."""
+        """Modules that probably own a parameter that is used now: the running one, the model."""
         for frame in self._running.frames[-1:]:
             yield frame.module
             yield self._names.top(self._running.frames[0].module)
@@ -346,13 +350,13 @@ class ModuleCalls:
         geometry: _Geometry,
         weight: Tensor | None,
     ) -> Any:
-        """Run a layer, which reads `x`, and read what there is to read of this call."""
+        """Run a layer, whose input is `x`, and read the tensors of this call."""
         call = self._begin(layer)
         if call is None:
             return run()
         gradient = None if x is None or is_transformed(x) else self._read_input(call, x)
         result = run()
-        with self._listener.guard(call.label), Unheard():
+        with self._listener.guard(call.label), SubclassesDisabled():
             outputs = list(_tensors_in(result))
             if x is None:
                 self._unrecorded.unreadable(call.label, "no tensor among its arguments")
@@ -373,9 +377,9 @@ class ModuleCalls:
         return result
 
     def _read_input(self, call: LayerCall, x: Tensor) -> InputGradient | None:
-        """Read what a layer is about to read, and mark where its gradient will come from."""
+        """Read a layer's input before the layer runs, and prepare to find its gradient."""
         kinds = self._listener.kinds
-        with self._listener.guard(call.label), Unheard():
+        with self._listener.guard(call.label), SubclassesDisabled():
             if "input" in kinds:
                 self._read(call, "input", x)
             if "grad_input" in kinds and x.requires_grad and torch.is_grad_enabled():
@@ -385,7 +389,7 @@ class ModuleCalls:
     def _read_outputs(
         self, call: LayerCall, outputs: list[Tensor], gradient: InputGradient | None
     ) -> None:
-        """Read the output, the first of what the layer wrote, and await gradients."""
+        """Read the output, the layer's first one, and wait for gradients."""
         kinds, y, reporter = self._listener.kinds, outputs[0], self._reporter
         if "output" in kinds:
             self._read(call, "output", y)
@@ -403,7 +407,7 @@ class ModuleCalls:
     # Which calls
 
     def _begin(self, layer: _Layer) -> LayerCall | None:
-        """The call of a layer that is to be read; None: it is not."""
+        """The call of a layer that is to be read; None where it is not to be read."""
         module, part, axis, parameter = layer
         with self._listener.guard("names"):
             frames = tuple(self._running.frames)
@@ -436,8 +440,8 @@ class ModuleCalls:
     def _known_name(self, module: nn.Module, part: str, frames: Sequence[Frame]) -> str | None:
         """A layer's name, if it can have one before its pass is known to train.
 
-        Names are given to models in the order in which they first train. What an optimizer
-        updates is as good as known to.
+        Names are given to models in the order in which they first train. A model that an optimizer
+        updates is taken to train.
         """
         name = self._names.known(module)
         if name is None and torch.is_grad_enabled():
@@ -447,7 +451,7 @@ class ModuleCalls:
         return full_name(name, part)
 
     def _forward_pass(self, module: nn.Module, part: str) -> ForwardPass | None:
-        """The pass that a call is part of; None: it is none of those that are read."""
+        """The forward pass that a call is part of; None where the pass is not to be read."""
         if getattr(module, "_is_replica", False):  # DataParallel makes new ones for each pass
             self._listener.count("skipped_replica_calls")
             self._unrecorded.replica_ran()
@@ -472,7 +476,7 @@ class ModuleCalls:
         return self._running.forward
 
     def _outside(self) -> ForwardPass:
-        """The pass of products outside modules; the graph alone holds it."""
+        """The pass of products outside modules; only the graph holds a reference to it."""
         reference = self._running.outside
         forward = None if reference is None else reference()
         here = self._steps.step + self._steps.ended
@@ -483,7 +487,7 @@ class ModuleCalls:
         return forward
 
     def _recomputed(self, backward: int) -> ForwardPass | None:
-        """What runs within one backward pass counts as one pass."""
+        """The pass of everything that runs within one backward pass."""
         if not torch.is_grad_enabled():
             return None
         forward = self._running.recomputed
@@ -496,7 +500,7 @@ class ModuleCalls:
         return forward
 
     def _evaluation(self, module: nn.Module) -> ForwardPass | None:
-        """A pass without gradients: it is counted, and read only if that was asked for."""
+        """A pass without gradients: it is counted, but only read with `with_evaluation`."""
         if not self._running.without_gradients and self._running.forward is None:
             self._running.without_gradients = True
             self.passes_without_gradients += 1
@@ -518,12 +522,12 @@ class ModuleCalls:
 def _with_weight(
     geometry: Callable[[str, torch.Size, torch.Size], dict[str, Any]], weight: torch.Size
 ) -> _Geometry:
-    """A product's geometry without its tensors: the graph holds it, and they hold the graph."""
+    """A product's geometry without its tensors: they would hold the graph, which holds it."""
     return lambda name, x: geometry(name, x, weight)
 
 
 def _worked_out(geometry: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
-    """What gives the same later on, a failure included, and needs no module for it."""
+    """A function that gives the same geometry, or failure, without keeping the module alive."""
     try:
         found = geometry("")
     except Exception as error:
@@ -545,7 +549,7 @@ def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
 
 
 def _tensors_in(result: Any) -> Iterator[Tensor]:
-    """What a layer wrote, also in a tuple, list or dictionary; its output comes first."""
+    """The tensors that a layer returned, also in a tuple, list or dictionary; its output first."""
     if isinstance(result, Tensor):
         yield result
     elif isinstance(result, (tuple, list, Mapping)):

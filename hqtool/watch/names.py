@@ -1,4 +1,4 @@
-"""Qualified names of modules, whichever way they are reached."""
+"""Qualified names of modules, however a script calls them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Frame:
     """A running call of a module.
 
     Args:
-        made: the names given to what was made in this call.
+        made: the names given to modules that were made in this call.
     """
 
     module: nn.Module
@@ -33,13 +33,13 @@ class Frame:
 class Surroundings:
     """The calls that ran around a module's, kept until it can be named.
 
-    Modules are held weakly: a model that keeps its own output would hold itself for ever, through
-    the graph that autograd keeps for it. Only what was made in passing is held, for nothing else
-    may hold it.
+    References to modules are weak: otherwise a model that keeps its own output would never be
+    freed, through the graph of that output. Only a module that was made in passing is held, for
+    there may be no other reference to it.
 
     Args:
         frames: the calls, outermost first; the module's own is the last.
-        made_in_passing: the module is no part of the model that runs.
+        made_in_passing: the module is not part of the model that runs.
     """
 
     def __init__(self, frames: Sequence[Frame], *, made_in_passing: bool) -> None:
@@ -47,7 +47,7 @@ class Surroundings:
         self._held = frames[-1].module if made_in_passing else None
 
     def frames(self) -> list[Frame] | None:
-        """The calls; None where a module of theirs is gone."""
+        """The calls; None where one of their modules no longer exists."""
         modules = [(reference(), made) for reference, made in self._frames]
         frames = [Frame(module, made) for module, made in modules if module is not None]
         return frames if len(frames) == len(modules) else None
@@ -56,17 +56,18 @@ class Surroundings:
 class Names:
     """Names modules from their root.
 
-    A module's root is the model that was called from outside, or what that is a part of: a
-    script may well call `model.encoder(x)`. A second root with a layer of the same name gets its
-    class name and a number, from 2, before its names, in the order in which roots first train.
+    A module's root is the model that was called from outside all modules, or the model that it is
+    a part of, for a script may call `model.encoder(x)`. Where a second root has a layer of the same
+    name, its names begin with its class name and a number, from 2, in the order in which roots
+    first train.
 
-    A module that is called within another's forward pass, but is no part of it, is named from
-    there, by its class: `encoder.linear`, then `encoder.linear2` and so on. If it is gone by the
-    next pass, the one that is made then gets its name.
+    A module that is called within another's forward pass, but is not part of it, is named below
+    it, by its class: `encoder.linear`, then `encoder.linear2` and so on. If it no longer exists in
+    the next pass, the module that is made then gets its name.
 
     Args:
         is_named: whether a module's name appears in a trace.
-        model: name only its modules, and what is called within; None: every module asked for.
+        model: name only its modules, and those called within it; None: any module.
 
     Attributes:
         are_of_one_model: there is such a model.
@@ -80,24 +81,24 @@ class Names:
         self._parents: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]]
         self._parents = weakref.WeakKeyDictionary()
         self._prefixes: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-        self._taken: dict[str, weakref.ref[nn.Module] | None] = {}  # by whom; None: for ever
+        self._taken: dict[str, weakref.ref[nn.Module] | None] = {}  # name → owner; None: for good
         self._model = model
         self.are_of_one_model = model is not None
 
     def meet(self, modules: Iterable[nn.Module]) -> None:
-        """Learn what modules in use are parts of which."""
+        """Note which of the existing modules are parts of which."""
         for parent in modules:
             for child in vars(parent).get("_modules", {}).values():
                 if child is not None:
                     self.note_parent(parent, child)
 
     def note_parent(self, parent: nn.Module, child: nn.Module) -> None:
-        """A module became part of another; of several, the first living parent counts."""
+        """Note that a module became part of another; the first parent that still exists counts."""
         if self._parent(child) is None:
             self._parents[child] = weakref.ref(parent)
 
     def of(self, module: nn.Module, running: Sequence[Frame]) -> str | None:
-        """The module's name; None where it is no part of the model.
+        """The module's name; None where it is not part of the model.
 
         Args:
             running: the forward passes this call is within, outermost first; its own is the last.
@@ -111,11 +112,11 @@ class Names:
         return self._names.get(module)
 
     def exempt(self, module: nn.Module) -> None:
-        """Give a module no name: its parts are called as they are."""
+        """Give a module an empty name: the names of its parts get no prefix."""
         self._names[module] = ""
 
     def outside(self, module: nn.Module, running: Sequence[Frame]) -> str:
-        """What to call a module that is given no name, for its model does not train."""
+        """A label for a module without a name, whose model does not train."""
         for root in (self.top(running[0].module), self.top(module)):
             for name, each in root.named_modules():
                 if each is module:
@@ -123,16 +124,16 @@ class Names:
         return _class_name(module)
 
     def of_gone(self, outside: str) -> str:
-        """The name of a module that was never given one, and whose model is gone by now.
+        """The name of a module whose model no longer exists.
 
         Args:
-            outside: what `outside` called it.
+            outside: the label that `outside` gave it.
         """
         within = outside.partition(".")[2] or outside
         return within if self._is_free(within) else outside
 
     def path(self, module: nn.Module) -> str:
-        """What begins the names of a named module's parts; for a root mostly nothing."""
+        """The prefix of the names of a named module's parts; mostly empty for a root."""
         return self._prefixes.get(module, self._names.get(module, ""))
 
     def named(self) -> list[tuple[str, nn.Module]]:
@@ -152,7 +153,7 @@ class Names:
         return None if link is None else link()
 
     def _find(self, module: nn.Module, running: Sequence[Frame]) -> None:
-        """Name it, and all that its root holds, unless it is no part of the model."""
+        """Name a module and all others of its root, unless it is not part of the model."""
         self._adopt(self._model if self._model is not None else self.top(running[0].module))
         if module in self._names:
             return
@@ -164,7 +165,7 @@ class Names:
             self._adopt(root, caller)
 
     def _adopt(self, root: nn.Module, caller: Frame | None = None) -> None:
-        """Name what `root` holds and has no name yet; `caller` ran when it was first called."""
+        """Name the modules of a root that have no name; `caller` ran when it was first called."""
         lone = _is_wrapper(root)
         found = {
             module: _clean(name, lone)
@@ -180,7 +181,7 @@ class Names:
             self._names[module] = _name_in(module, prefix, name)
 
     def _prefix(self, root: nn.Module, layers: dict[str, nn.Module], caller: Frame | None) -> str:
-        """What tells a root's names from those taken before; mostly nothing."""
+        """The prefix that makes a root's names different from all others; mostly empty."""
         if root not in self._prefixes:
             place = "" if caller is None else self.path(caller.module)
             made = set[str]() if caller is None else caller.made
@@ -208,7 +209,7 @@ def full_name(module: str | None, part: str) -> str | None:
 
 
 def _name_in(module: nn.Module, prefix: str, name: str) -> str:
-    """A module's name in the trace; the root, below its wrappers, is called after its class."""
+    """A module's name in the trace; a root, below its wrappers, is named after its class."""
     return ".".join(filter(None, (prefix, name))) or _class_name(module)
 
 
@@ -217,12 +218,12 @@ def _class_name(module: nn.Module) -> str:
 
 
 def _is_wrapper(root: nn.Module) -> bool:
-    """Whether it only holds a model, as DataParallel and its like do."""
+    """Whether a module only wraps a model, as DataParallel does."""
     return list(root._modules.keys()) == ["module"]
 
 
 def _clean(name: str, lone: bool) -> str:
-    """Without what wrappers insert."""
+    """A name without the parts that wrappers insert."""
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
     while lone and parts[:1] == ["module"]:
         del parts[0]

@@ -1,4 +1,4 @@
-"""Which optimizers there are, what they are called, and which models they update."""
+"""The optimizers of a script: their names, and which models they update."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hqtool.patch import replaced
 
 
 class Optimizers:
-    """Meets every optimizer as it is made.
+    """Notes every optimizer when it is made.
 
     An optimizer is named after its class; a second one of that class gets a number, from 2.
 
@@ -32,33 +32,33 @@ class Optimizers:
         self._model = model
         self._on_change = on_change
         self._names: weakref.WeakKeyDictionary[Optimizer, str] = weakref.WeakKeyDictionary()
-        self._groups = 0  # how many parameter groups were added: what is cached is valid for
+        self._groups = 0  # how many parameter groups were added; caches are valid for one number
         self._trained: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]]
         self._trained = weakref.WeakKeyDictionary()
         self._updated = (-1, frozenset[int]())
         self._hold_models = (-1, False)
 
     def attach(self, stack: ExitStack, in_use: Iterable[Optimizer]) -> None:
-        """Meet those in use, and until the stack is closed those to come."""
+        """Note the optimizers in use, and, until the stack is closed, new ones."""
         for optimizer in in_use:
             if self._meet(optimizer):
                 self._on_change()
         stack.enter_context(replaced(Optimizer, "add_param_group", self._wrap_add))
 
     def name(self, optimizer: Optimizer) -> str | None:
-        """Its name; None where it is ignored."""
+        """The name of an optimizer; None where it is ignored."""
         self._meet(optimizer)
         return self._names.get(optimizer)
 
     def exist(self) -> bool:
-        """Whether any was ever made, or is in use."""
+        """Whether there is or ever was an optimizer."""
         return self._groups > 0
 
     def update(self, model: nn.Module) -> bool:
-        """Whether any of them updates a model, as far as can be told.
+        """Whether an optimizer updates a model, as far as can be known.
 
-        Where there are some, but none holds a parameter of any model (it may hold copies in
-        another precision, or an image), nothing can be told, and every model counts.
+        Where no optimizer holds a parameter of any model (they may hold copies in another
+        precision, or an image), nothing is known, and every model counts as updated.
         """
         if not self.exist():
             return False
@@ -75,10 +75,10 @@ class Optimizers:
 
     def held(self) -> Iterator[Tensor]:
         """All parameters that they update."""
-        return itertools.chain.from_iterable(map(parameters_of, self._names))
+        return itertools.chain.from_iterable(map(parameters_updated_by, self._names))
 
     def _know_models(self) -> bool:
-        """Whether they hold parameters of modules, whichever."""
+        """Whether any optimizer holds a parameter of any module."""
         counted, known = self._hold_models
         if not known and counted != self._groups:
             owned = (
@@ -129,20 +129,20 @@ class Optimizers:
         return not set(ids_of(optimizer)).isdisjoint(map(id, self._model.parameters()))
 
 
-def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
-    """What an optimizer updates."""
+def parameters_updated_by(optimizer: Optimizer) -> Iterator[Tensor]:
+    """The tensors that an optimizer updates."""
     return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
 
 
 def ids_of(optimizer: Optimizer) -> Iterable[int]:
-    """The `id`s of what an optimizer updates."""
-    return map(id, parameters_of(optimizer))
+    """The `id`s of the tensors that an optimizer updates."""
+    return map(id, parameters_updated_by(optimizer))
 
 
 def objects_of(*kinds: type[Any]) -> list[Any]:
-    """All objects of some classes in use.
+    """All objects of some classes that are in use.
 
-    By their type alone: `isinstance` would ask foreign objects for attributes.
+    Their type decides: `isinstance` would run code of other packages' objects.
     """
-    gc.collect()  # those in use only: models and optimizers lie in reference cycles
+    gc.collect()  # free those no longer in use: models and optimizers form reference cycles
     return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]

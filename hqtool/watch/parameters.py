@@ -1,4 +1,4 @@
-"""Parameters: which one a tensor is or shows, and which module it belongs to."""
+"""Finding the parameter behind a tensor, and the module that it belongs to."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from hqtool.watch.optimizers import objects_of
 from hqtool.watch.tensor_types import is_transformed
 
-#: Nodes of the graph whose output has the values of their one input, in another shape or type.
+#: Nodes of the graph whose output has the values of their single input, in another shape or type.
 _SAME_VALUES = re.compile(
     "(Alias|AsStrided|Clone|Diagonal|Expand|Permute|ReshapeAlias|Select|Slice|Split|SplitWithSizes"
     "|Squeeze|T|ToCopy|Transpose|Unbind|Unfold|UnsafeView|Unsqueeze|View)Backward[0-9]"
 )
 
-#: How many of them are passed by on the way from a product to a parameter.
+#: How many such nodes may lie between a product and a parameter.
 _MOST_NODES = 8
 
 
 def parameter_of(tensor: Tensor, is_trained: Callable[[Tensor], bool]) -> Tensor | None:
-    """The parameter that a tensor is, or is a view, a transpose or a cast of; None: of none.
+    """The parameter that a tensor is, or is a view, transpose or cast of; None where there is none.
 
     Args:
-        is_trained: whether a leaf that is no `nn.Parameter` counts as one.
+        is_trained: whether a leaf that is not an `nn.Parameter` counts as a parameter.
     """
     if is_transformed(tensor):
         return None
@@ -48,23 +48,24 @@ def _leaf_behind(tensor: Tensor) -> Tensor | None:
     return getattr(node, "variable", None)
 
 
-#: Nodes whose output is no weight any more, but what a layer has computed.
+#: Nodes whose output is no longer a weight, but the output of a layer.
 _LAYERS = re.compile(
     "(Mm|Mv|Bmm|Add(mm|mv|bmm)|Baddbmm|Dot|Linear|.*Convolution|.*Embedding|.*(Batch|Layer|Group)Norm"
     ").*"
 )
 
-#: How many nodes are looked at on the way back from a weight.
+#: How many nodes are visited on the way back from a weight.
 _MOST_COMPUTED = 64
 
 
 def parameters_behind(
     weight: Tensor, is_trained: Callable[[Tensor], bool]
 ) -> tuple[Tensor, list[Tensor]] | None:
-    """The parameter that a weight was computed from, and all others that went into it.
+    """The parameter that a weight was computed from, and all parameters that were used for that.
 
-    As where it is scaled, normed, masked or rounded. It is the only one that has as many elements;
-    None: there is none, or several, or the tensor is what a layer has computed.
+    A weight may be a parameter scaled, normalized, masked or rounded. The parameter is the only one
+    with as many elements. None where there is none, or several, or where the tensor is the output
+    of a layer.
     """
     found = list(_leaves_behind(weight))
     if not all(isinstance(each, nn.Parameter) or is_trained(each) for each in found):
@@ -99,8 +100,8 @@ class _Known(NamedTuple):
     name: str
 
 
-class Loose(nn.Module):
-    """In place of a module, for parameters that belong to none: they are numbered from 0."""
+class UnownedParameters(nn.Module):
+    """A stand-in for the module of parameters that belong to none; they are numbered from 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,14 +109,14 @@ class Loose(nn.Module):
         self._count = 0
 
     def name_of(self, parameter: Tensor) -> str:
-        """What a parameter is called."""
+        """The name of a parameter."""
         if not self.knows(parameter):
             self._numbered[id(parameter)] = weakref.ref(parameter), f"parameter{self._count}"
             self._count += 1
         return self._numbered[id(parameter)][1]
 
     def knows(self, parameter: Tensor) -> bool:
-        """Whether it has a number."""
+        """Whether a parameter has a number."""
         reference, _ = self._numbered.get(id(parameter), (None, ""))
         return reference is not None and reference() is parameter
 
@@ -128,38 +129,38 @@ class Owners:
     """Finds the module that a parameter belongs to.
 
     Args:
-        model: look nowhere else; None: in all modules there are.
+        model: look only there; None: in all modules that exist.
     """
 
     def __init__(self, model: nn.Module | None = None) -> None:
-        self.loose = Loose()
+        self.unowned = UnownedParameters()
         self._model = model
         self._known: dict[int, _Known] = {}
         self._searches = 0
 
     def of(self, parameter: Tensor, near: Iterable[nn.Module] = ()) -> Owner | None:
-        """The module; `loose` where there is none, None where it is no part of the one model.
+        """The module; `unowned` where there is none, None where it is not part of `model`.
 
         Args:
             near: modules to look into first. Of several that share a parameter the first counts.
         """
         if (owner := self._find(parameter)) is not None:
             return owner
-        if not self.loose.knows(parameter):
+        if not self.unowned.knows(parameter):
             for module in near:
                 self._learn(module.modules())
         return self._find(parameter) or self._search(parameter)
 
     def _search(self, parameter: Tensor) -> Owner | None:
-        """Look everywhere: ever more rarely, lest parameters made in passing cost too much."""
+        """Look everywhere, but ever less often: a script may make new parameters at each step."""
         if self._model is not None:
             self._learn(self._model.modules())
             return self._find(parameter)
-        known = self.loose.knows(parameter)
+        known = self.unowned.knows(parameter)
         self._searches += not known
         if not known and self._searches & (self._searches - 1) == 0:
             self._learn(objects_of(nn.Module))
-        return self._find(parameter) or Owner(self.loose, self.loose.name_of(parameter))
+        return self._find(parameter) or Owner(self.unowned, self.unowned.name_of(parameter))
 
     def _learn(self, modules: Iterable[nn.Module]) -> None:
         for module in modules:

@@ -1,4 +1,4 @@
-"""Where in training a record belongs: the step, the micro-batch in it, the layer's call in that."""
+"""Where in training a record belongs: its step, micro-batch and call."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Position(NamedTuple):
-    """Where in training a record belongs."""
+    """Where in training a record belongs: the step, the micro-batch in it, the call in that."""
 
     step: int
     micro: int
     call: int
 
 
-#: Steps of a layer in which places are remembered; a pass that trains later gets a new place.
+#: For so many steps of a layer its last position is remembered; in older ones counting restarts.
 _STEPS_REMEMBERED = 64
 
 

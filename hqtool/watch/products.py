@@ -1,6 +1,6 @@
 """The functions of torch that multiply two tensors and sum up, and the geometry of a call.
 
-A new one is a row of `PRODUCTS`.
+A further function is one more row of `_BY_NAME`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hqtool.traffic.layers import Layer
 
 
 class Product(NamedTuple):
-    """One call of such a function.
+    """One call of a function that multiplies.
 
     Args:
         left, right: its operands.
-        is_symmetric: either may be the weight; else it is the right one.
+        is_symmetric: either operand may be the weight; else the right one is.
         geometry: layer name, shapes of input and weight → layer-spec keys.
         channel_axes: of its tensors, counted from the last axis, -1, where the right operand is
             the weight, and where the left one is.
@@ -35,35 +35,35 @@ class Product(NamedTuple):
     channel_axes: tuple[int, int] = (-1, -1)
 
     def roles(self) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """What may be the input and what the weight, and the axis of channels then."""
+        """Each possible (input, weight, channel axis)."""
         yield self.left, self.right, self.channel_axes[0]
         if self.is_symmetric:
             yield self.right, self.left, self.channel_axes[1]
 
     def has_weight(self) -> bool:
-        """Whether the right operand is a weight by its place or form, whatever it comes from."""
+        """Whether the right operand is a weight by its position or shape."""
         return not self.is_symmetric or self.right.dim() == 2
 
 
 #: Arguments by name → the product, or None where these arguments make none.
-_Reader = Callable[[dict[str, Any]], Product | None]
+_ArgumentReader = Callable[[dict[str, Any]], Product | None]
 
 
 class _Function(NamedTuple):
-    """How a function's arguments are read; those given by place have these names."""
+    """How a function's arguments are read; `names` are those of its positional arguments."""
 
     names: tuple[str, ...]
-    read: _Reader
+    read: _ArgumentReader
 
 
-#: Letters above stand for the dimensions of an ellipsis, the last one for the next above.
+#: Characters above this one stand for the dimensions of an ellipsis, the next one for the last.
 _DOTS = "\u2800"
 
 
 def product_of(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Product | None:
-    """What a call multiplies; None where that are not two tensors."""
+    """The product that a call computes; None where it does not multiply two tensors."""
     names, read = PRODUCTS[function]
     if not names:
         return read({"args": args})
@@ -77,7 +77,7 @@ def product_of(
 
 
 def _matrices(left: str, right: str, values: dict[str, Any]) -> Product:
-    """(…, M, K) by (…, K, N), or either a vector of K."""
+    """(…, M, K) times (…, K, N); either may be a vector of K."""
     a, b = values[left], values[right]
     pairs = zip(reversed(a.shape[:-2]), reversed(b.shape[:-2]), strict=False)
     shared = math.prod(m for m, n in pairs if m == n)
@@ -86,13 +86,13 @@ def _matrices(left: str, right: str, values: dict[str, Any]) -> Product:
 
 
 def _rows(is_symmetric: bool, left: str, right: str, values: dict[str, Any]) -> Product:
-    """(…, K) by (…, K): each row of one by each row of the other."""
+    """(…, K) times (…, K): each row of one times each row of the other."""
     a, b = values[left], values[right]
     return Product(a, b, is_symmetric, functools.partial(_linear, a.shape[-1], 1))
 
 
 def _bilinear(values: dict[str, Any]) -> Product:
-    """As `nn.Bilinear`, which the bill does not know."""
+    """`nn.Bilinear`'s product, which the bill does not know."""
     return Product(values["input1"], values["weight"], False, _unbilled("Bilinear"))
 
 
@@ -106,7 +106,7 @@ def _tensordot(values: dict[str, Any]) -> Product:
 
 
 def _einsum(values: dict[str, Any]) -> Product | None:
-    """Of two operands; sums of products of more have no geometry."""
+    """An einsum of two operands; None with more, which have no geometry."""
     equation, *operands = values["args"]
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = list(operands[0])
@@ -129,7 +129,7 @@ def _einsum(values: dict[str, Any]) -> Product | None:
 
 
 def _spelled(text: str, dims: int) -> str:
-    """The letters of an operand's dimensions, with further ones for its ellipsis."""
+    """A letter for each of an operand's dimensions, with further characters for an ellipsis."""
     before, dots, after = text.partition("...")
     more = dims - len(before) - len(after)
     further = "".join(chr(ord(_DOTS) + more - i) for i in range(more)) if dots else ""
@@ -140,7 +140,7 @@ def _linear(contracted: int, shared: int, name: str, x: Size, weight: Size) -> d
     """A linear layer for each index that both operands and the product have.
 
     Args:
-        contracted: numbers summed up for one of the product's.
+        contracted: how many products are summed up for one element of the result.
         shared: how many such indices there are.
     """
     rows, columns = (math.prod(shape) // (contracted * shared) for shape in (x, weight))
@@ -198,7 +198,7 @@ def _each(size: Any, dims: int) -> tuple[int, ...]:
 
 
 def _function(read: Callable[..., Any], *names: str, at: int = 0) -> _Function:
-    """Whose operands are two of its arguments, one after the other."""
+    """A function whose operands are two successive arguments, the first of them at `at`."""
     return _Function(names, functools.partial(read, names[at], names[at + 1]))
 
 

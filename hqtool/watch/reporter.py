@@ -1,4 +1,4 @@
-"""Telling a listener of layers' calls, as soon as it is known that they are part of training."""
+"""Reporting layers' calls to a listener, as soon as it is known that they are part of training."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hqtool.watch.names import Names, Surroundings, full_name
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.position import Position, Positions
 from hqtool.watch.steps import Steps, backward_pass
-from hqtool.watch.tensor_types import Unheard
+from hqtool.watch.tensor_types import SubclassesDisabled
 from hqtool.watch.unrecorded import Unrecorded
 
-#: A site; making one costs more than finding it.
+#: Makes a site, or finds it in a cache, which is faster.
 _site = functools.lru_cache(maxsize=1 << 14)(Site)
 
 
@@ -34,11 +34,10 @@ class _Weight(NamedTuple):
 class Reporter:
     """Reports the calls of layers: at once where their forward pass trains, else when it does.
 
-    A forward pass trains if a backward pass reaches it: neither the mode of its modules tells,
-    nor what optimizers there are. Each backward pass through a layer gives gradients of its own:
-    the first has the place of the layer's call, any further one the place of a further call. A
-    gradient that comes in a later step than its forward pass belongs to the step in which it
-    comes, as of one more forward pass.
+    A forward pass trains if a backward pass reaches it; the mode of its modules and the optimizers
+    do not matter. Each backward pass through a layer gives gradients of its own: the first gets the
+    position of the layer's call, any further one that of a further call. A gradient that comes in
+    a later step than its forward pass belongs to that later step, as if of one more forward pass.
 
     Attributes:
         passes_reached: forward passes that a backward pass has reached; those that only compute
@@ -67,14 +66,14 @@ class Reporter:
         self.passes_reached = 0
 
     def finished(self, call: LayerCall) -> None:
-        """A layer's call has ended; its pass may train, or may be going to."""
+        """Take a layer's call that has ended: report it now, or once its pass trains."""
         if call.forward.trains:
             self._report(call)
         else:
             call.forward.waiting.append(call)
 
     def gradient(self, call: LayerCall, kind: str) -> Callable[[Tensor], None]:
-        """What is to be called with each gradient of a kind that comes to a layer's call.
+        """A function to be called with each gradient of a layer's call.
 
         Args:
             kind: 'grad_input' or 'grad_output'.
@@ -83,7 +82,7 @@ class Reporter:
 
         def came(gradient: Tensor) -> None:
             site = kind if call.name is None else _site(call.name, kind)
-            with self._listener.guard(site), Unheard():
+            with self._listener.guard(site), SubclassesDisabled():
                 backward = backward_pass()
                 self._reached(call, backward)
                 if wanted and call.name is not None:
@@ -109,7 +108,7 @@ class Reporter:
                     self._record(layer, "grad_weight", here, weight.grad, axis, loss_scale)
 
     def _reached(self, call: LayerCall, backward: int) -> None:
-        """A backward pass has reached a layer's call."""
+        """Note that a backward pass has reached a layer's call."""
         forward = call.forward
         if forward.backward == backward:
             return
@@ -130,7 +129,7 @@ class Reporter:
 
     def _report(self, call: LayerCall) -> None:
         """Tell the listener of a call that is part of training."""
-        around, call.around = call.around, None  # holds what was made in passing
+        around, call.around = call.around, None  # it may hold a module
         if around is not None:
             self._find_name(call, around)
         if call.name is None or not self._is_asked_for(call):
@@ -150,7 +149,7 @@ class Reporter:
         self._unrecorded.recorded(name)
 
     def _find_name(self, call: LayerCall, around: Surroundings) -> None:
-        """Name the layer, though its model may be gone by now."""
+        """Name the layer, even if its model no longer exists."""
         frames = around.frames()
         if frames is None:
             call.name = self._names.of_gone(call.label)
@@ -174,7 +173,7 @@ class Reporter:
         self._record(call.name, kind, here, gradient, call.channel_axis, factor)
 
     def _place(self, call: LayerCall, backward: int) -> Position:
-        """Where the gradients belong that come to a call with a backward pass."""
+        """The position of the gradients that a backward pass brings to a call."""
         if backward not in call.places:
             step, here = self._positions.step, call.position
             if here is None or here.step != step or call.places:
@@ -194,7 +193,7 @@ class Reporter:
     ) -> None:
         site = _site(layer, kind)
         if kind in self._listener.kinds:
-            with self._listener.guard(site), Unheard():
+            with self._listener.guard(site), SubclassesDisabled():
                 reading = self._listener.read(tensor, here.step, channel_axis)
                 if reading is not None:
                     self._listener.record(site, here, reading, loss_scale)

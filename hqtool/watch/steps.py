@@ -12,9 +12,9 @@ class Steps:
     """Finds the ends of training steps, and tells the listener.
 
     A step ends once an optimizer has stepped. The next one begins with the first backward pass
-    after the next forward pass: optimizers that step one after the other, with no forward pass
-    between, end one step together. So a GAN, which passes forward for either optimizer, has a
-    step for each; and a forward pass that no backward pass reaches begins none.
+    after the next forward pass: optimizers that step one after the other, without a forward pass
+    in between, end one step together. So a GAN, which runs a forward pass for each of its two
+    optimizers, has a step for each; a forward pass that no backward pass reaches begins no step.
 
     Where updates are made by hand a step ends where a forward pass begins, the first one after a
     backward pass: with `step_on` "forward" any, with "auto" where no optimizer updates a model
@@ -25,8 +25,8 @@ class Steps:
         positions: its step is advanced.
 
     Attributes:
-        by_forward: steps were found without an optimizer, though none was asked for.
-        ended: the step has ended, and no further one has begun.
+        by_forward: with "auto", steps were ended by forward passes, for want of an optimizer.
+        ended: the step has ended, and the next one has not begun.
     """
 
     def __init__(self, step_on: str, positions: Positions, listener: Listener) -> None:
@@ -89,7 +89,7 @@ class Steps:
         self._end((*self._ended_by, optimizer))
 
     def finish(self) -> None:
-        """End a step that was made by hand, if it has not ended: no more of it follows."""
+        """End a step whose update was made by hand, unless it has ended: it is complete."""
         if not self.ended and self._went_back and self._is_made_by_hand():
             self.by_forward = self._step_on == "auto"
             self._end(())
@@ -109,15 +109,15 @@ class Steps:
     def _commit(self) -> None:
         """Tell the listener that the step has ended.
 
-        Where optimizers step within a backward pass, one for each parameter maybe, the step ends
-        with it: gradients are still to come.
+        Where optimizers step within a backward pass, perhaps one for each parameter, the step ends
+        with that backward pass, for more gradients are still to come.
         """
         self._commits_later = False
         with self._listener.guard("steps"):
             self._listener.commit(self._positions.step)
 
     def name_optimizers(self) -> None:
-        """Tell which optimizers ended this step, if others than before: no more of them will."""
+        """Tell which optimizers ended this step, if others than before; it must be complete."""
         if self.ended and self._ended_by != self._named:
             self._named = self._ended_by
             self._listener.name_optimizers(self._positions.step, self._named)

@@ -1,13 +1,13 @@
-"""Tensors of unusual types: what can be read of them, and why not the rest."""
+"""Tensors of unusual types: what can be read of them, and why others cannot be read."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: A block in which subclasses of tensors do not hear of what is done to them: a script may count
-#: on what they hear, and they need not know every function.
-Unheard = torch._C.DisableTorchFunctionSubclass
+#: A context manager in which `__torch_function__` of tensor subclasses is not called: a script may
+#: count such calls, and a subclass need not support every function that hqtool uses.
+SubclassesDisabled = torch._C.DisableTorchFunctionSubclass
 
 
 def dense_of(tensor: Tensor) -> Tensor:
@@ -21,12 +21,12 @@ def dense_of(tensor: Tensor) -> Tensor:
 
 
 def is_transformed(tensor: Tensor) -> bool:
-    """Whether it stands for others, within a transform of torch.func such as vmap or grad."""
+    """Whether a tensor is a stand-in within a transform of torch.func, such as vmap or grad."""
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def why_unreadable(tensor: Tensor) -> str | None:
-    """Why the values of what a layer has made cannot be read; None where they can be."""
+    """Why the values of a layer's output cannot be read; None where they can be."""
     if tensor.layout not in (torch.strided, torch.jagged):
         return "its output is sparse"
     if not tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""What trained, or ran beside training, without being recorded: never missing in silence."""
+"""Listing what trained, or ran beside training, without being recorded, so that it can be told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from hqtool.watch.layer_types import LAYER_TYPES, LOOKUP_TYPES, UNBILLED_TYPES, LayerTypes
 from hqtool.watch.names import Frame, Names
-from hqtool.watch.optimizers import parameters_of
+from hqtool.watch.optimizers import parameters_updated_by
 from hqtool.watch.parameters import Owner, Owners
 
 _SCRIPTED = {kind.__name__ for kind in (*LAYER_TYPES, nn.LSTM, nn.GRU, nn.RNN, nn.Bilinear)}
@@ -22,14 +22,14 @@ class Unrecorded:
     """Keeps a list of what was not recorded, and why.
 
     Args:
-        owners: tell which module a parameter belongs to.
+        owners: finds the module that a parameter belongs to.
         wants: whether a layer of that name was asked for.
 
     Attributes:
-        are_outside_layers: there are parameters outside layers, recorded or not.
-        are_outside_modules: functions outside all modules multiply with some of them.
-        reasons: by name: what could not be recorded.
-        left_out: by name: what was not asked for.
+        are_outside_layers: some parameters are used outside layers, recorded or not.
+        are_outside_modules: some of them are used by functions outside all modules.
+        reasons: name of what could not be recorded → why.
+        left_out: name of a layer that was not asked for → that reason in words.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Unrecorded:
         """A layer ran that has no name yet, for no backward pass has reached it so far.
 
         Returns:
-            what to call it until it has one.
+            its label until it has a name.
         """
         if module not in self._awaited:
             self._awaited[module] = self._names.outside(module, frames)
@@ -81,7 +81,7 @@ class Unrecorded:
         return name
 
     def began(self, module: nn.Module, part: str, layer: str) -> None:
-        """A layer ran that has this name."""
+        """A layer with this name ran."""
         if layer not in self._reached:
             self.named(module, part)
             self._idle[layer] = None
@@ -93,7 +93,7 @@ class Unrecorded:
             self._idle.pop(".".join(filter(None, (name, part))), None)
 
     def finish(self) -> None:
-        """Nothing more is to come: what no backward pass has reached is told."""
+        """At the end, add the layers that no backward pass has reached."""
         for module in self._models:
             self._judge_new(self._names.top(module).parameters())
         for name in self._idle:
@@ -112,16 +112,16 @@ class Unrecorded:
         self.left_out[layer] = "not among the layers asked for"
 
     def unreadable(self, layer: str, reason: str) -> None:
-        """A layer ran of which there was nothing to record; others of its calls may have been."""
+        """A call of a layer could not be recorded; other calls of it may have been."""
         if layer not in self._reached:
             self._add(layer, reason)
 
     def replica_ran(self) -> None:
-        """A copy of a layer ran that DataParallel has made for one pass."""
+        """A copy of a layer ran, as DataParallel makes them for one pass."""
         self._has_replicas = True
 
     def compiled(self, model: nn.Module) -> None:
-        """A model ran that torch.jit has compiled: within it no module is called."""
+        """A model ran that torch.jit has compiled; no module is called within it."""
         for name, module in model.named_modules():
             if getattr(module, "original_name", None) in _SCRIPTED:
                 path = ".".join(filter(None, (self._names.path(model), name)))
@@ -132,10 +132,10 @@ class Unrecorded:
     def updated(self, optimizer: Optimizer) -> None:
         """Look for parameters that have a gradient, though no recorded layer has used them.
 
-        Their layer's `forward` was called past `__call__`, or they were given to a function that
-        is no product, or that is out of sight.
+        Their layer's `forward` was called directly, or they were given to a function that is not a
+        product, or cannot be intercepted.
         """
-        self._judge_new(parameters_of(optimizer))
+        self._judge_new(parameters_updated_by(optimizer))
 
     def awaits(self, parameters: Iterable[Tensor]) -> bool:
         """Whether some of these have had no gradient so far."""
@@ -161,8 +161,8 @@ class Unrecorded:
     def _is_in_no_product(
         self, owner: Owner, parameter: Tensor, recorded: Iterable[Tensor]
     ) -> bool:
-        """Whether it is looked up, a norm's, or an optimizer's own copy of what is recorded."""
-        if owner.module is self._owners.loose:
+        """Whether a parameter is looked up, a norm's, or an optimizer's copy of a recorded one."""
+        if owner.module is self._owners.unowned:
             return any(_is_copy(parameter, each) for each in recorded)
         return isinstance(owner.module, LOOKUP_TYPES)
 
@@ -178,7 +178,7 @@ class Unrecorded:
             self._add(name, copies if self._has_replicas else "not called as a module")
             return
         kind = type(module).__name__
-        remedy = "" if module is self._owners.loose else f"; see --module-types {kind}"
+        remedy = "" if module is self._owners.unowned else f"; see --module-types {kind}"
         self._add(
             f"{name}.{owner.name}" if name else owner.name,
             f"no recorded layer or product used it{remedy}",
@@ -195,7 +195,7 @@ def _is_among(parameter: Tensor, known: Mapping[int, weakref.ref[Tensor]]) -> bo
 
 
 def _is_copy(parameter: Tensor, other: Tensor) -> bool:
-    """Whether it has another's values, as an optimizer's own copy in another precision has."""
+    """Whether a parameter has another's values, as an optimizer's copy in other precision has."""
     if parameter.shape != other.shape or parameter.device != other.device:
         return False
     return torch.equal(parameter.detach().to(other.dtype), other.detach())

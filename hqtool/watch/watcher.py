@@ -32,13 +32,13 @@ from hqtool.watch.unrecorded import Unrecorded
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a watcher has seen that its listener was not told.
+    """What a watcher has found that its listener was not told.
 
     Args:
-        unrecorded: by name: what trained without being reported, and why.
-        left_out: layers that ran and were not asked for.
+        unrecorded: name of what trained without being reported → why.
+        left_out: name of a layer that ran but was not asked for → the reason in words.
         skipped_steps: steps whose update a GradScaler skipped.
-        steps_by_forward: steps were found from forward passes, for want of an optimizer.
+        steps_by_forward: steps were ended by forward passes, for want of an optimizer.
         runs_eagerly: torch.compile was used, and what it compiled ran eagerly.
         passes_without_gradients, passes_without_backward: forward passes that ran with gradients
             disabled, and those that no backward pass reached.
@@ -62,7 +62,7 @@ class Watcher:
     Args:
         step_on: what ends a step: "optimizer", "forward" or "auto".
         module_types: names of the classes whose modules are layers; empty: the usual.
-        with_evaluation: tell of what only evaluates, too.
+        with_evaluation: report passes that only evaluate, too.
         model: watch only its modules; None: those of any model.
         on_compile: called once, when torch.compile is first used: what it compiles runs eagerly.
     """
@@ -84,7 +84,7 @@ class Watcher:
         self._optimizers = Optimizers(model, self._optimizer_came)
         self._names = Names(types.may_be_named, model)
         self._owners = Owners(model)
-        self._names.exempt(self._owners.loose)
+        self._names.exempt(self._owners.unowned)
         self._unrecorded = Unrecorded(self._names, types, self._owners, listener.asks_for)
         self._steps = Steps(step_on, positions, listener)
         self._loss_scale = LossScale(listener.guard, self._update_skipped)
@@ -133,11 +133,11 @@ class Watcher:
         self._eager.attach(stack, modules)
 
     def detach(self) -> None:
-        """Leave torch as it was."""
+        """Stop watching, and leave torch as it was."""
         self._attached.close()
 
     def finish(self) -> Watched:
-        """End the last step, if it was made by hand, and say what else was seen."""
+        """End the last step if its update was made by hand; return what else was found."""
         with self._listener.guard("steps"):
             self._steps.finish()
             self._steps.name_optimizers()
@@ -194,7 +194,7 @@ class Watcher:
 
 @contextmanager
 def _deeper_recursion() -> Iterator[None]:
-    """Room for the frames that watching adds to each of nested modules."""
+    """Raise the recursion limit, for watching adds frames to each of nested modules."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(2 * before)
     try:
