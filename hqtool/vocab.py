@@ -157,19 +157,20 @@ class Moments:
             for their squares to stay within float64.
 
     Under stochastic rounding every entry is the expectation over the rounding noise. Of a sample
-    with a layout every entry is an estimate for the whole tensor.
+    with a layout every entry is an estimate for the whole tensor. Those of many tensors are
+    (tensors, grids) arrays, and (tensors, 1) arrays where one tensor has a single figure.
     """
 
-    count: float
-    nonzero: float
-    xx: float
+    count: Any
+    nonzero: Any
+    xx: Any
     qq: NDArray[np.float64]
     xq: NDArray[np.float64]
     err: NDArray[np.float64]
     saturated: NDArray[np.float64]
     underflowed: NDArray[np.float64]
-    nonfinite: float = 0.0
-    exponent: int = 0
+    nonfinite: Any = 0.0
+    exponent: Any = 0
 
 
 class Decision(NamedTuple):

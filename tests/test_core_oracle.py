@@ -11,6 +11,7 @@ import pytest
 
 from hqtool.core.dense import ROUNDINGS, dense_moments
 from hqtool.core.grid import SCHEMES, Format, Grid, Grids, grids_of
+from hqtool.core.many import moments_of_each
 from hqtool.core.metrics import measure
 from hqtool.core.observation import PreparedValues
 from hqtool.core.quantize import quantize
@@ -168,3 +169,19 @@ def test_many_grids_asked_together_are_as_each_alone_and_need_no_memory_for_all(
         one = values.moments(many.at(np.array([index])))
         assert one.err[0] == together.err[index]
         assert one.xq[0] == together.xq[index]
+
+
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
+@pytest.mark.parametrize("bits", [2, 8, 16])
+def test_many_records_at_once_are_each_as_alone_to_the_last_bit(bits, rounding):
+    """Small ones of a size side by side, large ones, and some beyond float64's squares."""
+    kept = [x.reshape(-1)[:size] for x in TENSORS.values() for size in (7, 64, 64, 3001)]
+    prepared = [PreparedValues(x) for x in [*kept, 1e300 * RNG.standard_normal(64)]]
+    formats = [Format(bits)] * len(SHARES)
+    ranges = [[range_of(x, share) for share in SHARES] for x in kept]
+    ranges.append([Range(-1e300 * (1 + lo), 1e300 * hi) for lo, hi in SHARES])
+    together = measure(moments_of_each(prepared, ranges, formats, rounding))
+    for i, values in enumerate(prepared):
+        alone = values.moments(grids_of(ranges[i], formats, values.exponent), rounding)
+        for name, figures in measure(alone).items():
+            assert together[name][i].tobytes() == figures.tobytes(), name

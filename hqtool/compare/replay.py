@@ -12,10 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.compare.lanes import Lane, SteppedLanes, lanes_of
+from hqtool.compare.scoring import (
+    MSE,
+    NONFINITE,
+    SQNR_DB,
+    UNDERFLOW,
+    Decided,
+    Figures,
+    batches,
+    score,
+)
 from hqtool.core.dense import ROUNDINGS
-from hqtool.core.grid import Format, grids_of
-from hqtool.core.metrics import METRICS, measure
-from hqtool.core.noise import noise_of
+from hqtool.core.grid import Format
+from hqtool.core.metrics import METRICS
 from hqtool.core.observation import PreparedValues, values_of
 from hqtool.errors import UsageError
 from hqtool.estimators.protocol import Estimator
@@ -26,12 +35,6 @@ from hqtool.traffic.layers import Counts
 from hqtool.vocab import Decision, Record, Site
 
 Measured = dict[str, float | None]
-Figures = NDArray[np.float64]  # (metrics, lanes), NaN is missing
-
-#: Rows of `Figures`.
-MSE, SQNR_DB, UNDERFLOW, NONFINITE = map(
-    list(METRICS).index, ("mse", "sqnr_db", "underflow", "nonfinite")
-)
 
 #: What becomes of the loss scale that a gradient was recorded with.
 LOSS_SCALES = ("divided", "kept")
@@ -185,7 +188,7 @@ def replay(
     Args:
         history: each record is read and prepared once and then forgotten.
         counts: elements of the layer's tensors, for the bill; None where unknown.
-        on_row: called with each scored record of each lane as soon as it is known.
+        on_row: called with each scored record of each lane, in order, soon after it is known.
 
     Returns:
         One summary a lane, an estimator at a bit-width; estimators outermost.
@@ -197,12 +200,16 @@ def replay(
     lanes = [lane for group in groups for lane in group.lanes]
     sums = _ReplaySums(history, past, len(lanes))
     stepped = [group for group in groups if isinstance(group, SteppedLanes)]
-    for index, record, values in _decided(history, past, stepped, settings.search_gap):
-        decided = [decision for group in groups for decision in group.at(index)]
-        figures = _score(values, lanes, decided, settings, site, record)
-        sums.scored(figures, record)
+    decided = (
+        Decided(record, values, [decision for group in groups for decision in group.at(index)])
+        for index, record, values in _decided(history, past, stepped, settings.search_gap)
+    )
+    at = [lane.format for lane in lanes]
+    for batch in batches(decided):
+        figures = score(batch, at, settings.rounding, settings.seed, site)
+        sums.scored(figures, [each.record for each in batch])
         if on_row is not None:
-            for row in _rows(site, record, lanes, decided, figures):
+            for row in _rows(site, batch, lanes, figures):
                 on_row(row)
     return _summaries(site, lanes, sums, counts)
 
@@ -263,28 +270,6 @@ def _show(
             lane.hold_against_scan(decision, stats, values)
 
 
-def _score(
-    values: PreparedValues,
-    lanes: Sequence[Lane],
-    decided: Sequence[Decision],
-    settings: ReplaySettings,
-    site: Site,
-    record: Record,
-) -> Figures:
-    """Each lane's metrics, all grids in one question; all missing where there is no range."""
-    ready = [i for i, decision in enumerate(decided) if decision.range is not None]
-    ranges = [decision.range for decision in decided if decision.range is not None]
-    grids = grids_of(ranges, [lanes[i].format for i in ready], values.exponent)
-    if settings.rounding == "stochastic-sampled":
-        found = measure(values.sampled_moments(grids, noise_of(settings.seed, site, record)))
-    else:
-        found = measure(values.moments(grids, settings.rounding))
-    figures = np.full((len(METRICS), len(lanes)), np.nan)
-    figures[:, ready] = list(found.values())
-    figures[NONFINITE] = values.nonfinite  # told even where there is no range
-    return figures
-
-
 class _ReplaySums:
     """Sums over a site's records, past calibration but for `records`; running ones of metrics.
 
@@ -308,17 +293,19 @@ class _ReplaySums:
         self._sums, self._counts = np.zeros((2, len(METRICS), lanes))
         self._sqnr_db: list[NDArray[np.float64]] = []
 
-    def scored(self, figures: Figures, record: Record) -> None:
-        """Add a record's figures to the sums, each metric where it is known."""
+    def scored(self, figures: Figures, records: Sequence[Record]) -> None:
+        """Add records' figures to the sums, one after the other, each metric where it is known."""
         known = ~np.isnan(figures)
         scored = np.delete(known, NONFINITE, axis=0).any(axis=0)
-        self.steps += scored
-        self.unscored += ~scored
-        self.sampled += scored & record.sampled
-        self.exact += (figures[MSE] == 0) & known[UNDERFLOW]
-        self._sqnr_db.append(figures[SQNR_DB])
-        self._sums += np.where(known, figures, 0.0)
-        self._counts += known
+        sampled = np.array([[record.sampled] for record in records])
+        self.steps += scored.sum(axis=0)
+        self.unscored += (~scored).sum(axis=0)
+        self.sampled += (scored & sampled).sum(axis=0)
+        self.exact += ((figures[MSE] == 0) & known[UNDERFLOW]).sum(axis=0)
+        self._sqnr_db += [*figures[SQNR_DB]]
+        for one in np.moveaxis(np.where(known, figures, 0.0), 1, 0):
+            self._sums += one
+        self._counts += known.sum(axis=1)
 
     def means(self) -> list[Measured]:
         """Of each lane the plain means over the records that have each metric."""
@@ -341,13 +328,20 @@ def _named(figures: Sequence[float]) -> Measured:
 
 
 def _rows(
+    site: Site, batch: Sequence[Decided], lanes: Sequence[Lane], figures: Figures
+) -> Iterator[StepRow]:
+    for (record, _, decisions), measured in zip(batch, np.moveaxis(figures, 1, 0), strict=True):
+        yield from _rows_of_record(site, record, lanes, decisions, measured)
+
+
+def _rows_of_record(
     site: Site,
     record: Record,
     lanes: Sequence[Lane],
-    decided: Sequence[Decision],
-    figures: Figures,
+    decisions: Sequence[Decision],
+    figures: NDArray[np.float64],
 ) -> Iterator[StepRow]:
-    for lane, decision, measured in zip(lanes, decided, figures.T.tolist(), strict=True):
+    for lane, decision, measured in zip(lanes, decisions, figures.T.tolist(), strict=True):
         lo, hi = decision.range or (None, None)
         least, most = record.stats.range or (None, None)
         yield StepRow(

@@ -49,6 +49,48 @@ def dense_moments(
     return Moments(x.size, nonzero, xx, *sums)
 
 
+def dense_moments_of_rows(
+    x: NDArray[Any], grids: Grids, rounding: str, nonfinite: Array
+) -> Moments:
+    """Moments of many small tensors of one size, each on as many grids of its own.
+
+    To the last bit what `dense_moments` gives for one row after the other.
+
+    Args:
+        x: (tensors, values), finite, any float type; computed in float64.
+        grids: those of the first tensor, those of the second, and so on.
+        rounding: a name of `ROUNDINGS` that needs no noise.
+        nonfinite: (tensors, 1), what the moments are to say of it.
+
+    Returns:
+        (tensors, grids of one) arrays, (tensors, 1) where an entry does not depend on the grid.
+    """
+    together = max(1, CHUNK * len(x) // max(1, len(grids) * x.shape[1]))
+    each = len(grids) // len(x)
+    parts = []
+    for start in range(0, len(x), together):
+        end = start + together
+        parts.append(
+            _moments_of_rows(x[start:end], grids.at(slice(start * each, end * each)), rounding)
+        )
+    joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+    count, exponent = np.full((len(x), 1), x.shape[1]), np.zeros((len(x), 1), np.intp)
+    return Moments(*[count, *joined, nonfinite, exponent])
+
+
+def _moments_of_rows(x: NDArray[Any], grids: Grids, rounding: str) -> tuple[Array, ...]:
+    """The entries of `Moments` from `nonzero` on."""
+    wide = x.astype(np.float64)[:, None, :]
+    columns = grids.as_columns(len(x))
+    nonzero, xx = _nonzero(wide), _dot(wide, wide)
+    with np.errstate(all="ignore"):
+        sums = ROUNDINGS[rounding](wide, columns, None)
+    zero_step = columns.step[..., 0] == 0
+    under_zero_step = (0.0, 0.0, xx, nonzero, nonzero)  # see `sums_of_zero_step`
+    pairs = zip(under_zero_step, sums, strict=True)
+    return nonzero, xx, *(np.where(zero_step, dead, live) for dead, live in pairs)
+
+
 def sums_of_zero_step(xx: float, nonzero: int, grids: int) -> Array:
     """`Sums` of grids with Δ = 0, a row for each: all values become 0, nonzero ones saturate."""
     column = np.array([0.0, 0.0, xx, nonzero, nonzero])
@@ -92,7 +134,7 @@ def _nearest(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
         _dot(x, q),
         _dot(e, e),
         _count(_saturated(x, grids) if noise is None else level != clipped),
-        np.count_nonzero(x) - _count(clipped != 0),
+        _nonzero(x) - _count(clipped != 0),
     )
 
 
@@ -108,7 +150,7 @@ def _expected(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
     below = np.floor(scaled)
     clipped = np.clip(x, grids.first * grids.step, grids.last * grids.step)
     spread = (x - below * grids.step) * ((below + 1) * grids.step - x)
-    variance = np.where(clipped == x, np.maximum(spread, 0.0), 0.0).sum(axis=1)
+    variance = np.where(clipped == x, np.maximum(spread, 0.0), 0.0).sum(axis=-1)
     e = x - clipped
     too_low = np.clip(grids.first - scaled, 0.0, 1.0)
     too_high = np.clip(scaled - grids.last, 0.0, 1.0)
@@ -116,8 +158,8 @@ def _expected(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
         _dot(clipped, clipped) + variance,
         _dot(x, clipped),
         _dot(e, e) + variance,
-        too_low.sum(axis=1) + too_high.sum(axis=1),
-        np.where(x != 0, _chance_of_zero(scaled, grids), 0.0).sum(axis=1),
+        too_low.sum(axis=-1) + too_high.sum(axis=-1),
+        np.where(x != 0, _chance_of_zero(scaled, grids), 0.0).sum(axis=-1),
     )
 
 
@@ -138,9 +180,14 @@ def _dot(a: Array, b: Array) -> Array:
     )
 
 
+def _nonzero(x: Array) -> Any:
+    """How many values are not zero, over the last axis."""
+    return np.count_nonzero(x) if x.ndim == 1 else np.count_nonzero(x, axis=-1)
+
+
 def _count(which: NDArray[np.bool_]) -> Array:
-    if which.shape[1] <= SHORT_ROW:
-        counts: Array = np.add.reduce(which, axis=1, dtype=np.float64)
+    if which.ndim > 2 or which.shape[-1] <= SHORT_ROW:
+        counts: Array = np.add.reduce(which, axis=-1, dtype=np.float64)
         return counts
     return np.array([np.count_nonzero(row) for row in which], np.float64)
 

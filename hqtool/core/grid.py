@@ -62,9 +62,15 @@ class Grids:
         """The lowest and the highest value that is not saturated."""
         return (self.first - BEYOND) * self.step, (self.last + BEYOND) * self.step
 
-    def as_columns(self) -> Grids:
-        """For arithmetic with a row of values: (grids, 1) arrays."""
-        return Grids(self.step[:, None], self.first[:, None], self.last[:, None], self.exponent)
+    def as_columns(self, tensors: int = 0) -> Grids:
+        """For arithmetic with a row of values: (grids, 1) arrays.
+
+        Args:
+            tensors: 0, or among how many the grids are shared out: (tensors, grids of each, 1).
+        """
+        shape = (tensors, -1, 1) if tensors else (-1, 1)
+        step, first, last = (each.reshape(shape) for each in (self.step, self.first, self.last))
+        return Grids(step, first, last, self.exponent)
 
     def divided(self, exponent: int) -> Grids:
         """The same grids for values that were divided by 2^exponent."""

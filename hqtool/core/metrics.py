@@ -1,4 +1,8 @@
-"""Metrics: functions from moments to one figure for each grid, NaN where there is none."""
+"""Metrics: functions from moments to one figure for each grid, NaN where there is none.
+
+Moments of many tensors are as good as those of one: every metric works entry by entry. 0/0 is NaN,
+so whatever is a share of nothing is missing; callers silence numpy's warnings (`figure`).
+"""
 
 from __future__ import annotations
 
@@ -31,8 +35,6 @@ class Metric:
 
 def mse(m: Moments) -> Array:
     """Mean of (x−q)²; missing where float64 cannot hold it."""
-    if not m.count:
-        return _missing(m)
     found: Array = np.ldexp(m.err / m.count, 2 * m.exponent)
     return np.where((found == 0) & (m.err > 0), np.nan, found)
 
@@ -44,35 +46,32 @@ def sqnr_db(m: Moments) -> Array:
 
 def cosine(m: Moments) -> Array:
     """x·q / (‖x‖‖q‖); 1 for an all-zero tensor, 0 where only q is all zero."""
-    if m.nonzero == 0:
-        return _missing(m) if m.count == 0 else np.ones_like(m.qq)
     found: Array = np.minimum(m.xq / (np.sqrt(m.xx) * np.sqrt(m.qq)), 1.0)
-    return np.where((m.qq == 0) & (m.xq == 0), 0.0, np.where(_within(m.qq), found, np.nan))
+    known = np.where(_within(m.qq), found, np.nan)
+    return _one_where_all_zero(m, np.where((m.qq == 0) & (m.xq == 0), 0.0, known))
 
 
 def norm_ratio(m: Moments) -> Array:
     """‖q‖ / ‖x‖; 1 for an all-zero tensor."""
-    if m.nonzero == 0:
-        return _missing(m) if m.count == 0 else np.ones_like(m.qq)
     found: Array = np.sqrt(m.qq) / np.sqrt(m.xx)
-    return np.where(_within(m.qq) | (m.xq == 0), found, np.nan)
+    return _one_where_all_zero(m, np.where(_within(m.qq) | (m.xq == 0), found, np.nan))
 
 
 def gain(m: Moments) -> Array:
     """x·q / x·x, below 1 where quantization shrinks; 1 for an all-zero tensor."""
-    if m.nonzero == 0:
-        return _missing(m) if m.count == 0 else np.ones_like(m.qq)
-    return m.xq / m.xx
+    return _one_where_all_zero(m, m.xq / m.xx)
 
 
 def saturation(m: Moments) -> Array:
     """Share of the values clipped at an end of the levels (see `Moments.saturated`)."""
-    return m.saturated / m.count if m.count else _missing(m)
+    found: Array = m.saturated / m.count
+    return found
 
 
 def underflow(m: Moments) -> Array:
     """Share of the nonzero values whose code is zero's; missing where every value is zero."""
-    return m.underflowed / m.nonzero if m.nonzero else _missing(m)
+    found: Array = m.underflowed / m.nonzero
+    return found
 
 
 def nonfinite(m: Moments) -> Array:
@@ -86,8 +85,9 @@ def _within(squares: Array) -> NDArray[np.bool_]:
     return found
 
 
-def _missing(m: Moments) -> Array:
-    return np.full_like(m.qq, np.nan)
+def _one_where_all_zero(m: Moments, found: Array) -> Array:
+    """1 for tensors that are all zero, and missing for those without a finite value."""
+    return np.where(m.nonzero == 0, np.where(m.count == 0, np.nan, 1.0), found)
 
 
 #: All metrics, in the order of tables and files. A new metric is one more entry.

@@ -95,6 +95,12 @@ class PreparedValues:
         known = 0 if self._extremes is None else self._extremes.size
         return (self._total - known) / max(1, self._finite.size)
 
+    @property
+    def few(self) -> NDArray[Any] | None:
+        """The finite values, 1-D, where `moments` is no more than a pass over them as they are."""
+        alone = self._extremes is None and not self.exponent
+        return self._finite if alone and self._finite.size <= FEW_VALUES else None
+
     def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
         """Moments under each grid, 'nearest' or 'stochastic' (in expectation).
 

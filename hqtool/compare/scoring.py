@@ -1,0 +1,76 @@
+"""Scoring records: the metrics of their values on every lane's grid, many records at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.core.grid import Format, grids_of
+from hqtool.core.many import in_rows, moments_of_each
+from hqtool.core.metrics import METRICS, measure
+from hqtool.core.noise import noise_of
+from hqtool.core.observation import PreparedValues
+from hqtool.vocab import Decision, Range, Record, Site
+
+#: (metrics, records, lanes), NaN is missing.
+Figures = NDArray[np.float64]
+
+#: Rows of `Figures`.
+MSE, SQNR_DB, UNDERFLOW, NONFINITE = map(
+    list(METRICS).index, ("mse", "sqnr_db", "underflow", "nonfinite")
+)
+
+#: Records scored at once: no more than so many, and no more once they hold so many values.
+MOST_RECORDS, ENOUGH_VALUES = 64, 1 << 15
+
+
+class Decided(NamedTuple):
+    """A record to score, and what each lane decided about it."""
+
+    record: Record
+    values: PreparedValues
+    decisions: list[Decision]
+
+
+def batches(decided: Iterable[Decided]) -> Iterator[list[Decided]]:
+    """The records in order, as many together as memory should hold."""
+    batch: list[Decided] = []
+    held = 0
+    for each in decided:
+        batch.append(each)
+        held += each.values.size
+        if len(batch) >= MOST_RECORDS or held >= ENOUGH_VALUES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def score(
+    batch: Sequence[Decided], formats: Sequence[Format], rounding: str, seed: int, site: Site
+) -> Figures:
+    """Each lane's metrics of each record; all but one are missing where there is no range.
+
+    Args:
+        formats: one a lane.
+        rounding: a name of `ROUNDINGS`.
+        seed: of the noise of 'stochastic-sampled'.
+    """
+    given = [[decision.range for decision in each.decisions] for each in batch]
+    ranges = [[ends or Range(0.0, 0.0) for ends in row] for row in given]
+    if rounding == "stochastic-sampled":
+        moments = in_rows(
+            each.values.sampled_moments(
+                grids_of(row, formats, each.values.exponent), noise_of(seed, site, each.record)
+            )
+            for each, row in zip(batch, ranges, strict=True)
+        )
+    else:
+        moments = moments_of_each([each.values for each in batch], ranges, formats, rounding)
+    figures = np.array(list(measure(moments).values()))
+    figures[:, [[ends is None for ends in row] for row in given]] = np.nan
+    figures[NONFINITE] = moments.nonfinite  # told even where there is no range
+    return figures
