@@ -13,7 +13,7 @@ RESULTS = HERE / "results.md"
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """The machine and versions that the benchmarks ran on."""
     names = (
         [
             line.partition(":")[2].strip()
@@ -34,28 +34,28 @@ def machine() -> str:
     )
 
 
-def replay() -> str:
+def replay_section() -> str:
     """The replay benchmarks, and their plot."""
-    from benchmarks import replay as measured
+    from benchmarks import replay_speed
     from benchmarks.plot import plot
 
-    text, curves = measured.run()
+    text, curves = replay_speed.run()
     plot(curves, HERE / "replay.svg")
     return f"{text}\n\n![seconds against what grows](replay.svg)"
 
 
-def capture() -> str:
+def capture_section() -> str:
     """The overhead of capture."""
-    from benchmarks import capture_overhead as measured
+    from benchmarks import capture_overhead
 
-    return measured.run()
+    return capture_overhead.run()
 
 
-SECTIONS = {"replay": replay, "capture": capture}
+SECTIONS = {"replay": replay_section, "capture": capture_section}
 
 
 def main() -> None:
-    """Measure the sections named (default: all), keep the other's results as they stand."""
+    """Measure the sections named (default: all), and keep earlier results of the others."""
     chosen = sys.argv[1:] or list(SECTIONS)
     kept = _sections(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in chosen:

@@ -3,8 +3,8 @@
     python -m benchmarks.capture_overhead [--rounds N] [--width N] [--batch-size N]
 
 Trains ResNet-18 on 32×32 images of noise, ten steps at a time: without capture, and under three
-settings of it, in turns. All in one process, for another one may run at half the speed on a machine
-that is shared, whatever it does.
+settings of it, in turns. All run in one process: on a shared machine, processes that do the same
+may differ in speed by a factor of two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hqtool.trace.writer import TraceWriter
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sample_data"))
 from train_digits import Block
 
-#: Steps in a block: by default values are kept at the first of ten.
+#: Steps in a turn: by default values are kept at the first of ten.
 STEPS = 10
 
 #: What is measured, and the options of capture for it; None: without capture.
@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "defaults (samples of values every 10th step)": {},
     "all values every 10th step (`--full`)": {"full": True},
 }
-PLAIN = next(iter(VARIANTS))
+WITHOUT_CAPTURE = next(iter(VARIANTS))
 
 
 def network(width: int) -> nn.Module:
@@ -94,17 +94,17 @@ def run(rounds: int = 16, width: int = 64, batch_size: int = 8) -> str:
     order = deque(VARIANTS)
     for _ in range(rounds):
         for name in order:
-            taken, sizes[name] = _block(step, model, VARIANTS[name])
+            taken, sizes[name] = _turn_of(step, model, VARIANTS[name])
             seconds[name].append(taken)
         order.rotate()
     sort = f"{width} channels, batches of {batch_size}"
     return "\n".join([*_lines(seconds, sizes, sort), "", *_short_steps(rounds)])
 
 
-def _block(
+def _turn_of(
     step: Callable[[], float], model: nn.Module, options: dict[str, Any] | None
 ) -> tuple[float, int]:
-    """Seconds of a step, and bytes of the trace of a block of them."""
+    """Seconds of a step, and bytes of the trace of one turn."""
     if options is None:
         return _mean_seconds(step), 0
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def _mean_seconds(step: Callable[[], float]) -> float:
 
 
 def _lines(seconds: dict[str, list[float]], sizes: dict[str, int], sort: str) -> list[str]:
-    plain = seconds[PLAIN]
+    plain = seconds[WITHOUT_CAPTURE]
     return [
         f"ResNet-18, 21 recorded layers, {sort} of 32×32 images; torch on "
         f"{torch.get_num_threads()} threads. {len(plain)} turns of {STEPS} steps each, in one "
@@ -182,7 +182,7 @@ def _short_steps(rounds: int) -> list[str]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name, make in SHORT.items():
-        plain, captured = zip(*(_turn(make) for _ in range(rounds)), strict=True)
+        plain, captured = zip(*(_short_turn(make) for _ in range(rounds)), strict=True)
         ratios = [a / b for a, b in zip(captured, plain, strict=True)]
         first, median, third = statistics.quantiles(ratios, n=4)
         times = f"{1e3 * statistics.median(plain):.2f} | {1e3 * statistics.median(captured):.2f}"
@@ -191,7 +191,7 @@ def _short_steps(rounds: int) -> list[str]:
     return lines
 
 
-def _turn(make: Callable[[], Callable[[], object]]) -> tuple[float, float]:
+def _short_turn(make: Callable[[], Callable[[], object]]) -> tuple[float, float]:
     """Seconds of a step without capture, and under it."""
     plain = _steps_of(make())
     with tempfile.TemporaryDirectory() as folder:

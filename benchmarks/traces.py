@@ -37,10 +37,10 @@ def write_trace(path: str, steps: int = 10, values: int = 1 << 20, sites: int = 
 
 
 def write_small_records(path: str, *, sites: int, steps: int, every: int) -> None:
-    """A trace of records of 64 values; only statistics are kept but at every so many steps.
+    """A trace of records of 64 values, most of which keep only their statistics.
 
     Args:
-        every: 0 keeps none.
+        every: values are kept at every so many steps; 0: at none.
     """
     rng = np.random.default_rng(0)
     with TraceWriter(path, force=True) as writer:

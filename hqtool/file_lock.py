@@ -1,9 +1,9 @@
-"""Locks on files that are being written, so that nobody replaces them meanwhile.
+"""Locks on files that are being written, so that no other process replaces them meanwhile.
 
-A lock belongs to the open file, not to a process (Linux, F_OFD_SETLK): it ends with the last
-descriptor, even by kill -9; the process may open and close the file elsewhere; a forked child
-keeps it no longer than the descriptor. It lies beyond any file's end and meets no reader's lock.
-Where the system or the file system has no such locks, none is held, and nothing is locked.
+A lock belongs to the open file, not to a process (Linux, F_OFD_SETLK). It ends when the last
+descriptor of that open file is closed, even by kill -9, but not when the process closes the file
+where it has opened it a second time. The locked byte lies beyond the end of any file, where no
+reader locks anything. Where the system or the file system lacks such locks, nothing is locked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def hold(descriptor: int) -> bool:
     """Lock a file that is open for writing, until it is closed; children do not inherit it.
 
     Returns:
-        False where somebody else holds it.
+        False where another process holds the lock.
     """
     os.set_inheritable(descriptor, False)
     return _lock(descriptor, exclusive=True)
@@ -41,7 +41,7 @@ def claimed(path: str | os.PathLike[str]) -> Iterator[bool]:
     """Keep others from locking or replacing a file within the block.
 
     Yields:
-        False where somebody holds it; True where there is nothing to hold.
+        False where another process holds the lock; True where there is no file.
     """
     opened = _opened(path)
     if opened is None:

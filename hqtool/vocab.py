@@ -1,4 +1,4 @@
-"""The nouns of hqtool: small frozen values that every floor passes to the next."""
+"""The values that hqtool's parts pass to each other: small and frozen."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class Stats(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleLayout:
-    """How a sample lies in its tensor, and the tensor's extremes, which it always knows.
+    """Where the values of a sample lie in its tensor, and the tensor's extremes.
 
-    The sampled values are fibres, one after the other: all values along the channel axis at one
-    position of the other axes. Where fibres are too long they are cut into equal pieces, which
-    count as fibres here. In the row-major order of the tensor, fibre f begins at
+    The sampled values are fibres, one after the other. A fibre is all values along the channel axis
+    at one position of the other axes; where fibres are too long, they are cut into equal pieces,
+    each of which counts as a fibre. In the row-major order of the tensor, fibre f begins at
     f // stride · length · stride + f % stride, and its values are `stride` places apart.
 
     Args:
@@ -107,9 +107,9 @@ class Record:
         shape: the tensor's full shape, also where only a sample of its values was kept.
         stats: exact, over the full tensor.
         values: the tensor, in `shape`; where `sampled`, a 1-D uniform sample of it; or None.
-        sampled: values are but a sample, in which each value of the tensor was equally likely.
-        layout: where in the tensor a sample's values lie, and the tensor's extremes; None of
-            whole tensors, and of samples in older traces.
+        sampled: values are a sample, in which each value of the tensor was equally likely.
+        layout: where in the tensor a sample's values lie, and the tensor's extremes; None for
+            whole tensors, and for samples in older traces.
         loss_scale: factor that the gradient carried when it was recorded (AMP); 1 where none.
             Readers divide it out of `stats` and `values` unless asked not to.
         rank_numels: number of elements on each rank, where the record joins several ranks'

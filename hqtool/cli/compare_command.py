@@ -25,7 +25,7 @@ from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.estimators.protocol import Estimator
 from hqtool.outputs import names_stdout
 from hqtool.registry import Choice
-from hqtool.report.comparison import RANKINGS, comparison_report
+from hqtool.report.comparison_report import RANKINGS, comparison_report
 from hqtool.report.table import render
 from hqtool.vocab import TENSOR_KINDS
 

@@ -1,4 +1,4 @@
-"""Comparing estimators on traces: choose sites, replay each, gather what they cost."""
+"""Comparing estimators on traces: choose sites, replay each, collect the results."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _some_layers(sites: Sequence[Site]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TraceFacts:
-    """What a comparison says of each trace it read."""
+    """What a comparison reports of each trace it read."""
 
     path: str
     state: str
@@ -75,11 +75,11 @@ class TraceFacts:
 
 @dataclass(frozen=True, slots=True)
 class RanksFacts:
-    """What a comparison says of ranks that it took together.
+    """What a comparison reports of ranks that it took together.
 
     Args:
-        records: those of the selected sites, all ranks' counted.
-        sites_left_out: selected sites that some rank lacks.
+        records: how many records of the selected sites all ranks have together.
+        sites_left_out: how many selected sites some rank lacks.
     """
 
     ranks: Ranks
@@ -103,7 +103,7 @@ class Comparison:
 
     @property
     def records_left_out(self) -> int:
-        """Of `ranks.records` those that some rank lacks."""
+        """How many of `ranks.records` were left out, because some rank lacks them."""
         if self.ranks is None:
             return 0
         joint = sum(result.summaries[0].records for result in self.results)
@@ -130,11 +130,11 @@ def compare(
     """Replay the selected sites of every trace, as far as it is committed now.
 
     Args:
-        executor: how to map over sites; the results are the same whichever.
+        executor: how to run the replay of each site; the results do not depend on it.
         on_site: called with (sites done, sites in all) as they end.
         on_spool: called with the path of each site's scored records (JSON lines), in the order
             of sites; the file is gone afterwards.
-        spool_folder: where those files lie meanwhile.
+        spool_folder: the folder of those files.
         reduce_ranks: the traces are ranks of one run; replay their joint records.
         on_warning: called with what limits the results, before the work begins.
 
@@ -176,7 +176,7 @@ def require_different(paths: Sequence[str]) -> None:
         try:
             found = os.stat(path)
         except OSError:
-            continue  # whoever opens it tells
+            continue  # opening it will report the error
         first = met.setdefault((found.st_dev, found.st_ino), path)
         if first is not path or paths.count(path) > 1:
             cause = f"{first} and {path} are the same file"
@@ -185,10 +185,10 @@ def require_different(paths: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Survey:
-    """What there is to replay.
+    """The sites that can be replayed.
 
     Args:
-        found: each site, and the traces that its records come from.
+        found: the traces that a site's records come from, and the site.
     """
 
     traces: tuple[TraceFacts, ...]
@@ -197,7 +197,7 @@ class _Survey:
 
 
 def _survey(paths: Sequence[str]) -> _Survey:
-    """Every trace on its own."""
+    """The sites of every trace on its own."""
     facts, found = [], []
     for path in paths:
         with TraceReader(path) as reader:
@@ -207,7 +207,7 @@ def _survey(paths: Sequence[str]) -> _Survey:
 
 
 def _survey_ranks(paths: Sequence[str], selection: Selection) -> _Survey:
-    """The traces as ranks of one run, taken together."""
+    """The sites of the traces as ranks of one run, taken together."""
     if len(paths) < 2:
         raise UsageError("--reduce-ranks takes two traces or more", "give those of all ranks")
     with RanksReader(paths) as reader:
@@ -239,14 +239,14 @@ def _tasks(survey: _Survey, settings: ReplaySettings, selection: Selection) -> l
         raise DataError(f"{paths}: nothing was recorded", "see: hqtool info TRACE")
     selection.check([summary.site for _, summary in survey.found])
     return [
-        Task(traces, summary.site, settings, seconds=_guess(summary, settings))
+        Task(traces, summary.site, settings, seconds=_expected_seconds(summary, settings))
         for traces, summary in survey.found
         if selection.takes(summary.site)
     ]
 
 
-def _guess(summary: SiteSummary, settings: ReplaySettings) -> float:
-    """Seconds a site may take: 3 ns a byte, 20 µs a decision, 0.5 ms and 30 µs a grid to score."""
+def _expected_seconds(summary: SiteSummary, settings: ReplaySettings) -> float:
+    """Seconds a site may take: 3 ns a byte, 20 µs a decision; to score 0.5 ms, and 30 µs a grid."""
     estimators = len(settings.estimators)
     decisions = summary.records * estimators
     grids = summary.with_values * estimators * len(settings.bits)
@@ -257,7 +257,7 @@ def _guess(summary: SiteSummary, settings: ReplaySettings) -> float:
 def _in_order(
     results: Iterator[tuple[int, SiteResult]], on_done: Callable[[int], None]
 ) -> Iterator[SiteResult]:
-    """Results in the order of their tasks, each as soon as all before it are there."""
+    """Results in the order of their tasks, each as soon as all earlier ones have been yielded."""
     waiting: dict[int, SiteResult] = {}
     awaited = 0
     for done, (index, result) in enumerate(results, start=1):

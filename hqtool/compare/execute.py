@@ -1,8 +1,8 @@
-"""Mapping the replay over sites: in this process, in several, or on a cluster.
+"""Running the replay of all sites: in this process, in several, or on a cluster.
 
-The unit of work is a site: its steps follow each other, sites are independent. A task is a
-small picklable value, never an array, and what comes back is small, too: scored records are
-spooled to a file as they are known.
+The unit of work is a site: its steps must run in order, while sites are independent. A task is a
+small picklable value without arrays, and its result is small, too: scored records are written to a
+file, called a spool, as soon as they are known.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hqtool.vocab import Site
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One site to be replayed: what a worker is sent.
+    """One site to be replayed, as it is sent to a worker.
 
     Args:
-        traces: up to which commit to read which trace; several are ranks, taken together.
-        spool: file to write scored records to, JSON lines; None for none.
-        seconds: rough guess of how long it takes, to start the longest first.
-        folder: where relative paths start; the worker's own working directory where empty.
+        traces: each trace, and the commit up to which to read it; several are ranks of one run.
+        spool: file to write scored records to, as JSON lines; None: do not write them.
+        seconds: rough estimate of how long it takes, to start the longest first.
+        folder: the folder that relative paths start from; empty: the worker's own.
     """
 
     traces: tuple[Prefix, ...]
@@ -65,7 +65,7 @@ class SiteResult:
 
 
 class _WorstRows:
-    """The rows of lowest SQNR; those without an error, or without a figure, are none of them."""
+    """Keeps the rows of lowest SQNR; rows without error, or without a figure, do not count."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -87,10 +87,10 @@ class _WorstRows:
 #: Tasks in → (index of the task, its result) in any order.
 Executor = Callable[[Sequence[Task]], Iterator[tuple[int, SiteResult]]]
 
-#: Seconds to wait for a cluster's scheduler to answer.
+#: How long to wait for a cluster's scheduler to answer.
 SCHEDULER_WAIT_SECONDS = 10
 
-#: Below this many guessed seconds of work starting processes costs more than it saves.
+#: Below so many seconds of work, as estimated, starting processes costs more time than it saves.
 WORTH_PROCESSES = 0.4
 
 
@@ -100,7 +100,7 @@ def run_task(task: Task) -> SiteResult:
     Raises:
         DataError: the trace proves damaged.
     """
-    reader = _reader_of(tuple(_within(task.folder, trace) for trace in task.traces))
+    reader = _reader_of(tuple(_in_folder(task.folder, trace) for trace in task.traces))
     counts = counts_of(reader.geometry(task.site.layer))
     history = reader.history(task.site, scaled=task.settings.loss_scale == "kept")
     worst = _WorstRows(task.settings.worst)
@@ -109,8 +109,8 @@ def run_task(task: Task) -> SiteResult:
         summaries = replay(task.site, history, task.settings, counts, on_row)
         return SiteResult(task, summaries, worst.rows())
     spool = os.path.join(task.folder, task.spool)
-    mine = f"{spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
-    with open(mine, "w", encoding="utf-8") as out:
+    own_spool = f"{spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
+    with open(own_spool, "w", encoding="utf-8") as out:
 
         def write(row: StepRow) -> None:
             if task.settings.worst:
@@ -119,59 +119,59 @@ def run_task(task: Task) -> SiteResult:
             out.write(json.dumps(named, allow_nan=False) + "\n")
 
         summaries = replay(task.site, history, task.settings, counts, write)
-    os.replace(mine, spool)
+    os.replace(own_spool, spool)
     return SiteResult(task, summaries, worst.rows())
 
 
 def step_entries() -> list[str]:
-    """The names of a scored record's entries, in the order that spools have them."""
+    """The names of a scored record's entries, in the order of a spool's lines."""
     return [*StepRow.entries(), "trace"]
 
 
-def _within(folder: str, trace: Prefix) -> Prefix:
+def _in_folder(folder: str, trace: Prefix) -> Prefix:
     return trace._replace(path=os.path.join(folder, trace.path))
 
 
 def counts_of(geometry: dict[str, Any] | None) -> Counts | None:
-    """Element counts of a recorded layer; None where its geometry is unknown or no layer's."""
+    """Element counts of a recorded layer; None where its geometry is unknown, or of no known op."""
     if geometry is None:
         return None
     try:
         layer = layer_from_json(geometry)
         return Counts(*(each * layer.repeat for each in layer.counts()))
-    except DataError:  # a recorder may describe layers in words of its own
+    except DataError:  # a recorder may describe layers that the bill does not know
         return None
 
 
-class _Open(threading.local):
-    """What this thread last asked for; a worker's tasks mostly share one."""
+class _OpenReader(threading.local):
+    """The reader that this thread used last; successive tasks of a worker mostly share one."""
 
     traces: tuple[Prefix, ...] = ()
     reader: TraceReader | RanksReader | None = None
 
 
-_open = _Open()
+_current = _OpenReader()
 
 
 def _reader_of(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
-    if _open.reader is None or _open.traces != traces:
+    if _current.reader is None or _current.traces != traces:
         close_reader()
-        _open.reader = _opened(traces)
-        _open.traces = traces
-    return _open.reader
+        _current.reader = _new_reader(traces)
+        _current.traces = traces
+    return _current.reader
 
 
-def _opened(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
+def _new_reader(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
     if len(traces) > 1:
         return RanksReader(traces)
     return TraceReader(traces[0].path, upto=traces[0].upto)
 
 
 def close_reader() -> None:
-    """Close what `run_task` keeps open in this thread."""
-    if _open.reader is not None:
-        _open.reader.close()
-    _open.reader = None
+    """Close the reader that `run_task` keeps open in this thread."""
+    if _current.reader is not None:
+        _current.reader.close()
+    _current.reader = None
 
 
 def serial(tasks: Sequence[Task]) -> Iterator[tuple[int, SiteResult]]:
@@ -205,7 +205,7 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    context, started = _noting_context()
+    context, started = _context_and_processes()
     pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt)
     try:
         with warnings.catch_warnings():  # Python 3.12 warns of forking beside BLAS's threads
@@ -224,32 +224,33 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
         pool.shutdown(cancel_futures=True)
 
 
-def _noting_context() -> tuple[Any, list[Any]]:
-    """A multiprocessing context, and the processes made by it: the program may have others.
+def _context_and_processes() -> tuple[Any, list[Any]]:
+    """A multiprocessing context, and a list of the processes made by it.
 
-    Forking starts in milliseconds; elsewhere than on Linux it is not safe.
+    The program that uses hqtool may have other children, which must be left alone. Forking takes
+    milliseconds; except on Linux it is not safe.
     """
     from multiprocessing import get_context
 
     kind = type(get_context("fork" if sys.platform == "linux" else "spawn"))
     started: list[Any] = []
 
-    class NotingContext(kind):  # type: ignore[valid-type, misc]
+    class ListingContext(kind):  # type: ignore[valid-type, misc]
         def Process(self, *args: Any, **kwargs: Any) -> Any:
             process = kind.Process(*args, **kwargs)  # type: ignore[attr-defined]
             started.append(process)
             return process
 
-    return NotingContext(), started
+    return ListingContext(), started
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent alone answers it."""
+    """Ignore Ctrl-C, which reaches every process of the terminal: the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cluster(address: str, workers: int) -> Executor:
-    """A Dask cluster, the longest tasks first; traces and spools lie on shared folders.
+    """A Dask cluster, the longest tasks first; traces and spools must be in shared folders.
 
     Args:
         address: of its scheduler, such as 'tcp://host:8786'; 'local' starts one here.
@@ -284,7 +285,7 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Iterator[tuple[int, SiteR
 
 
 def _run_and_close(task: Task) -> SiteResult:
-    """A cluster's workers outlive the comparison: leave no trace open in them."""
+    """Run a task and close its trace: a cluster's workers go on after the comparison."""
     try:
         return run_task(task)
     finally:
@@ -311,7 +312,7 @@ def _client(address: str, workers: int) -> Iterator[Any]:
 
 
 def default_jobs() -> int:
-    """The cores this process may use."""
+    """The number of cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system

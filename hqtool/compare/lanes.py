@@ -1,4 +1,4 @@
-"""Lanes: an estimator at one number format on its way down a site's records."""
+"""Lanes: a lane is one estimator at one number format, run over a site's records."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hqtool.vocab import Decision, Range, Stats
 
 @dataclass(slots=True)
 class Lane:
-    """What an estimator did at one format, past calibration.
+    """What an estimator did at one format after calibration.
 
     Args:
-        passes: elements of accumulator output its looks and searches moved: twice each tensor
-            it looked at, once more for each evaluation.
+        passes: elements of accumulator output that its looks and searches moved: each tensor
+            twice at a look, and once more for each evaluation.
     """
 
     choice: Choice[Estimator]
@@ -35,7 +35,7 @@ class Lane:
     gaps: list[SearchGap] = field(default_factory=list)
 
     def count(self, decision: Decision, numel: int) -> None:
-        """Add what it did at a record of so many elements, which matter only where it looked."""
+        """Add a decision at a record of `numel` elements, which matter only where it looked."""
         if decision.looked:
             self.looks += 1
             self.evaluations += decision.evaluations
@@ -54,22 +54,22 @@ class Lane:
         self.looks += others
         self.passes += 2 * elements
 
-    def hold_against_scan(
+    def compare_with_scan(
         self, decision: Decision, stats: Stats, values: PreparedValues | None
     ) -> None:
-        """Where it searched: how far from the best did it end?"""
+        """Where a search was made, compare its result with an exhaustive scan."""
         if decision.evaluations and decision.range is not None:
             gap = search_gap(Observation(stats, self.format, values), decision.range)
             self.gaps += [gap] if gap is not None else []
 
 
 class PrecomputedLanes:
-    """The lanes of an estimator whose decisions are known beforehand, the same at each format."""
+    """The lanes of an estimator whose decisions were computed in advance, alike at each format."""
 
     def __init__(
         self, lanes: Sequence[Lane], decisions: AllDecisions, history: SiteHistory, past: int
     ):
-        """`past` is the index of the first record past calibration."""
+        """`past` is the index of the first record after calibration."""
         self.lanes = lanes
         looked = np.flatnonzero(decisions.looked[past:]) + past
         for lane in lanes:
@@ -154,17 +154,17 @@ class SteppedLanes:
         self._step = end
 
     def begin(self) -> bool:
-        """Begin a step; whether its records are to be shown: to be looked at, or read."""
+        """Begin a step; returns whether its records must be shown, to be looked at or read."""
         self._plans = [self._estimator.plan(state) for state in self._states]
         self._decisions = []
         return any(plan.reads or plan.range is None for plan in self._plans)
 
     def at(self, index: int) -> list[Decision]:
-        """The decisions at the record shown last; or at any of a step that shows none."""
+        """The decisions at the record shown last, or at any record of a step that shows none."""
         return self._decisions or [Decision(plan.range, looked=False) for plan in self._plans]
 
     def show(self, stats: Stats, values: PreparedValues | None) -> list[Decision]:
-        """Decide at a record: once for all lanes that know the same, if none asked the format."""
+        """Decide at a record: only once for lanes with equal states, unless the format was read."""
         shared: tuple[Decision, Reading | None] | None = None
         self._decisions = []
         for format_, state, readings in zip(
@@ -195,10 +195,10 @@ class SteppedLanes:
 def lanes_of(
     choice: Choice[Estimator], formats: Sequence[Format], history: SiteHistory, past: int
 ) -> PrecomputedLanes | SteppedLanes:
-    """An estimator's lanes, one a format.
+    """An estimator's lanes, one for each format.
 
     Args:
-        past: index of the first record past calibration.
+        past: index of the first record after calibration.
     """
     lanes = [Lane(choice, format_) for format_ in formats]
     decisions = decide_all(choice.value, history.stats, history.starts)

@@ -1,4 +1,4 @@
-"""One site through all estimators: records in, one summary an (estimator, bits) out."""
+"""Replaying one site through all estimators: a summary for each (estimator, bits)."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from hqtool.vocab import Decision, Record, Site
 
 Measured = dict[str, float | None]
 
-#: What becomes of the loss scale that a gradient was recorded with.
+#: What to do with the loss scale that a gradient was recorded with.
 LOSS_SCALES = ("divided", "kept")
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaySettings:
-    """What every site is replayed with.
+    """The settings of a replay, the same for all sites.
 
     Args:
         estimators: in the order results show them.
@@ -51,7 +51,7 @@ class ReplaySettings:
         rounding: a name of `ROUNDINGS`.
         calibrate: the first so many steps of a site update estimators and are not scored.
         seed: of the noise of 'stochastic-sampled'.
-        search_gap: hold every search against an exhaustive scan.
+        search_gap: compare every search with an exhaustive scan.
         loss_scale: 'divided' out of gradients, or 'kept' in them, as the hardware sees them.
         worst: how many rows of lowest SQNR to keep of each site.
 
@@ -89,9 +89,9 @@ class StepRow:
     """One record with values under one estimator at one bit-width; None is missing.
 
     Args:
-        lo, hi: the range asked for.
+        lo, hi: the range that the estimator asked for.
         min, max: the tensor's own extremes.
-        exact: no error at all.
+        exact: whether quantization made no error.
     """
 
     layer: str
@@ -110,13 +110,13 @@ class StepRow:
     exact: bool = False
 
     def flat(self) -> dict[str, Any]:
-        """All entries by name, the metrics among them, in the order files show them."""
+        """All entries by name, including the metrics, in the order of files."""
         own = {name: getattr(self, name) for name in self.__slots__ if name != "metrics"}
         return own | self.metrics
 
     @classmethod
     def entries(cls) -> list[str]:
-        """The names that `flat` gives, in its order."""
+        """The names of the entries of `flat`, in its order."""
         return [*(name for name in cls.__slots__ if name != "metrics"), *METRICS]
 
 
@@ -125,26 +125,29 @@ class Summary:
     """One site under one estimator at one bit-width.
 
     Args:
-        steps: records scored: at least one figure of them is known. Metrics are plain means over
-            those that have them.
-        records: all that the site has, those of calibration included.
-        replayed: records after calibration, scored or not: what looks and bytes are counted over.
-        looks: how many of those the estimator looked at.
-        evaluations: passes its searches took at them.
-        postponed: looks that were due at them but lacked values to read.
-        sampled: scored records of which only a sample of the values was kept.
-        static_bytes, traffic_bytes: mean a record, and a rank where it joins several; None where
-            no bill is defined.
-        search_gap: largest distance of a search's cosine from the best there is; None where
-            none was scanned.
+        steps: number of records scored, that is with at least one figure. Metrics are plain means
+            over the records that have them.
+        records: number of all records of the site, with those of calibration.
+        replayed: number of records after calibration, scored or not, over which looks and bytes
+            are counted.
+        looks: how many of these the estimator looked at.
+        evaluations: how many passes its searches took at them.
+        postponed: how many looks were due at them but lacked values to read.
+        sampled: how many scored records keep only a sample of their values.
+        static_bytes, traffic_bytes: mean for a record, and a rank where it joins several; None
+            where no bill is defined.
+        search_gap: largest distance of a search's cosine from that of an exhaustive scan; None
+            where none was scanned.
         multimodal: share of the scanned searches whose cosine has more than one maximum.
-        all_zero: replayed records whose finite values are all 0: estimators learn nothing there.
+        all_zero: number of replayed records whose finite values are all 0, from which estimators
+            learn nothing.
         sqnr_db_low: mean of the lowest tenth (at least one) of the records' SQNR, in dB.
-        exact: no scored record has any error.
-        exact_steps: scored records, not all zero, that have none: their SQNR is in no mean.
-        unscored: records with values of which no figure could be computed: they hold nothing
-            finite, or nothing finite was ever observed before.
-        nonfinite_records: of all records those with NaN or infinities; `nonfinite_step` is the
+        exact: whether no scored record has an error.
+        exact_steps: number of scored records, not all zero, without error: their SQNR is not in
+            the means.
+        unscored: number of records with values for which no figure could be computed: they have no
+            finite values, or no record before them had any.
+        nonfinite_records: number of all records with NaN or infinities; `nonfinite_step` is the
             first step that has one, None where none has.
     """
 
@@ -182,16 +185,16 @@ def replay(
 ) -> list[Summary]:
     """Run every estimator at every bit-width over one site.
 
-    Estimators that need statistics alone know all their decisions beforehand, the others are run
-    step by step; only records with values, and those that an estimator wants shown, are visited.
+    The decisions of estimators that need statistics alone are computed in advance; the others are
+    run step by step. Only records with values, and those that an estimator must see, are visited.
 
     Args:
-        history: each record is read and prepared once and then forgotten.
+        history: the site's records; each is read and prepared once, and then dropped.
         counts: elements of the layer's tensors, for the bill; None where unknown.
         on_row: called with each scored record of each lane, in order, soon after it is known.
 
     Returns:
-        One summary a lane, an estimator at a bit-width; estimators outermost.
+        One summary for each lane, that is estimator and bit-width; estimators outermost.
     """
     formats = [Format(bits, settings.scheme) for bits in settings.bits]
     starts = history.starts.tolist()
@@ -217,20 +220,20 @@ def replay(
 def _decided(
     history: SiteHistory, past: int, stepped: Sequence[SteppedLanes], search_gap: bool
 ) -> Iterator[tuple[int, Record, PreparedValues]]:
-    """Each record to score, while what all lanes decided about it stands."""
+    """Each record to score, at the moment when all lanes have decided on it."""
     has_values = history.has_values.tolist()
     starts = [*history.starts.tolist(), len(history)]
     to_score = np.flatnonzero(history.has_values[past:]) + past
     steps_to_score = iter(np.unique(np.searchsorted(starts, to_score, "right") - 1).tolist())
     for step in _steps_to_visit(len(starts) - 1, steps_to_score, stepped):
-        awake = [lanes for lanes in stepped if lanes.begin()]
+        shown_to = [lanes for lanes in stepped if lanes.begin()]
         for index in range(starts[step], starts[step + 1]):
             scored = has_values[index] and index >= past
-            if not (awake or scored):
+            if not (shown_to or scored):
                 continue
             record = history.record(index) if has_values[index] else None
             values = None if record is None else values_of(record)
-            for lanes in awake:
+            for lanes in shown_to:
                 _show(lanes, history, index, values, index >= past, search_gap)
             if scored and record is not None and values is not None:
                 yield index, record, values
@@ -261,33 +264,33 @@ def _show(
     counted: bool,
     search_gap: bool,
 ) -> None:
-    """Let lanes decide about a record, and count what they did."""
+    """Let lanes decide on a record, and count what they did."""
     stats = history.stats_at(index)
     for lane, decision in zip(lanes.lanes, lanes.show(stats, values), strict=True):
         if counted:
             lane.count(decision, sum(history.numels[index].tolist()) if decision.looked else 0)
         if counted and search_gap:
-            lane.hold_against_scan(decision, stats, values)
+            lane.compare_with_scan(decision, stats, values)
 
 
 class _ReplaySums:
-    """Sums over a site's records, past calibration but for `records`; running ones of metrics.
+    """Counts of a site's records after calibration (`records`: of all), and sums of their metrics.
 
     Args:
-        past: index of the first record past calibration.
-        lanes: how many entries the sums have that differ from lane to lane.
+        past: index of the first record after calibration.
+        lanes: how many lanes there are: sums of metrics have an entry for each.
     """
 
     def __init__(self, history: SiteHistory, past: int, lanes: int) -> None:
         sizes, times = np.unique(history.numels[past:], return_counts=True)
-        #: Elements → tensors of so many on one device.
+        #: Number of elements → number of tensors on one device that have so many.
         self.tensors = Counter(dict(zip(sizes.tolist(), times.tolist(), strict=True)))
         self.records, self.replayed = len(history), len(history) - past
         self.all_zero = int(np.count_nonzero(history.stats.absmax[past:] == 0))
-        beside = history.steps[history.stats.nnan + history.stats.ninf > 0]
+        steps_with_nonfinite = history.steps[history.stats.nnan + history.stats.ninf > 0]
         self.nonfinite_records, self.nonfinite_step = (
-            len(beside),
-            min(beside.tolist(), default=None),
+            len(steps_with_nonfinite),
+            min(steps_with_nonfinite.tolist(), default=None),
         )
         self.steps, self.sampled, self.unscored, self.exact = np.zeros((4, lanes), np.int64)
         self._sums, self._counts = np.zeros((2, len(METRICS), lanes))
@@ -308,13 +311,13 @@ class _ReplaySums:
         self._counts += known.sum(axis=1)
 
     def means(self) -> list[Measured]:
-        """Of each lane the plain means over the records that have each metric."""
+        """For each lane the plain mean of each metric over the records that have it."""
         with np.errstate(invalid="ignore"):
             means = (self._sums / self._counts).T.tolist()
-        return [_named(figures) for figures in means]
+        return [_by_metric(figures) for figures in means]
 
     def lows(self) -> list[float | None]:
-        """Of each lane the mean SQNR of the worst tenth of the records that have one, in dB."""
+        """For each lane the mean SQNR of the worst tenth of the records that have one, in dB."""
         return list(map(_low, np.transpose(self._sqnr_db))) or [None] * self.steps.size
 
 
@@ -323,7 +326,7 @@ def _low(figures: NDArray[np.float64]) -> float | None:
     return float(known[: max(1, known.size // 10)].mean()) if known.size else None
 
 
-def _named(figures: Sequence[float]) -> Measured:
+def _by_metric(figures: Sequence[float]) -> Measured:
     return {n: None if math.isnan(f) else f for n, f in zip(METRICS, figures, strict=True)}
 
 
@@ -355,7 +358,7 @@ def _rows_of_record(
             lo=lo,
             hi=hi,
             looked=decision.looked,
-            metrics=_named(measured),
+            metrics=_by_metric(measured),
             min=least,
             max=most,
             exact=measured[MSE] == 0,
@@ -397,9 +400,9 @@ def _summaries(
 def _mean_bytes(
     site: Site, lane: Lane, sums: _ReplaySums, counts: Counts | None
 ) -> dict[str, float | None]:
-    """Bytes a tensor, were it static and as the run made it; None where no bill is defined.
+    """Mean bytes for a tensor, if static and as replayed; None where no bill is defined.
 
-    A record joined over ranks is as many tensors: each device moves its own.
+    A record joined over ranks counts as one tensor for each rank: each device moves its own.
     """
     tensors = sums.tensors.total()
     bits = Bits(w=lane.format.bits, a=lane.format.bits, g=lane.format.bits)

@@ -1,6 +1,7 @@
-"""What a training ended with: a checksum of every tensor of the models that were trained.
+"""The result of a training run: a checksum of every tensor of the models that were trained.
 
-A script runs here in a process of its own, plainly or under capture, and a file tells at its end.
+The script runs in a process of its own, plainly or under capture; at its end the checksums are
+written to a file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the script that the command line's one word tells of, a JSON object.
+    """Run the script that the command line's only argument describes, a JSON object.
 
     Its keys: `target`, `argv` and `module`; `report`, the file to write; `out`, the trace, or null
     for a plain run; `settings`.
@@ -50,9 +51,9 @@ def _run(job: dict[str, Any]) -> int:
 
 
 class Fingerprint:
-    """Notes what optimizers update, and writes at exit what became of it.
+    """Notes which tensors optimizers update, and writes their checksums at exit.
 
-    It keeps tensors and modules alive, but no optimizer: capture asks which of them are in use.
+    It keeps tensors and modules alive, but not optimizers: capture looks for those in use.
 
     Args:
         report: the file to write, JSON: `updates`, how many steps optimizers made; `seconds`, the
@@ -75,7 +76,7 @@ class Fingerprint:
         self._sizes: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
 
     def begin(self) -> None:
-        """Watch from the import of torch on, to the end of the process."""
+        """Watch optimizers as soon as torch is imported, and write the report at exit."""
         atexit.register(self._write)
         after_import("torch", self._watch)
 
@@ -103,7 +104,7 @@ class Fingerprint:
             self._meet(parameters)
 
     def _meet(self, parameters: list[Tensor]) -> None:
-        """Parameters that an optimizer updates, at its first step and whenever it has got more."""
+        """Note new parameters of an optimizer, and the models that hold them."""
         self._parameters += _new(parameters, self._parameters)
         self._models += _new(_models_of(parameters), self._models)
 
@@ -133,7 +134,7 @@ class Fingerprint:
         return {"tensors": tensors, "unreadable": unreadable}
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
-        """Each tensor once: what was updated, then what else the models hold."""
+        """Each tensor once, with its name: updated ones first, then others of the models."""
         held = [
             (name.replace("_orig_mod.", ""), tensor)  # which torch.compile adds
             for model in self._models
@@ -147,13 +148,13 @@ class Fingerprint:
 
 
 def _models_of(parameters: list[Tensor]) -> list[nn.Module]:
-    """The outermost modules that hold any of these: in the parameters' order, the larger first."""
+    """The outermost modules that hold any of these, in the parameters' order, larger ones first."""
     from torch import nn
 
     from hqtool.watch.optimizers import objects_of
 
     made = (each for each in objects_of(nn.Module) if "_modules" in vars(each))
-    modules = list(made)  # less those that are being made
+    modules = list(made)  # without modules that are just being constructed
     inner = {id(child) for module in modules for child in module.children()}
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
     ranked: list[tuple[int, int, int, nn.Module]] = []
@@ -165,6 +166,6 @@ def _models_of(parameters: list[Tensor]) -> list[nn.Module]:
 
 
 def _new(things: list[Any], known: list[Any]) -> list[Any]:
-    """Those not known, by identity, each once."""
+    """The things that are not among the known ones, by identity, each once."""
     seen = set(map(id, known))
     return [each for each in things if not (id(each) in seen or seen.add(id(each)))]  # type: ignore[func-returns-value]

@@ -1,4 +1,4 @@
-"""The bits of a tensor, of whatever kind: two tensors with the same bits have the same digest."""
+"""Checksums of tensors of any kind: tensors with the same bits have the same digest."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Unreadable(Exception):
 
 
 class Digest(NamedTuple):
-    """What stands for a tensor's bits.
+    """A checksum of a tensor's bits.
 
     Args:
-        values: how many there are in this process.
+        values: how many values this process holds.
         sha256: of type, shape and bits, in hexadecimal.
     """
 

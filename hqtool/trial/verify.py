@@ -26,7 +26,7 @@ from hqtool.sizes import counted
 #: What a child runs.
 _CHILD = "from hqtool.trial.fingerprint import main; main()"
 
-_OURS = b"hqtool: "
+_MESSAGE_START = b"hqtool: "
 
 _CHANGED = "capture changed this training: two runs without capture end with the same bits"
 _IRREPRODUCIBLE = [
@@ -43,14 +43,14 @@ _EAGER = (
 SAME, CHANGED, UNKNOWN = 0, 1, 3
 
 
-class Ended(NamedTuple):
+class FinishedRun(NamedTuple):
     """A run of the script.
 
     Args:
         status: its exit status.
         seconds: how long it took, the start of Python included.
         out, err: what it printed, less what hqtool said.
-        told: what hqtool said.
+        messages: what hqtool said.
         report: as `Fingerprint` writes it; empty where the process was cut short.
     """
 
@@ -58,7 +58,7 @@ class Ended(NamedTuple):
     seconds: float
     out: bytes
     err: bytes
-    told: list[str]
+    messages: list[str]
     report: dict[str, Any]
 
 
@@ -78,10 +78,10 @@ def verify(
     module: bool,
     quiet: bool,
 ) -> Verdict:
-    """Train plainly and then under capture, and compare; the trace is kept.
+    """Train without capture and then under capture, and compare; the trace is kept.
 
-    Where the two differ a second plain run tells whether the script can be reproduced at all.
-    What torch.compile compiles runs eagerly under capture; the plain run lets it run eagerly, too.
+    Where the two differ, a second run without capture shows whether the script reproduces itself.
+    What torch.compile compiles runs eagerly under capture, and so it does in the plain run.
 
     Raises:
         HqtoolError: PyTorch is missing.
@@ -97,7 +97,7 @@ def verify(
     plain = _run(job, "without capture", quiet)
     captured = _run(recorded, "under capture", quiet)
     if not quiet:
-        say(*captured.told)
+        say(*captured.messages)
     for run in (plain, captured):
         if run.status or not run.report:
             sys.stderr.write(run.err.decode(errors="replace"))
@@ -114,7 +114,7 @@ def verify(
 
 
 def _require_place(path: str, settings: CaptureSettings) -> None:
-    """Refuse before anything runs what would be refused after the plain run."""
+    """Refuse a trace that could not be written, before anything is run."""
     from hqtool.trace import hdf5_files
 
     hdf5_files.require_folder(os.path.realpath(path))
@@ -124,7 +124,7 @@ def _require_place(path: str, settings: CaptureSettings) -> None:
         raise hdf5_files.exists_already(path)
 
 
-def _run(job: dict[str, Any], how: str, quiet: bool) -> Ended:
+def _run(job: dict[str, Any], how: str, quiet: bool) -> FinishedRun:
     """Run the script in a process of its own, to its end."""
     if not quiet:
         say(f"running {job['target']} {how}")
@@ -134,13 +134,13 @@ def _run(job: dict[str, Any], how: str, quiet: bool) -> Ended:
         began = time.perf_counter()
         status = _wait_for(command, out, err)
         seconds = time.perf_counter() - began
-        own, told = _separated(err.read_bytes())
+        own, messages = _separated(err.read_bytes())
         found = json.loads(report.read_text()) if report.exists() else {}
-        return Ended(status, seconds, out.read_bytes(), own, told, found)
+        return FinishedRun(status, seconds, out.read_bytes(), own, messages, found)
 
 
 def _wait_for(command: list[str], out: Path, err: Path) -> int:
-    """Run a command; it is not left behind, whatever ends this process."""
+    """Run a command to its end; if this process is ended, the command is, too."""
     with out.open("wb") as to_out, err.open("wb") as to_err:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=to_out, stderr=to_err)
         try:
@@ -154,12 +154,12 @@ def _wait_for(command: list[str], out: Path, err: Path) -> int:
 def _separated(err: bytes) -> tuple[bytes, list[str]]:
     """What the script printed to stderr, and what hqtool said there."""
     lines = err.splitlines(keepends=True)
-    own = [line for line in lines if not line.startswith(_OURS)]
-    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
+    own = [line for line in lines if not line.startswith(_MESSAGE_START)]
+    ours = [line.removeprefix(_MESSAGE_START) for line in lines if line.startswith(_MESSAGE_START)]
     return b"".join(own), [line.decode(errors="replace").rstrip() for line in ours]
 
 
-def _why_incomparable(plain: Ended, captured: Ended) -> str | None:
+def _why_incomparable(plain: FinishedRun, captured: FinishedRun) -> str | None:
     """Why there is nothing to compare; None if there is."""
     if plain.report and captured.report:
         if not plain.report["updates"]:
@@ -170,8 +170,8 @@ def _why_incomparable(plain: Ended, captured: Ended) -> str | None:
     return f"the run {how} capture was cut short (exit status {cut.status})"
 
 
-def _difference(plain: Ended, other: Ended) -> str | None:
-    """How a run ended otherwise than the plain one, in a few words; None: with the same bits."""
+def _difference(plain: FinishedRun, other: FinishedRun) -> str | None:
+    """How a run's result differs from the plain one's, in a few words; None: not in any bit."""
     if plain.status != other.status:
         return f"exit status {other.status} instead of {plain.status}"
     updates, others = plain.report["updates"], other.report["updates"]
@@ -189,7 +189,7 @@ def _difference(plain: Ended, other: Ended) -> str | None:
     return None
 
 
-def _extent(run: Ended) -> str:
+def _extent(run: FinishedRun) -> str:
     """How much was compared."""
     tensors = run.report["tensors"]
     values = sum(count for _, count, _ in tensors)
@@ -197,7 +197,7 @@ def _extent(run: Ended) -> str:
     return f"({extent}, after {counted(run.report['updates'], 'step')})"
 
 
-def _further_lines(plain: Ended, captured: Ended) -> list[str]:
+def _further_lines(plain: FinishedRun, captured: FinishedRun) -> list[str]:
     """What was not compared, how the runs ended, what they printed and how long they took."""
     lines = _limits(plain)
     if plain.status:
@@ -205,7 +205,7 @@ def _further_lines(plain: Ended, captured: Ended) -> list[str]:
     return [*lines, _printed(plain, captured), _overhead(plain, captured)]
 
 
-def _limits(plain: Ended) -> list[str]:
+def _limits(plain: FinishedRun) -> list[str]:
     """What the comparison does not show."""
     lines = []
     if unreadable := plain.report["unreadable"]:
@@ -216,7 +216,7 @@ def _limits(plain: Ended) -> list[str]:
     return lines
 
 
-def _printed(plain: Ended, captured: Ended) -> str:
+def _printed(plain: FinishedRun, captured: FinishedRun) -> str:
     differences = [
         f"{name} differs from line {_first_difference(one, other)} on"
         for name, one, other in (
@@ -234,8 +234,8 @@ def _first_difference(one: bytes, other: bytes) -> int:
     return next((number for number, (a, b) in enumerate(pairs, 1) if a != b), 1)
 
 
-def _overhead(plain: Ended, captured: Ended) -> str:
-    """Also of a step alone: it excludes the start, and what is done before and after training."""
+def _overhead(plain: FinishedRun, captured: FinishedRun) -> str:
+    """The times of both runs, and of a step alone, which leaves out what surrounds training."""
     line = f"time: {plain.seconds:.1f} s without capture, {captured.seconds:.1f} s with it"
     line += f": {captured.seconds / plain.seconds:.2f}×"
     a, b = plain.report["seconds"], captured.report["seconds"]

@@ -29,7 +29,7 @@ from hqtool.watch.layer_types import (
 from hqtool.watch.listener import Listener
 from hqtool.watch.names import Frame, Names, Surroundings, full_name
 from hqtool.watch.optimizers import Optimizers
-from hqtool.watch.parameters import Owners, parameter_of, parameters_behind
+from hqtool.watch.parameter_owners import Owners, parameter_of, parameters_behind
 from hqtool.watch.product_switch import ProductSwitch
 from hqtool.watch.products import Product, product_of
 from hqtool.watch.reporter import Reporter

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from hqtool.watch.layer_types import LAYER_TYPES, LOOKUP_TYPES, UNBILLED_TYPES, LayerTypes
 from hqtool.watch.names import Frame, Names
 from hqtool.watch.optimizers import parameters_updated_by
-from hqtool.watch.parameters import Owner, Owners
+from hqtool.watch.parameter_owners import Owner, Owners
 
 _SCRIPTED = {kind.__name__ for kind in (*LAYER_TYPES, nn.LSTM, nn.GRU, nn.RNN, nn.Bilinear)}
 

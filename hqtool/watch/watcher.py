@@ -23,7 +23,7 @@ from hqtool.watch.loss_scale import LossScale, scale_left
 from hqtool.watch.module_calls import ModuleCalls
 from hqtool.watch.names import Names
 from hqtool.watch.optimizers import Optimizers, ids_of, objects_of
-from hqtool.watch.parameters import Owners
+from hqtool.watch.parameter_owners import Owners
 from hqtool.watch.position import Positions
 from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps

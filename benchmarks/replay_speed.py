@@ -1,4 +1,4 @@
-"""Replay: hqtool against a torch replay, torch's observers, and the floor; and how it grows."""
+"""Speed of replay: of hqtool, of a replay in torch, and of the least work any replay needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import peer
+from benchmarks import torch_replay
 from benchmarks.traces import write_small_records, write_trace
 from hqtool import TraceReader
 from hqtool.compare.comparison import Selection, compare
@@ -23,7 +23,7 @@ from hqtool.compare.execute import default_jobs, processes
 from hqtool.compare.replay import ReplaySettings
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 
-#: Forty parameter settings: with seven bit-widths, 280 grids a tensor.
+#: Forty parameter settings; with seven bit-widths, 280 grids for each tensor.
 FORTY = (
     "current",
     "running:momentum=0.05..0.95/0.1",
@@ -35,7 +35,7 @@ FORTY = (
 SWEEP = tuple(range(2, 9))
 
 
-def replay(path: str, specs: Iterable[str], bits: tuple[int, ...], jobs: int) -> None:
+def run_comparison(path: str, specs: Iterable[str], bits: tuple[int, ...], jobs: int) -> None:
     """One comparison through the library, as the command runs it."""
     choices = tuple(choice for spec in specs for choice in ESTIMATORS.sweep(spec))
     compare([path], ReplaySettings(choices, bits), Selection(), processes(jobs))
@@ -48,7 +48,7 @@ def read(path: str) -> list[np.ndarray]:
 
 
 def read_and_sort(path: str) -> None:
-    """The floor: what any replay by sorting must do."""
+    """The least work of any replay by sorting, called the floor."""
     with TraceReader(path) as reader:
         for site in reader.sites:
             for record in reader.records(site):
@@ -76,7 +76,7 @@ def moving_average_observer(tensors: list[np.ndarray]) -> None:
 
 
 def seconds(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each; they take turns, so that a busy machine hurts all alike."""
+    """Median seconds of each; they take turns, so that a busy machine slows all of them alike."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -86,11 +86,11 @@ def seconds(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[st
     return {name: statistics.median(t) for name, t in taken.items()}
 
 
-def peer_with(threads: int, path: str, bits: tuple[int, ...]) -> None:
-    """The torch replay on so many threads."""
+def torch_replay_on(threads: int, path: str, bits: tuple[int, ...]) -> None:
+    """The replay in torch on so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    peer.replay(path, bits)
+    torch_replay.replay_in_torch(path, bits)
     torch.set_num_threads(before)
 
 
@@ -115,7 +115,7 @@ def command_seconds(*args: str) -> float:
 
 
 def against(folder: str, rounds: int) -> list[str]:
-    """hqtool, the torch replay and the floor on the same trace."""
+    """hqtool, the replay in torch and the floor on the same trace."""
     path = f"{folder}/main.h5"
     write_trace(path)
     cores = default_jobs()
@@ -124,16 +124,20 @@ def against(folder: str, rounds: int) -> list[str]:
             "read": lambda: read(path),
             "read + np.sort": lambda: read_and_sort(path),
             **{
-                f"{name}, {jobs} job(s)": lambda s=s, b=b, jobs=jobs: replay(path, s, b, jobs)
+                f"{name}, {jobs} job(s)": lambda s=s, b=b, jobs=jobs: run_comparison(
+                    path, s, b, jobs
+                )
                 for name, s, b in CASES
                 for jobs in sorted({1, cores})
             },
-            "torch, 8 bits, 1 thread": lambda: peer_with(1, path, (8,)),
-            f"torch, 8 bits, {cores} threads": lambda: peer_with(cores, path, (8,)),
+            "torch, 8 bits, 1 thread": lambda: torch_replay_on(1, path, (8,)),
+            f"torch, 8 bits, {cores} threads": lambda: torch_replay_on(cores, path, (8,)),
         },
         rounds,
     )
-    slow = seconds({"torch": lambda: peer_with(cores, path, SWEEP)}, max(1, rounds // 2))["torch"]
+    slow = seconds({"torch": lambda: torch_replay_on(cores, path, SWEEP)}, max(1, rounds // 2))[
+        "torch"
+    ]
     return _against_lines(found, slow, cores)
 
 
@@ -167,7 +171,7 @@ def _against_lines(found: dict[str, float], sweep_peer: float, cores: int) -> li
 
 
 def observers(folder: str, rounds: int) -> list[str]:
-    """Torch's observers where they do what an estimator here does."""
+    """Those of torch's observers that do the same as an estimator of hqtool."""
     path = f"{folder}/main.h5"
     tensors = read(path)[:20]
     from hqtool.core.grid import Format
@@ -209,7 +213,7 @@ def growth(folder: str, rounds: int) -> tuple[list[str], dict[str, list[tuple[fl
     curves: dict[str, list[tuple[float, float]]] = {}
 
     def timed(specs: Iterable[str], bits: tuple[int, ...], jobs: int = 1) -> float:
-        return seconds({"it": lambda: replay(path, specs, bits, jobs)}, rounds)["it"]
+        return seconds({"it": lambda: run_comparison(path, specs, bits, jobs)}, rounds)["it"]
 
     write_trace(path, steps=4, sites=2)
     momenta = [f"hindsight:momentum={m / 1000}" for m in range(1000)]
@@ -230,7 +234,7 @@ def growth(folder: str, rounds: int) -> tuple[list[str], dict[str, list[tuple[fl
 
 
 def small_records(folder: str, rounds: int) -> list[str]:
-    """What a record costs where most hold statistics alone, and a long run of many sites."""
+    """Time for a record where most records hold statistics alone, and for a long run."""
     rows = ["| trace | seconds, 1 job | a record |", "|---|---|---|"]
     for name, shape in {
         "10 sites × 1,000 steps of statistics alone": (10, 1000, 0),
@@ -240,7 +244,9 @@ def small_records(folder: str, rounds: int) -> list[str]:
         sites, steps, every = shape
         path = f"{folder}/small.h5"
         write_small_records(path, sites=sites, steps=steps, every=every)
-        took = seconds({"it": lambda path=path: replay(path, DEFAULTS, (8,), 1)}, rounds)["it"]
+        took = seconds({"it": lambda path=path: run_comparison(path, DEFAULTS, (8,), 1)}, rounds)[
+            "it"
+        ]
         rows.append(f"| {name} | {took:.3f} | {1e6 * took / (sites * steps):.1f} µs |")
     return rows
 
@@ -259,7 +265,7 @@ def commands(folder: str) -> list[str]:
 
 
 def run(rounds: int = 5) -> tuple[str, dict[str, list[tuple[float, float]]]]:
-    """All of it: Markdown, and the curves to plot."""
+    """All replay benchmarks: Markdown, and the curves to plot."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         parts = [
             "### Against a torch replay, and the floor",

@@ -1,6 +1,6 @@
-"""What one would write without hqtool: replay in torch, one fake quantization a question.
+"""A replay in torch as one would write it without hqtool: one fake quantization for each score.
 
-Straightforward, not slow on purpose: float32 throughout, torch's own fused fake quantization,
+It is straightforward, not slow on purpose: float32 throughout, torch's own fused fake quantization,
 tensors loaded once and scored by every estimator at every bit-width. It computes the same four
 estimators and the same figures (mean squared error, cosine, saturation).
 """
@@ -14,10 +14,10 @@ import torch
 
 from hqtool import TraceReader
 
-KEPT = (math.sqrt(5) - 1) / 2
+GOLDEN_SHARE = (math.sqrt(5) - 1) / 2
 
 
-def quantize(x, lo, hi, bits):
+def fake_quantized(x, lo, hi, bits):
     """Per-tensor affine fake quantization; also the scale and zero point."""
     lo, hi = min(lo, 0.0), max(hi, 0.0)
     top = 2**bits - 1
@@ -26,36 +26,36 @@ def quantize(x, lo, hi, bits):
     return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, top), scale, zero_point
 
 
-def cosine(x, q):
-    """Direction kept."""
+def direction_kept(x, q):
+    """The cosine between a tensor and its quantized values."""
     return torch.nn.functional.cosine_similarity(x, q, dim=0).item()
 
 
 def score(x, lo, hi, bits):
     """Mean squared error, cosine, saturation."""
-    q, scale, zero_point = quantize(x, lo, hi, bits)
+    q, scale, zero_point = fake_quantized(x, lo, hi, bits)
     low, high = (0 - zero_point - 0.5) * scale, (2**bits - 1 - zero_point + 0.5) * scale
     saturated = ((x < low) | (x > high)).float().mean().item()
-    return torch.nn.functional.mse_loss(q, x).item(), cosine(x, q), saturated
+    return torch.nn.functional.mse_loss(q, x).item(), direction_kept(x, q), saturated
 
 
 def search(x, lo, hi, bits, tolerance=1e-3):
     """Golden section for the clip ratio of best cosine, re-quantizing at each step."""
 
     def f(a):
-        return cosine(x, quantize(x, a * lo, a * hi, bits)[0])
+        return direction_kept(x, fake_quantized(x, a * lo, a * hi, bits)[0])
 
     best, low, high = {1.0: f(1.0)}, 0.0, 1.0
-    left, right = 1 - KEPT, KEPT
+    left, right = 1 - GOLDEN_SHARE, GOLDEN_SHARE
     best[left], best[right] = f(left), f(right)
     while high - low > tolerance * (high + low) / 2:
         if best[left] > best[right]:
             high, right = right, left
-            left = high - KEPT * (high - low)
+            left = high - GOLDEN_SHARE * (high - low)
             best[left] = f(left)
         else:
             low, left = left, right
-            right = low + KEPT * (high - low)
+            right = low + GOLDEN_SHARE * (high - low)
             best[right] = f(right)
     a = max(best, key=best.__getitem__)
     return a * lo, a * hi
@@ -66,7 +66,7 @@ def mix(old, new, momentum):
     return tuple((1 - momentum) * n + momentum * o for o, n in zip(old, new, strict=True))
 
 
-def replay(path: str, bits: Iterable[int], momentum: float = 0.9, interval: int = 100):
+def replay_in_torch(path: str, bits: Iterable[int], momentum: float = 0.9, interval: int = 100):
     """current, running, hindsight and dsgc over every site of a trace; mean figures of each."""
     totals: dict[tuple, list] = {}
     with TraceReader(path) as reader:

@@ -29,7 +29,7 @@ from hqtool.vocab import TENSOR_KINDS
 
 SCHEMA = "hqtool.compare/1"
 
-COLUMNS = (
+SCORE_COLUMNS = (
     Column("estimator", "estimator", number=False),
     Column("bits", "bits"),
     Column("sqnr_db", "SQNR dB", decibels, max),
@@ -43,14 +43,14 @@ COLUMNS = (
 
 SEARCH_COLUMNS = (
     Column("tensor", "tensor", number=False),
-    COLUMNS[0],
-    COLUMNS[1],
+    SCORE_COLUMNS[0],
+    SCORE_COLUMNS[1],
     Column("evaluations", "passes", lambda n: f"{n:.1f}"),
     Column("search_gap", "largest gap", lambda gap: f"{gap:.1e}", min),
     Column("multimodal", "several maxima", percent),
 )
 
-#: What `best` and `sort` can go by → whether more is better.
+#: The figures that rows can be ranked by → whether a higher one is better.
 RANKINGS = {
     "cosine": True,
     "sqnr_db": True,
@@ -89,8 +89,8 @@ def comparison_report(
         best_by: a key of `RANKINGS`: show only each method's best parameters, per tensor kind
             (or site) and bit-width.
         steps: a file of JSON lines with the scored records, for the JSON document.
-        sort: a key of `RANKINGS`: rows in its order, the worst first; layers by their worst row.
-        top: of each tensor kind only so many layers, the first ones.
+        sort: a key of `RANKINGS`: show the worst rows first; layers by their worst row.
+        top: show only the first so many layers of each tensor kind.
     """
     summary = [
         summary_row(s) | {"trace": result.task.path}
@@ -107,32 +107,33 @@ def comparison_report(
         document["ranks"] = _ranks(comparison, comparison.ranks)
     if steps is None:
         document["steps"] = []
-    blocks = _named([_block(part, by, best_by, sort, top) for part in _by_trace(comparison)])
+    of_traces = _by_trace(comparison)
+    parts = _with_names([_trace_part(each, by, best_by, sort, top) for each in of_traces])
     if best_by is not None:
-        best = [_in_json(row) for block in blocks for row in block.shown]
+        best = [_in_json(row) for part in parts for row in part.shown]
         document["best"] = {"by": best_by, "rows": best}
-    beside = _side_by_side(comparison, blocks) if len(blocks) > 1 else []
-    if beside:
-        document["side_by_side"] = [_in_json(row) for table in beside for row in table.rows]
+    extra = _traces_side_by_side(comparison, parts) if len(parts) > 1 else []
+    if extra:
+        document["side_by_side"] = [_in_json(row) for table in extra for row in table.rows]
     if comparison.settings.worst:
         worst = _worst(comparison)
         document["worst"] = worst
-        beside = [*beside, _worst_table(comparison, worst)]
+        extra = [*extra, _worst_table(comparison, worst)]
     return Report(
         document=document,
         rows=summary,
-        tables=[*(table for block in blocks for table in block.tables), *beside],
-        closing="\n".join(block.closing for block in blocks if block.closing),
+        tables=[*(table for part in parts for table in part.tables), *extra],
+        closing="\n".join(part.closing for part in parts if part.closing),
         notes=_notes(comparison),
         steps=steps,
     )
 
 
-class _Block(NamedTuple):
-    """What is told of one trace, or of ranks taken together.
+class _TracePart(NamedTuple):
+    """The part of a report that concerns one trace, or ranks taken together.
 
     Args:
-        overall: a row a (tensor kind, estimator, bits).
+        overall: a row for each (tensor kind, estimator, bits).
         shown: the rows of its tables.
     """
 
@@ -144,7 +145,7 @@ class _Block(NamedTuple):
 
 
 def _by_trace(comparison: Comparison) -> list[Comparison]:
-    """Each trace's part on its own; ranks taken together are one."""
+    """A comparison for each trace; ranks taken together stay one."""
     if comparison.ranks is not None or len(comparison.traces) == 1:
         return [comparison]
     return [
@@ -157,9 +158,9 @@ def _by_trace(comparison: Comparison) -> list[Comparison]:
     ]
 
 
-def _block(
+def _trace_part(
     part: Comparison, by: str, best_by: str | None, sort: str | None, top: int | None
-) -> _Block:
+) -> _TracePart:
     overall = _by_kind(part.summaries)
     shown = overall if by == "tensor" else _by_site(part)
     if best_by is not None:
@@ -169,41 +170,39 @@ def _block(
     if part.ranks is None:
         shown = [{**row, "trace": part.traces[0].path} for row in shown]
     closing = _closing(overall, _methods(part)) if overall else ""
-    return _Block(part, overall, shown, _tables(part, shown, by), closing)
+    return _TracePart(part, overall, shown, _tables(part, shown, by), closing)
 
 
-def _named(blocks: Sequence[_Block]) -> list[_Block]:
-    """Of several traces each block's tables and sentence begin with the trace's name."""
-    if len(blocks) == 1:
-        return list(blocks)
-    return [_with_name(block, f"{block.comparison.traces[0].path}: ") for block in blocks]
+def _with_names(parts: Sequence[_TracePart]) -> list[_TracePart]:
+    """The parts; of several, the tables and the sentence begin with the trace's name."""
+    if len(parts) == 1:
+        return list(parts)
+    return [_with_name(part, f"{part.comparison.traces[0].path}: ") for part in parts]
 
 
-def _with_name(block: _Block, name: str) -> _Block:
-    tables = [replace(table, title=name + table.title) for table in block.tables]
-    return block._replace(tables=tables, closing=block.closing and name + block.closing)
+def _with_name(part: _TracePart, name: str) -> _TracePart:
+    tables = [replace(table, title=name + table.title) for table in part.tables]
+    return part._replace(tables=tables, closing=part.closing and name + part.closing)
 
 
 SIDE_COLUMNS = (
     Column("trace", "trace", number=False),
     Column("sqnr_db", "SQNR dB", decibels, max),
     Column("sqnr_db_difference", "to first", lambda db: f"{db:+.2f}"),
-    *(column for column in COLUMNS if column.key in ("sqnr_db_low", "cosine", "saturation")),
+    *(column for column in SCORE_COLUMNS if column.key in ("sqnr_db_low", "cosine", "saturation")),
 )
 
 
-def _side_by_side(comparison: Comparison, blocks: Sequence[_Block]) -> list[Table]:
-    """Each estimator on every trace, over the sites that all of them have; a table a kind."""
-    sites = [{(s.layer, s.tensor) for s in block.comparison.summaries} for block in blocks]
+def _traces_side_by_side(comparison: Comparison, parts: Sequence[_TracePart]) -> list[Table]:
+    """A table for each tensor kind: every estimator on every trace, over the sites all share."""
+    sites = [{(s.layer, s.tensor) for s in part.comparison.summaries} for part in parts]
     shared = set.intersection(*sites)
     rows = [
-        {**row, "trace": block.comparison.traces[0].path}
-        for block in blocks
-        for row in _by_kind(
-            [s for s in block.comparison.summaries if (s.layer, s.tensor) in shared]
-        )
+        {**row, "trace": part.comparison.traces[0].path}
+        for part in parts
+        for row in _by_kind([s for s in part.comparison.summaries if (s.layer, s.tensor) in shared])
     ]
-    told = {_lane(row) for block in blocks for row in block.overall}
+    listed = {_lane(row) for part in parts for row in part.overall}
     lanes = {_lane(row): [r for r in rows if _lane(r) == _lane(row)] for row in rows}
     tables = []
     for kind in dict.fromkeys(lane[0] for lane in lanes):
@@ -214,7 +213,7 @@ def _side_by_side(comparison: Comparison, blocks: Sequence[_Block]) -> list[Tabl
                 "sqnr_db_difference": _gain(row, alike[0]),
             }
             for lane, alike in lanes.items()
-            if lane[0] == kind and lane in told
+            if lane[0] == kind and lane in listed
             for row in alike
         ]
         layers = counted(sum(tensor == kind for _, tensor in shared), "layer")
@@ -291,22 +290,22 @@ def _ranks(comparison: Comparison, facts: RanksFacts) -> dict[str, Any]:
 
 
 def _by_kind(summaries: Sequence[Summary]) -> list[TableRow]:
-    """One row a (tensor kind, estimator, bits): means over sites, kinds in the usual order."""
+    """A row for each (tensor kind, estimator, bits): means over sites, kinds in the usual order."""
     groups: dict[tuple[str, str, int], list[Summary]] = {}
     for s in summaries:
         groups.setdefault((s.tensor, s.estimator, s.bits), []).append(s)
     order = list(TENSOR_KINDS)
     keys = sorted(groups, key=lambda key: (order.index(key[0]), key[2]))
-    return [{**_shown(groups[key]), "layer": None} for key in keys]
+    return [{**_row_of(groups[key]), "layer": None} for key in keys]
 
 
 def _by_site(comparison: Comparison) -> list[TableRow]:
-    """One row a lane of each site."""
-    return [_shown([s]) for s in comparison.summaries]
+    """A row for each (site, estimator, bits)."""
+    return [_row_of([s]) for s in comparison.summaries]
 
 
-def _shown(group: Sequence[Summary]) -> TableRow:
-    """What a table row shows of one site, or of several together."""
+def _row_of(group: Sequence[Summary]) -> TableRow:
+    """The table row of one site, or of several together."""
     first = group[0]
     billed = [(s.traffic_bytes, s.static_bytes) for s in group if s.static_bytes]
     replayed, looks, evaluations = (
@@ -345,13 +344,13 @@ def _in_json(row: TableRow) -> TableRow:
 
 
 def _columns(comparison: Comparison) -> tuple[Column, ...]:
-    """The bits column goes into the title where there is only one."""
+    """The columns; a single bit-width is in the title instead."""
     single = len(comparison.settings.bits) == 1
-    return tuple(column for column in COLUMNS if not (single and column.key == "bits"))
+    return tuple(column for column in SCORE_COLUMNS if not (single and column.key == "bits"))
 
 
 def _best(rows: Sequence[TableRow], comparison: Comparison, by: str) -> list[TableRow]:
-    """Of each method's rows alike in all but parameters, the one that ranks first."""
+    """Of the rows that differ only in a method's parameters, the one that ranks first."""
     method = _methods(comparison)
     best: dict[tuple[Any, ...], TableRow] = {}
     for row in rows:
@@ -362,7 +361,7 @@ def _best(rows: Sequence[TableRow], comparison: Comparison, by: str) -> list[Tab
 
 
 def _ordered(rows: Sequence[TableRow], by: str, top: int | None) -> list[TableRow]:
-    """The worst first, what has no figure last; a layer's rows stay together."""
+    """The rows, the worst first and those without a figure last; a layer's rows stay together."""
 
     def badness(row: TableRow) -> tuple[bool, float]:
         rank = _rank(row, by)
@@ -411,7 +410,7 @@ def _ends(lo: float | None, hi: float | None) -> str:
 
 
 def _methods(comparison: Comparison) -> dict[str, str]:
-    """Each estimator's label → its name, which does not tell parameters."""
+    """Each estimator's label → its name without parameters."""
     return {choice.label: choice.name for choice in comparison.settings.estimators}
 
 
@@ -424,7 +423,7 @@ def _rank(row: TableRow, by: str) -> float:
 
 
 def _tables(comparison: Comparison, rows: Sequence[TableRow], by: str) -> list[Table]:
-    """One a tensor kind, in the usual order; `by` 'layer' has a section a layer."""
+    """A table for each tensor kind, in the usual order; `by` 'layer': a section for each layer."""
     kinds = [k for k in TENSOR_KINDS if any(row["tensor"] == k for row in rows)]
     tables = [
         Table(
@@ -455,7 +454,7 @@ def _title(kind: str, comparison: Comparison) -> str:
 
 
 def _closing(overall: Sequence[TableRow], methods: Mapping[str, str]) -> str:
-    """One sentence: what the estimators that hardly look cost and save against one that does."""
+    """A sentence that compares estimators that seldom look with the first one that looks often."""
     bits = overall[0]["bits"]
     rows = _named_alike([row for row in overall if row["bits"] == bits], methods)
     names = list(dict.fromkeys(row["estimator"] for row in rows))
@@ -471,7 +470,7 @@ def _closing(overall: Sequence[TableRow], methods: Mapping[str, str]) -> str:
 
 
 def _named_alike(rows: Sequence[TableRow], methods: Mapping[str, str]) -> list[TableRow]:
-    """The rows, under their method's name where its best parameters differ between kinds.
+    """The rows, with the method's name for estimators whose best parameters differ between kinds.
 
     Args:
         methods: label of an estimator → its method.
@@ -506,7 +505,7 @@ def _saving(rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
 
 
 def _change(row: TableRow, base: TableRow) -> tuple[str, str] | None:
-    """Verb and amount; None where either has no SQNR in figures."""
+    """Verb and amount; None where either has no SQNR."""
     if not isinstance(row["sqnr_db"], float) or not isinstance(base["sqnr_db"], float):
         return None
     gain = row["sqnr_db"] - base["sqnr_db"]
@@ -561,7 +560,7 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
 
 
 def _nonfinite_note(summaries: Iterable[Summary]) -> str:
-    """Where NaN and infinities were recorded; '' where there are none."""
+    """A note on where NaN and infinities were recorded; '' where there are none."""
     sites = {(s.layer, s.tensor): s for s in summaries if s.nonfinite_records}
     if not sites:
         return ""
@@ -577,7 +576,7 @@ def _nonfinite_note(summaries: Iterable[Summary]) -> str:
 
 
 def _all_zero_note(summaries: Iterable[Summary]) -> str:
-    """Which sites estimators hardly learn from; '' where there are none."""
+    """A note on sites whose tensors are mostly all zero; '' where there are none."""
     shares = {
         f"{s.layer}/{s.tensor}": s.all_zero / s.replayed
         for s in summaries
