@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import os
@@ -508,6 +509,29 @@ def test_functional_calls_with_copied_parameters_train(tmp_path: Path) -> None:
     records = read_records(tmp_path / "t.h5")
     assert session.recorder.steps == 3
     assert places(records, "0") == places(records, "linear") == [(step, 0, 0) for step in range(3)]
+    assert "unrecorded_layers" not in read_run(tmp_path / "t.h5")
+
+
+def test_inner_steps_on_copies_end_no_step(tmp_path: Path) -> None:
+    """MAML: the inner weights are computed from the parameters that the optimizer updates."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    fast_model = copy.deepcopy(model)
+    optimizer = sgd(model)
+    with captured(tmp_path / "t.h5") as session:
+        for _ in range(3):
+            optimizer.zero_grad()
+            fast = {name: each.clone() for name, each in model.named_parameters()}
+            for _ in range(2):
+                loss = square(torch.func.functional_call(fast_model, fast, torch.randn(3, 2)))
+                gradients = torch.autograd.grad(loss, list(fast.values()), create_graph=True)
+                pairs = zip(fast.items(), gradients, strict=True)
+                fast = {name: each - 0.1 * gradient for (name, each), gradient in pairs}
+            square(torch.func.functional_call(fast_model, fast, torch.randn(3, 2))).backward()
+            optimizer.step()
+    assert session.recorder.steps == 3
+    assert places(read_records(tmp_path / "t.h5"), "0") == [
+        (step, micro, 0) for step in range(3) for micro in range(3)
+    ]
     assert "unrecorded_layers" not in read_run(tmp_path / "t.h5")
 
 

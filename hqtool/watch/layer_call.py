@@ -59,6 +59,7 @@ class LayerCall:
         channel_axis: of the layer's tensors, counted from the last axis, -1.
 
     Attributes:
+        has_computed_weight: its weight is no parameter, but computed from others.
         unreadable: why its output cannot be read; None where it can.
         readings: what was read of its tensors, by tensor kind.
         position: where in training it belongs; None before it was reported.
@@ -74,6 +75,7 @@ class LayerCall:
     geometry: Callable[[str], dict[str, Any]] | None = None
     weight: weakref.ref[Tensor] | None = None
     channel_axis: int = -1
+    has_computed_weight: bool = False
     unreadable: str | None = None
     readings: list[tuple[str, Any]] = field(default_factory=list)
     position: Position | None = None

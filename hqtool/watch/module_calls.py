@@ -368,6 +368,9 @@ class ModuleCalls:
                 call.unreadable = why_unreadable(outputs[0])
                 if weight is not None and weight.is_leaf:
                     call.weight = weakref.ref(weight)
+                elif weight is not None:
+                    call.has_computed_weight = True
+                    self._meet_parameters_behind(weight)
                 shape = dense_of(x).shape
                 call.geometry = lambda name: geometry(name, shape)
                 if call.around is not None:  # its model may be gone when it is reported
@@ -375,6 +378,12 @@ class ModuleCalls:
                 self._read_outputs(call, outputs, gradient)
                 self._reporter.finished(call)
         return result
+
+    def _meet_parameters_behind(self, weight: Tensor) -> None:
+        """A module that was given other parameters' values trains those (MAML's inner steps)."""
+        behind = parameters_behind(weight, self._optimizers.hold)
+        for parameter in behind[1] if behind is not None else ():
+            self._unrecorded.used_by_layer(parameter)
 
     def _read_input(self, call: LayerCall, x: Tensor) -> InputGradient | None:
         """Read a layer's input before the layer runs, and prepare to find its gradient."""

@@ -123,8 +123,16 @@ class Reporter:
             self._report(each)
 
     def _is_updated(self, call: LayerCall) -> bool:
-        """Whether an optimizer updates the model of a layer, or its weight, if it has no model."""
+        """Whether an optimizer updates a layer's weight or model, as far as can be told.
+
+        A weight that is computed from others is not updated by hand itself (MAML's inner steps).
+        """
+        if not self._optimizers.exist():
+            return False
         module = call.module()
+        weight = None if call.weight is None else call.weight()
+        if call.has_computed_weight or (weight is not None and self._optimizers.hold(weight)):
+            return True
         return module is not None and self._optimizers.update(self._names.top(module))
 
     def _report(self, call: LayerCall) -> None:

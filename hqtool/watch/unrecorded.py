@@ -66,6 +66,10 @@ class Unrecorded:
     def used(self, parameter: Tensor) -> None:
         """A function multiplied with a parameter, and was read."""
         self.are_outside_layers = True
+        self.used_by_layer(parameter)
+
+    def used_by_layer(self, parameter: Tensor) -> None:
+        """A layer multiplied with a parameter that is not its own, or with what comes of one."""
         self._used[id(parameter)] = weakref.ref(parameter)
 
     def awaited(self, module: nn.Module, part: str, frames: Sequence[Frame]) -> str:
@@ -145,7 +149,8 @@ class Unrecorded:
         return _is_among(parameter, self._judged)
 
     def _judge_new(self, parameters: Iterable[Tensor]) -> None:
-        news = [each for each in parameters if each.grad is not None and not self._was_judged(each)]
+        leaves = [each for each in parameters if each.is_leaf]  # torch warns of others' gradients
+        news = [each for each in leaves if each.grad is not None and not self._was_judged(each)]
         if news:
             self._judge([each for each in news if each.dim() > 1])
             self._judged.update((id(each), weakref.ref(each)) for each in news)
