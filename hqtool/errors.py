@@ -1,4 +1,4 @@
-"""Errors a user meets: each says its cause and its remedy, and carries an exit status."""
+"""Errors for users: each has a cause, a remedy and an exit status."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def bytes_of(path: str | Path) -> bytes:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return Path(path).read_bytes()
     if not stat.S_ISFIFO(mode):
-        raise DataError("is no regular file", "give a file")
+        raise DataError("is not a regular file", "give a file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         return b"".join(iter(lambda: _part(descriptor), b""))

@@ -1,6 +1,6 @@
 """Files that are written: what must not be overwritten, and how a new file replaces an old one.
 
-An output that is an input is always refused, and nothing is overwritten unasked. A regular file is
+An output that is an input is always refused; a file is overwritten only if asked. A regular file is
 replaced as a whole, in the folder where it lies, so that a symlink to it stays; a device or FIFO
 is written to, never replaced.
 """
@@ -103,7 +103,7 @@ def check_outputs(
                 which = "" if path == source else f", {source}"
                 raise UsageError(f"{option} {path} is {noun}{which}", "choose another name")
         if is_stream and option in regular:
-            raise UsageError(f"{option} {path} is no regular file", "name a file")
+            raise UsageError(f"{option} {path} is not a regular file", "name a file")
         if not is_stream:
             _check_regular(path, force, folder=option not in regular)
 
@@ -246,7 +246,7 @@ def _is_stream(option: str, path: str) -> bool:
         return False
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return True
-    what = "a folder" if stat.S_ISDIR(mode) else "no file"
+    what = "a folder" if stat.S_ISDIR(mode) else "not a file"
     raise UsageError(f"{option} {path} is {what}", "name a file")
 
 

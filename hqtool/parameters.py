@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 #: Types that a text is read as, if it can be, in this order; all others are tried before str.
 _SIMPLE_TYPES = (int, float, bool)
 
-_NOUNS = {int: "whole number", float: "number", bool: "true or false", type(None): "none"}
+_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
 
 _BOOLS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
@@ -55,7 +55,7 @@ def read_text(parameter: inspect.Parameter, text: str) -> Any:
             return _read_as(kind, text)
         except (ArithmeticError, TypeError, ValueError):
             pass
-    raise ValueError(f"{parameter.name}={text} is no {' or '.join(map(_noun, kinds))}")
+    raise ValueError(f"{parameter.name}={text} should be {' or '.join(map(_noun, kinds))}")
 
 
 def is_text(parameter: inspect.Parameter) -> bool:

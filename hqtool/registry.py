@@ -106,7 +106,7 @@ class Registry(Generic[T]):
             self._load_outside()
         if name not in self._entries:
             if why := self._outside.get(name):
-                raise UsageError(why, "mend or remove that package")
+                raise UsageError(why, "repair or remove that package")
             raise UsageError(f"unknown {self.noun} '{name}'", known_names(name, self._entries))
         return self._entries[name]
 
@@ -166,7 +166,7 @@ class Registry(Generic[T]):
         for method in self.methods:
             if not hasattr(value, method):
                 cause = f"{self.noun} '{label}' of {entry.package} gives what has no '{method}'"
-                raise UsageError(cause, "mend or remove that package")
+                raise UsageError(cause, "repair or remove that package")
         return value
 
     def _load_outside(self) -> None:
@@ -203,7 +203,7 @@ def _pairs(rest: str, text: str) -> list[tuple[str, str]]:
     items = [item.partition("=") for item in rest.split(",") if item.strip()]
     for key, equals, _ in items:
         if not equals:
-            raise UsageError(f"'{key}' in '{text}' is no key=value", "write name:key=value,…")
+            raise UsageError(f"'{key}' in '{text}' is not key=value", "write name:key=value,…")
     pairs = [(key.strip(), value.strip()) for key, _, value in items]
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
@@ -234,7 +234,7 @@ def _range(text: str) -> list[str]:
     except (ValueError, ZeroDivisionError, OverflowError):
         count = 0
     if not 0 < count <= MOST_VALUES:
-        raise UsageError(f"'{text}' is no rising range", "write FIRST..LAST or FIRST..LAST/STEP")
+        raise UsageError(f"'{text}' is not a rising range", "write FIRST..LAST or FIRST..LAST/STEP")
     return [f"{start + i * pace:.12g}" for i in range(count)]
 
 

@@ -35,7 +35,7 @@ def test_sizes(text: str, size: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "GiB", "2GB", "2 gib", "1e3", "nan", "many"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(UsageError, match="no budget"):
+    with pytest.raises(UsageError, match="not a budget"):
         budget_of(text)
 
 

@@ -47,7 +47,7 @@ def test_a_burst_is_recorded(tmp_path: Path) -> None:
     [
         ({"burst": 0}, "burst is below 1"),
         ({"every": 2, "burst": 3}, "burst 3 is longer than every 2"),
-        ({"module_types": ["nn.Linear"]}, "no class name: nn.Linear"),
+        ({"module_types": ["nn.Linear"]}, "not a class name: nn.Linear"),
         ({"module_types": "Linear"}, "module_types is one text"),
         ({"step_on": "never"}, "unknown step_on: never"),
     ],

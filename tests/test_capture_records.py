@@ -1015,7 +1015,7 @@ def test_the_first_tensor_among_arguments_is_the_input(tmp_path: Path) -> None:
     assert np.array_equal(records["odd", "input", 0, 0, 0].values, x.detach().numpy())
     assert records["odd", "grad_input", 0, 0, 0].shape == (4, 2)
     listed = read_run(tmp_path / "t.h5")["unrecorded_layers"]
-    assert listed == {"iterator": "its output is no tensor"}
+    assert listed == {"iterator": "its output is not a tensor"}
 
 
 # --- tensors of unusual types ---------------------------------------------------------------------

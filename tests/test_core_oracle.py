@@ -9,9 +9,9 @@ import numpy as np
 import oracle
 import pytest
 
+from hqtool.core.batch_moments import moments_of_each
 from hqtool.core.dense import ROUNDINGS, dense_moments
 from hqtool.core.grid import SCHEMES, Format, Grid, Grids, grids_of
-from hqtool.core.many import moments_of_each
 from hqtool.core.metrics import measure
 from hqtool.core.observation import PreparedValues
 from hqtool.core.quantize import quantize

@@ -339,16 +339,16 @@ def test_a_spec_is_echoed_and_completed():
         ("", "unknown estimator"),
         ("hindsight:momentum=1.5", "outside 0…1"),
         ("hindsight:momentum=nan", "outside 0…1"),
-        ("hindsight:momentum=fast", "no number"),
+        ("hindsight:momentum=fast", "should be a number"),
         ("hindsight:pace=1", "no parameter 'pace'"),
         ("hindsight:0.9", "key=value"),
         ("dsgc:interval=0", "less than 1"),
-        ("dsgc:interval=2.5", "no whole number"),
+        ("dsgc:interval=2.5", "should be a whole number"),
         ("dsgc:tol=0", "outside"),
         ("dsgc:coarse=-1", "outside"),
         ("fixed", "lacks lo"),
-        ("fixed:lo=1,hi=-1", "no range"),
-        ("fixed:lo=-inf,hi=1", "no range"),
+        ("fixed:lo=1,hi=-1", "not a range"),
+        ("fixed:lo=-inf,hi=1", "not a range"),
         ("std:k=0", "not positive"),
         ("delayed:window=0", "less than 1"),
     ],
@@ -386,5 +386,5 @@ def test_sweeps(spec, labels):
     "spec", ["delayed:window=4..2", "delayed:window=1..9/0", "delayed:window=1..x", "std:k=1..1e9"]
 )
 def test_wrong_sweeps(spec):
-    with pytest.raises(UsageError, match="no rising range"):
+    with pytest.raises(UsageError, match="not a rising range"):
         ESTIMATORS.sweep(spec)

@@ -271,7 +271,7 @@ def test_a_fifo_is_written_to(name: str, option: str, files: Path) -> None:
 def test_what_must_be_a_file_is_no_fifo(name: str, option: str, files: Path) -> None:
     os.mkfifo("pipe")
     done = hqtool(*words(name, option, "pipe", "-f"))
-    assert (done.status, "no regular file" in done.err) == (2, True)
+    assert (done.status, "not a regular file" in done.err) == (2, True)
     assert stat.S_ISFIFO(os.stat("pipe").st_mode)
 
 
@@ -558,7 +558,7 @@ def test_a_spec_may_come_through_a_fifo(files: Path, monkeypatch: pytest.MonkeyP
     done = hqtool("traffic", "pipe")
     assert (done.status, "nobody wrote" in done.err) == (3, True)
     done = hqtool("traffic", "/dev/zero")
-    assert (done.status, "no regular file" in done.err) == (3, True)
+    assert (done.status, "not a regular file" in done.err) == (3, True)
 
 
 def test_convert_and_repair_speak_of_no_recording(

@@ -116,12 +116,12 @@ def test_defaults_are_shown_as_they_are_read() -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("typed:count=2.5", "count=2.5 is no whole number"),
-        ("typed:share=much", "share=much is no number"),
-        ("typed:on=maybe", "on=maybe is no true or false"),
-        ("typed:limit=much", "limit=much is no none or number"),
-        ("typed:kind=mean", "kind=mean is no min or max"),
-        ("bare:count=x", "count=x is no whole number or number"),
+        ("typed:count=2.5", "count=2.5 should be a whole number"),
+        ("typed:share=much", "share=much should be a number"),
+        ("typed:on=maybe", "on=maybe should be true or false"),
+        ("typed:limit=much", "limit=much should be none or a number"),
+        ("typed:kind=mean", "kind=mean should be min or max"),
+        ("bare:count=x", "count=x should be a whole number or a number"),
         ("demanding:lo=1", "lacks mode"),
         ("typed:count=1,count=2", "'count' is given twice"),
         ("bare:more=1", "no parameter 'more'"),

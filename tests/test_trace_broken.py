@@ -95,14 +95,14 @@ def test_another_hdf5_file(tmp_path: Path) -> None:
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
         file["rows"] = np.arange(3)
-    assert "no trace" in error_of(path).cause
+    assert "not a trace" in error_of(path).cause
 
 
 @pytest.mark.parametrize("name", ["other/1", "", 7, "text"])
 def test_another_format(path: Path, name: Any) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["format"] = np.bytes_(name) if isinstance(name, str) else name
-    assert "no trace" in error_of(path).cause
+    assert "not a trace" in error_of(path).cause
 
 
 def test_a_newer_format(path: Path) -> None:

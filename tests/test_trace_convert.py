@@ -163,7 +163,7 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04" + bytes(100), b"\x80\x04N."])
 def test_no_archive(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(data)
-    assert_refused([tmp_path / "a.npz"], tmp_path / "trace.h5", "a.npz: no .npz archive")
+    assert_refused([tmp_path / "a.npz"], tmp_path / "trace.h5", "a.npz: not an .npz archive")
 
 
 def test_other_things_than_archives(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_record_cannot_be_written_twice(path: Path, late: bool) -> None:
 )
 def test_other_types_are_refused_by_name(path: Path, values: Any) -> None:
     with (
-        pytest.raises(DataError, match=r"conv1/output at step 4: (values are|no array)"),
+        pytest.raises(DataError, match=r"conv1/output at step 4: (values are|not an array)"),
         TraceWriter(path) as writer,
     ):
         writer.write("conv1", "output", 4, values)

@@ -182,8 +182,8 @@ def test_names_are_given_once(tmp_path: Path) -> None:
     [
         ({"schema": "hqtool.layers/2"}, "key 'schema'", "newer than this hqtool reads"),
         ({"schema": "hqtool.layers/10"}, "key 'schema'", "newer than this hqtool reads"),
-        ({"schema": "hqtool.layers/0"}, "key 'schema'", "is no layer spec"),
-        ({"schema": "hqtool.compare/1"}, "key 'schema'", "is no layer spec"),
+        ({"schema": "hqtool.layers/0"}, "key 'schema'", "is not a layer spec"),
+        ({"schema": "hqtool.compare/1"}, "key 'schema'", "is not a layer spec"),
         ({"schema": 1}, "key 'schema'", "1 is not a text"),
         ({"layers": []}, "key 'layers'", "did you mean 'layer'?"),
         ({"layer": []}, "key 'layer'", "not a list of at least one layer"),

@@ -24,7 +24,7 @@ def budget_of(text: str) -> int | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]iB|B|)", text.strip())
     size = int(float(found[1]) * (1 << _UNITS[found[2]])) if found else 0
     if size < 1:
-        raise UsageError(f"no budget: {text}", "write --budget 2GiB, 500MiB or none")
+        raise UsageError(f"not a budget: {text}", "write --budget 2GiB, 500MiB or none")
     return size
 
 

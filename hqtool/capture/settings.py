@@ -74,7 +74,9 @@ class CaptureSettings:
                 known_names(kind, TENSOR_KINDS),
             )
         for name in self.module_types:
-            _require(name.isidentifier(), f"no class name: {name}", "such as Conv2d, Linear, LSTM")
+            _require(
+                name.isidentifier(), f"not a class name: {name}", "such as Conv2d, Linear, LSTM"
+            )
         _require(
             self.step_on in STEP_ENDS, f"unknown step_on: {self.step_on}", ", ".join(STEP_ENDS)
         )

@@ -296,7 +296,7 @@ def _parse_steps(text: str | None) -> tuple[int | None, int | None] | None:
             raise ValueError
         bounds = (int(first) if first else None, int(end) if end else None)
     except ValueError:
-        raise UsageError(f"--steps {text} is no A:B", "write --steps 100:200, or 100:") from None
+        raise UsageError(f"--steps {text} is not A:B", "write --steps 100:200, or 100:") from None
     if bounds[1] is not None and bounds[1] <= (bounds[0] or 0):
         raise UsageError(f"--steps {text} holds no step", "write --steps A:B with A below B")
     return bounds

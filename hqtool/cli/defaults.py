@@ -22,9 +22,9 @@ COMMANDS_WITH_DEFAULTS = ("capture",)
 #: An option's type → what errors say of a value of another type, and an example of a right one.
 _TYPES = {
     bool: ("neither true nor false", "true"),
-    int: ("no whole number", "100"),
-    list: ("no list of texts", '["…"]'),
-    str: ("no text", '"…"'),
+    int: ("not a whole number", "100"),
+    list: ("not a list of texts", '["…"]'),
+    str: ("not a text", '"…"'),
 }
 
 _FILE_KEY = "hqtool.defaults"
@@ -118,7 +118,7 @@ def _command_table(file: str, tables: list[str]) -> dict[str, Any]:
 def _inner(file: str, table: dict[str, Any], name: str) -> dict[str, Any]:
     inner = table.get(name, {})
     if not isinstance(inner, dict):
-        raise UsageError(f"{file}: {name} is no table", f"begin it with a line [{name}]")
+        raise UsageError(f"{file}: {name} is not a table", f"begin it with a line [{name}]")
     return inner
 
 
@@ -127,10 +127,12 @@ def _parse(file: str) -> dict[str, Any]:
         with open(file, "rb") as source:
             return tomllib.load(source)
     except ValueError as error:  # no TOML, or no UTF-8
-        raise UsageError(f"{file} is no TOML: {error}", "mend it, or give --no-config") from None
+        raise UsageError(
+            f"{file} is not TOML: {error}", "correct it, or give --no-config"
+        ) from None
     except OSError as error:
         cause = f"{file} cannot be read: {error.strerror}"
-        raise UsageError(cause, "mend it, or give --no-config") from None
+        raise UsageError(cause, "correct it, or give --no-config") from None
 
 
 def _require_type(file: str, name: str, option: click.Option, value: Any) -> Any:

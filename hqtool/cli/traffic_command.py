@@ -64,4 +64,4 @@ def _not_a_spec(path: str) -> DataError:
 
     with TraceReader(path):
         remedy = f"write its layers as TOML or JSON; hqtool info {path} shows what it holds"
-        return DataError(f"{path} is a trace, no layer spec", remedy)
+        return DataError(f"{path} is a trace, not a layer spec", remedy)

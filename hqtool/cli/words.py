@@ -29,5 +29,5 @@ def _widths(word: str) -> range:
     except ValueError:
         found = range(0)
     if not found:
-        raise UsageError(f"--bits {word} is no bit-width", "write 8, or 4,8, or 2..8")
+        raise UsageError(f"--bits {word} is not a bit-width", "write 8, or 4,8, or 2..8")
     return found

@@ -208,7 +208,7 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
     context, started = _context_and_processes()
     pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt)
     try:
-        with warnings.catch_warnings():  # Python 3.12 warns of forking beside BLAS's threads
+        with warnings.catch_warnings():  # Python 3.12 warns of forking while BLAS has threads
             warnings.simplefilter("ignore", DeprecationWarning)
             futures = {pool.submit(run_task, tasks[i]): i for i in longest_first(tasks)}
         for future in as_completed(futures):

@@ -1,4 +1,4 @@
-"""Scoring records: the metrics of their values on every lane's grid, many records at once."""
+"""Scoring records: the metrics of their values on the grid of every lane, many records at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.batch_moments import in_rows, moments_of_each
 from hqtool.core.grid import Format, grids_of
-from hqtool.core.many import in_rows, moments_of_each
 from hqtool.core.metrics import METRICS, measure
 from hqtool.core.noise import noise_of
 from hqtool.core.observation import PreparedValues
@@ -23,12 +23,12 @@ MSE, SQNR_DB, UNDERFLOW, NONFINITE = map(
     list(METRICS).index, ("mse", "sqnr_db", "underflow", "nonfinite")
 )
 
-#: Records scored at once: no more than so many, and no more once they hold so many values.
+#: A batch ends when it has so many records, or so many values.
 MOST_RECORDS, ENOUGH_VALUES = 64, 1 << 15
 
 
 class Decided(NamedTuple):
-    """A record to score, and what each lane decided about it."""
+    """A record to score, and each lane's decision on it."""
 
     record: Record
     values: PreparedValues
@@ -36,7 +36,7 @@ class Decided(NamedTuple):
 
 
 def batches(decided: Iterable[Decided]) -> Iterator[list[Decided]]:
-    """The records in order, as many together as memory should hold."""
+    """The records in order, in batches of bounded size."""
     batch: list[Decided] = []
     held = 0
     for each in decided:
@@ -52,10 +52,10 @@ def batches(decided: Iterable[Decided]) -> Iterator[list[Decided]]:
 def score(
     batch: Sequence[Decided], formats: Sequence[Format], rounding: str, seed: int, site: Site
 ) -> Figures:
-    """Each lane's metrics of each record; all but one are missing where there is no range.
+    """Each lane's metrics of each record; without a range all but `nonfinite` are missing.
 
     Args:
-        formats: one a lane.
+        formats: one for each lane.
         rounding: a name of `ROUNDINGS`.
         seed: of the noise of 'stochastic-sampled'.
     """
@@ -72,5 +72,5 @@ def score(
         moments = moments_of_each([each.values for each in batch], ranges, formats, rounding)
     figures = np.array(list(measure(moments).values()))
     figures[:, [[ends is None for ends in row] for row in given]] = np.nan
-    figures[NONFINITE] = moments.nonfinite  # told even where there is no range
+    figures[NONFINITE] = moments.nonfinite  # known even where there is no range
     return figures

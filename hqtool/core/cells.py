@@ -24,7 +24,7 @@ FEW_IN_CELL = 1024
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Where the cells of all grids meet, grid after grid.
+    """The thresholds between neighbouring cells, one grid after the other.
 
     Args:
         at: thresholds in x, rising within each grid; a value equal to one belongs above it.

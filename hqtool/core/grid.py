@@ -130,7 +130,7 @@ class Format:
 
 
 def grids_of(ranges: Sequence[Range], formats: Sequence[Format], exponent: int = 0) -> Grids:
-    """The grid of each range in the format beside it; all formats of one scheme.
+    """The grid of each range in the format of the same index; all formats have one scheme.
 
     Args:
         exponent: e, for values that were divided by 2^e: so are the ranges, before anything else.

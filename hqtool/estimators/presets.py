@@ -52,7 +52,7 @@ def dsgc(interval: int = 100, tol: float = 1e-3, coarse: int = 0) -> Estimator:
 def fixed(lo: float, hi: float) -> Estimator:
     """a given range, never a look (DoReFa, [24])"""
     if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
-        raise ValueError(f"lo={lo:g}, hi={hi:g} is no range")
+        raise ValueError(f"lo={lo:g}, hi={hi:g} is not a range")
     return Fixed(Range(lo, hi))
 
 

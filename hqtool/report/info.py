@@ -136,8 +136,8 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
 
 def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and what the recorder noted."""
-    told = {str(name): flat(value) for name, value in reader.run.items()}
-    facts = {"state": STATE_SENTENCES[state], "steps": step_words(reader.steps), **told}
+    noted = {str(name): flat(value) for name, value in reader.run.items()}
+    facts = {"state": STATE_SENTENCES[state], "steps": step_words(reader.steps), **noted}
     by = [f"{name} ({counted(count, 'step')})" for name, count in optimizer_steps(reader).items()]
     return facts | ({"optimizers": ", ".join(by)} if by else {})
 

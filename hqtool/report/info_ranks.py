@@ -81,8 +81,8 @@ def ranks_report(reader: RanksReader) -> Report:
         facts_table("", facts),
         sites_table(rows, JOINT_SITE_COLUMNS),
     ]
-    told = [note for condition in conditions for note in condition.notes]
-    return Report(document, rows, tables, notes=[*told, *_notes(rows, len(traces))])
+    found = [note for condition in conditions for note in condition.notes]
+    return Report(document, rows, tables, notes=[*found, *_notes(rows, len(traces))])
 
 
 def ranks_entry(ranks: Ranks | None) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _shape(sizes: Iterable[int]) -> tuple[int, ...]:
     except TypeError:
         shape = (-1,)
     if min(shape, default=0) < 0:
-        raise UsageError(f"{sizes} is no shape", "give sizes from 0 up")
+        raise UsageError(f"{sizes} is not a shape", "give sizes from 0 up")
     return shape
 
 
@@ -140,7 +140,7 @@ def _array(values: Any) -> NDArray[Any]:
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"no array ({error})", "give a numpy array") from error
+        raise DataError(f"not an array ({error})", "give a numpy array") from error
 
 
 def _check_size(values: NDArray[Any], shape: tuple[int, ...], sampled: bool) -> None:

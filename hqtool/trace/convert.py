@@ -163,7 +163,7 @@ def _open_archive(path: str) -> Iterator[NpzFile]:
 
 def _open_file(path: str) -> BinaryIO:
     if os.path.exists(path) and not os.path.isfile(path):
-        raise DataError(f"{path}: cannot be opened (no regular file)", "give .npz archives")
+        raise DataError(f"{path}: cannot be opened (not a regular file)", "give .npz archives")
     try:
         return open(path, "rb")
     except OSError as error:
@@ -178,9 +178,9 @@ def _load_archive(path: str, file: BinaryIO) -> NpzFile:
         archive = np.load(file, allow_pickle=False)
     except Exception as error:  # zipfile and numpy refuse other files in many ways
         why = reason(error)
-        raise DataError(f"{path}: no .npz archive ({why})", "save it by numpy.savez") from error
+        raise DataError(f"{path}: not an .npz archive ({why})", "save it by numpy.savez") from error
     if not isinstance(archive, NpzFile):
-        raise DataError(f"{path}: a single array, no .npz archive", "save it by numpy.savez")
+        raise DataError(f"{path}: a single array, not an .npz archive", "save it by numpy.savez")
     return archive
 
 
@@ -190,9 +190,9 @@ def _require_numpy_file(path: str, file: BinaryIO) -> None:
     file.seek(0)
     if start == HDF5:
         remedy = "give .npz archives; is it a trace already (hqtool info)?"
-        raise DataError(f"{path}: HDF5, no .npz archive", remedy)
+        raise DataError(f"{path}: an HDF5 file, not an .npz archive", remedy)
     if not start.startswith((b"PK", b"\x93NUMPY")):
-        raise DataError(f"{path}: no .npz archive", "save it by numpy.savez")
+        raise DataError(f"{path}: not an .npz archive", "save it by numpy.savez")
 
 
 class _Archives(ClosedAtEnd):

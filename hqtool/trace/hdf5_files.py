@@ -95,7 +95,7 @@ def require_folder(path: str) -> None:
     """Raise a UsageError where no regular file can be: the folder is missing, or it is another."""
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UsageError(
-            f"{path} exists and is no regular file: it cannot be replaced", "name another file"
+            f"{path} exists and is not a regular file: it cannot be replaced", "name another file"
         )
     if not os.path.isdir(os.path.dirname(path)):
         raise UsageError(f"{path}: its folder does not exist", "create the folder first")

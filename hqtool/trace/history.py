@@ -1,4 +1,4 @@
-"""A site's records as columns, for what goes over all of them at once."""
+"""A site's records as columns, for computations over all of them at once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class SiteHistory:
         steps: (records,) the step of each.
         stats: `Stats` whose entries are columns.
         numels: (records, devices) number of elements on each device that holds a part.
-        has_values: (records,) where values were kept.
-        record: reads the record of an index, with its values.
+        has_values: (records,) whether values were kept.
+        record: reads the record with an index, and its values.
     """
 
     steps: NDArray[np.int64]

@@ -80,7 +80,9 @@ class RawTrace(ClosedAtEnd):
         attribute = self._file.attrs.get("format")
         name = attribute.decode("ascii", "replace") if isinstance(attribute, bytes) else ""
         if not name.startswith("hqtrace/"):
-            raise DataError(f"{self.path}: HDF5, but no trace", "record one with hqtool capture")
+            raise DataError(
+                f"{self.path}: an HDF5 file, but not a trace", "record one with hqtool capture"
+            )
         if name != FORMAT:
             raise DataError(
                 f"{self.path}: format {name}, this hqtool reads {FORMAT}", "use a newer hqtool"

@@ -65,7 +65,7 @@ ELEMENTS: dict[str, np.dtype[Any]] = {
 ELEMENT_NAMES = ("none", *ELEMENTS)
 
 #: What a row's `sampled` says of the values kept: all of them; single ones, drawn at random, of
-#: unknown places; fibres, drawn at random, and extremes beside them.
+#: unknown places; fibres, drawn at random, and the extremes.
 WHOLE, UNIFORM, FIBRES = 0, 1, 2
 
 #: CRC-32 of what follows it in the layout, number of extremes, `length` and `stride` of a fibre.

@@ -271,7 +271,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
                 truncated. Not raised where truncation was asked for.
         """
         if state not in ("complete", "truncated"):
-            raise UsageError(f"no such closing state: {state}", "complete or truncated")
+            raise UsageError(f"unknown closing state: {state}", "complete or truncated")
         if self._is_own_process():
             with self._lock:
                 self._close(state)
@@ -353,7 +353,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         try:
             return ROW_LAYOUT.pack(*row[:-1], *row.stats)
         except (struct.error, TypeError) as error:
-            cause = f"{row.stats} are no statistics ({error})"
+            cause = f"{row.stats} are not statistics ({error})"
             raise UsageError(cause, "give Stats of numbers, its counts as integers") from error
 
     def _take_key(self, site: int, step: int, micro: int, call: int) -> None:
@@ -491,7 +491,7 @@ def _check_site(layer: str, tensor: str) -> None:
     if tensor not in TENSOR_KINDS:
         raise UsageError(f"no such tensor kind: {tensor}", f"one of {', '.join(TENSOR_KINDS)}")
     if not isinstance(layer, str):
-        raise UsageError(f"{layer!r} is no layer name", "give a string")
+        raise UsageError(f"{layer!r} is not a layer name", "give a string")
 
 
 def _index(number: int) -> int:
@@ -501,7 +501,9 @@ def _index(number: int) -> int:
     except TypeError:
         index = -1
     if not 0 <= index < 1 << 63:
-        raise UsageError(f"{number!r} is no step, micro-batch or call", "count from 0 in integers")
+        raise UsageError(
+            f"{number!r} is not a step, micro-batch or call number", "count from 0 in integers"
+        )
     return index
 
 

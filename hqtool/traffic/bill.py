@@ -60,7 +60,7 @@ def _parse_part(part: str) -> tuple[str, int]:
         raise UsageError(f"bits part {part!r}: unknown key {key!r}", known_names(key, known))
     if width not in map(str, range(1, WIDEST_BITS + 1)):
         remedy = f"write {key}=BITS, a whole number from 1 to {WIDEST_BITS}"
-        raise UsageError(f"bits part {part!r}: {width!r} is no bit-width", remedy)
+        raise UsageError(f"bits part {part!r}: {width!r} is not a bit-width", remedy)
     return key, int(width)
 
 

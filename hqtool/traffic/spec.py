@@ -64,7 +64,7 @@ def _check_schema(top: SpecTable) -> None:
     family, _, version = schema.partition("/")
     if family == "hqtool.layers" and version.isdecimal() and version > "1":
         raise top.wrong("schema", f"{schema!r} is newer than this hqtool reads", "upgrade hqtool")
-    raise top.wrong("schema", f"{schema!r} is no layer spec", f'write schema = "{SCHEMA}"')
+    raise top.wrong("schema", f"{schema!r} is not a layer spec", f'write schema = "{SCHEMA}"')
 
 
 def _bits(defaults: SpecTable) -> Bits:
@@ -128,4 +128,4 @@ def _parse(text: str, suffix: str) -> object:
             return _PARSERS[format_suffix](text)
         except (ValueError, RecursionError) as error:
             complaints.append(f"not {format_suffix[1:].upper()}: {error}")
-    raise DataError("; ".join(complaints), "mend the syntax, or name the file .toml or .json")
+    raise DataError("; ".join(complaints), "correct the syntax, or name the file .toml or .json")

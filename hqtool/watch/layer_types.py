@@ -95,7 +95,7 @@ def channel_axis_of(module: nn.Module) -> int:
 def geometry_of(name: str, module: nn.Module, shape: Size) -> dict[str, Any]:
     """The layer-spec keys of a layer that has read a tensor of this shape, or its class alone.
 
-    It never reads `module.weight`: a parametrized one would be computed anew, with side effects.
+    It never reads `module.weight`: a parametrized one would be computed again, with side effects.
     """
     if isinstance(module, nn.Linear):
         return linear_geometry(name, module.in_features, module.out_features, shape)

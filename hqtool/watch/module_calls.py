@@ -361,7 +361,7 @@ class ModuleCalls:
             if x is None:
                 self._unrecorded.unreadable(call.label, "no tensor among its arguments")
             elif not outputs:
-                self._unrecorded.unreadable(call.label, "its output is no tensor")
+                self._unrecorded.unreadable(call.label, "its output is not a tensor")
             elif is_transformed(x) or is_transformed(outputs[0]):
                 self._unrecorded.unreadable(call.label, "it ran within a transform of torch.func")
             else:

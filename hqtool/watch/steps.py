@@ -79,7 +79,7 @@ class Steps:
             self._is_updated = self._is_updated or is_updated
 
     def stepped(self, optimizer: str) -> None:
-        """An optimizer has stepped, or would have but for gradients that overflowed."""
+        """An optimizer has stepped, or its step was skipped because gradients overflowed."""
         if self._step_on == "forward":
             return
         if optimizer in self._ended_by:

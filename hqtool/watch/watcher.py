@@ -186,7 +186,7 @@ class Watcher:
         self._updated(optimizer)
 
     def _updated(self, optimizer: Optimizer) -> None:
-        """An optimizer has stepped, or would have."""
+        """An optimizer has stepped, or its step was skipped."""
         with self._listener.guard("steps"):
             if (name := self._optimizers.name(optimizer)) is not None:
                 self._steps.stepped(name)

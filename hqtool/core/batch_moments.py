@@ -1,4 +1,4 @@
-"""Moments of many records at once: small ones cost more in calls than in arithmetic."""
+"""Moments of many records at once: for small records, calls cost more time than arithmetic."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def moments_of_each(
     formats: Sequence[Format],
     rounding: str = "nearest",
 ) -> Moments:
-    """The moments of every record, as `PreparedValues.moments` gives them to the last bit.
+    """The moments of every record, to the last bit those of `PreparedValues.moments`.
 
     Args:
-        ranges: for each record one range a format.
+        ranges: for each record one range for each format.
         formats: the same for all records.
 
     Returns:
@@ -47,7 +47,7 @@ def moments_of_each(
 
 
 def in_rows(each: Iterable[Moments]) -> Moments:
-    """Moments of single records as those of many."""
+    """The moments of single records, joined as rows of arrays."""
     rows = [
         Moments(*(np.reshape(entry, (1, -1)) for entry in _entries(moments))) for moments in each
     ]
@@ -55,7 +55,7 @@ def in_rows(each: Iterable[Moments]) -> Moments:
 
 
 def _kind(values: PreparedValues, grids: int) -> Hashable:
-    """What records that are computed together have in common; None where one is sooner alone."""
+    """A key shared by records to compute together; None where a record is faster by itself."""
     few = values.few
     together = few is not None and 0 < 2 * few.size * grids <= CHUNK
     return (few.size, few.dtype) if few is not None and together else None
