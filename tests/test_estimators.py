@@ -282,7 +282,7 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("ahead", [1, 2, 3])
+@pytest.mark.parametrize("ahead", [1, 2, 3, 5])
 def test_searches_in_step_are_as_each_alone(ahead):
     functions = list(OBJECTIVES.values())
 

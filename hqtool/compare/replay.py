@@ -224,7 +224,8 @@ def _decided(
     has_values = history.has_values.tolist()
     starts = [*history.starts.tolist(), len(history)]
     to_score = np.flatnonzero(history.has_values[past:]) + past
-    steps_to_score = iter(np.unique(np.searchsorted(starts, to_score, "right") - 1).tolist())
+    found = np.searchsorted(starts, to_score, "right") - 1
+    steps_to_score = iter(dict.fromkeys(found.tolist()))
     for step in _steps_to_visit(len(starts) - 1, steps_to_score, stepped):
         shown_to = [lanes for lanes in stepped if lanes.begin()]
         for index in range(starts[step], starts[step + 1]):

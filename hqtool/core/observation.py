@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -126,7 +125,9 @@ class PreparedValues:
 
     def _completed(self, found: Moments) -> Moments:
         """The moments with what the finite values alone do not show."""
-        return replace(found, nonfinite=self.nonfinite, exponent=self.exponent)
+        sums = (found.qq, found.xq, found.err, found.saturated, found.underflowed)
+        once = (found.count, found.nonzero, found.xx)
+        return Moments(*once, *sums, nonfinite=self.nonfinite, exponent=self.exponent)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """The result of `make`, which is called once for each `key`."""

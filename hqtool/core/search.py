@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,80 +49,111 @@ def golden_section(
             them: faster where a call costs much more than an argument. It changes no answer, and
             arguments that prove unnecessary are not counted as evaluations.
     """
-    every = np.arange(searches)
-    scan = np.geomspace(LOWEST_RATIO, 1.0, coarse) if coarse > 1 else np.ones(1)
-    asked = _Evaluations(f, searches)
-    asked.ask(np.repeat(every, scan.size), np.tile(scan, searches))
-    top = np.searchsorted(scan, asked.best(equal))
-    low, high = np.append(0.0, scan)[top], np.append(scan, 1.0)[top + 1]
-    left, right = high - GOLDEN_SHARE * (high - low), low + GOLDEN_SHARE * (high - low)
-    asked.prefetch(every, left, lambda: [right, *_possible(low, high, left, right, ahead - 1)])
-    f_left, f_right = asked.ask(every, left), asked.ask(every, right)
-    while (on := _unfinished(low, high, asked.times - scan.size, tolerance)).size:
-        down = f_left[on] > f_right[on] + equal
-        i, j = on[down], on[~down]
-        high[i], right[i], f_right[i] = right[i], left[i], f_left[i]
-        low[j], left[j], f_left[j] = left[j], right[j], f_right[j]
-        left[i] = high[i] - GOLDEN_SHARE * (high[i] - low[i])
-        right[j] = low[j] + GOLDEN_SHARE * (high[j] - low[j])
-        wanted = np.where(down, left[on], right[on])
-        if ahead > 1:
-            bracket = low[on], high[on], left[on], right[on]
-            asked.prefetch(on, wanted, partial(_possible, *bracket, ahead - 1))
-        found = asked.ask(on, wanted)
-        f_left[i], f_right[j] = found[down], found[~down]
-    return asked.best(equal), asked.times
+    scan = np.geomspace(LOWEST_RATIO, 1.0, coarse).tolist() if coarse > 1 else [1.0]
+    runs = [_Run(_steps(scan, tolerance, equal, ahead)) for _ in range(searches)]
+    while wanted := [(i, run.unknown()) for i, run in enumerate(runs) if run.goes_on]:
+        which = np.repeat([i for i, _ in wanted], [len(arguments) for _, arguments in wanted])
+        found = f(which, np.array([a for _, arguments in wanted for a in arguments])).tolist()
+        figures = iter(found)
+        for i, arguments in wanted:
+            runs[i].learn(dict(zip(arguments, figures, strict=False)))
+    best = [_best(run.evaluated, equal) for run in runs]
+    return np.array(best), np.array([len(run.evaluated) for run in runs], np.intp)
 
 
-def _possible(low: Array, high: Array, left: Array, right: Array, steps: int) -> list[Array]:
-    """The arguments that the next steps may ask for, whatever f will say."""
-    if steps < 1:
-        return []
-    lower = right - GOLDEN_SHARE * (right - low)
-    upper = left + GOLDEN_SHARE * (high - left)
-    down = _possible(low, right, lower, left, steps - 1)
-    return [lower, *down, upper, *_possible(left, high, right, upper, steps - 1)]
+class _Bracket(NamedTuple):
+    """A maximum lies between low and high; f is compared at left and right."""
+
+    low: float
+    high: float
+    left: float
+    right: float
+
+    @classmethod
+    def between(cls, low: float, high: float) -> _Bracket:
+        inside = GOLDEN_SHARE * (high - low)
+        return cls(low, high, high - inside, low + inside)
+
+    def lower(self) -> _Bracket:
+        """What is left where f is larger at `left`."""
+        fresh = self.right - GOLDEN_SHARE * (self.right - self.low)
+        return _Bracket(self.low, self.right, fresh, self.left)
+
+    def upper(self) -> _Bracket:
+        """What is left where f is larger at `right`."""
+        fresh = self.left + GOLDEN_SHARE * (self.high - self.left)
+        return _Bracket(self.left, self.high, self.right, fresh)
+
+    def possible(self, steps: int) -> list[float]:
+        """The arguments that the next steps may need, depending on the values of f."""
+        if steps < 1:
+            return []
+        lower, upper = self.lower(), self.upper()
+        later = [*lower.possible(steps - 1), *upper.possible(steps - 1)]
+        return [lower.left, upper.right, *later]
 
 
-class _Evaluations:
-    """Evaluates f, and keeps every argument with its figure."""
+#: What a search needs next, and all that it may need soon; it is sent the figure of the former.
+_Steps = Generator[tuple[float, Callable[[], list[float]]], float, None]
 
-    def __init__(self, f: Callable[[Indices, Array], Array], searches: int) -> None:
-        self._f = f
-        self._all: list[tuple[Indices, Array, Array]] = []
-        self._known: dict[tuple[int, float], float] = {}
-        self.times = np.zeros(searches, np.intp)
 
-    def prefetch(self, which: Indices, next_: Array, later: Callable[[], list[Array]]) -> None:
-        """Evaluate f for the next arguments and for later ones at once, unless they are known."""
-        if (int(which[0]), float(next_[0])) in self._known:
+def _steps(scan: list[float], tolerance: float, equal: float, ahead: int) -> _Steps:
+    """One search, an evaluation after the other."""
+    figures = []
+    certain = _Bracket.between(0.0, 1.0) if len(scan) == 1 and ahead > 1 else None
+    for argument in scan:
+        figure = yield argument, partial(_soon, certain, ahead, scan)
+        figures.append(figure)
+    top = scan.index(_best(list(zip(scan, figures, strict=True)), equal))
+    bracket = _Bracket.between([0.0, *scan][top], [*scan, 1.0][top + 1])
+    f_left = yield bracket.left, partial(_soon, bracket, ahead)
+    f_right = yield bracket.right, partial(_soon, bracket, ahead)
+    for _ in range(MOST_EVALUATIONS - 2):
+        if bracket.high - bracket.low <= tolerance * (bracket.high + bracket.low) / 2:
             return
-        arguments = [next_, *later()]
-        searches, wanted = np.tile(which, len(arguments)), np.concatenate(arguments)
-        pairs = zip(searches.tolist(), wanted.tolist(), strict=True)
-        self._known.update(zip(pairs, self._f(searches, wanted).tolist(), strict=True))
-
-    def ask(self, which: Indices, arguments: Array) -> Array:
-        """The figures of f for one argument of each of some searches."""
-        pairs = list(zip(which.tolist(), arguments.tolist(), strict=True))
-        if self._known and all(pair in self._known for pair in pairs):
-            found = np.array([self._known[pair] for pair in pairs])
+        if f_left > f_right + equal:
+            bracket, f_right = bracket.lower(), f_left
+            f_left = yield bracket.left, partial(bracket.possible, ahead - 1)
         else:
-            found = self._f(which, arguments)
-        self._all.append((which, arguments, found))
-        self.times += np.bincount(which, minlength=self.times.size)
-        return found
-
-    def best(self, equal: float) -> Array:
-        """For each search the largest argument whose figure equals the highest."""
-        which, arguments, found = map(np.concatenate, zip(*self._all, strict=True))
-        highest, best = np.full(self.times.size, -np.inf), np.zeros(self.times.size)
-        np.maximum.at(highest, which, found)
-        good = found >= highest[which] - equal
-        np.maximum.at(best, which[good], arguments[good])
-        return best
+            bracket, f_left = bracket.upper(), f_right
+            f_right = yield bracket.right, partial(bracket.possible, ahead - 1)
 
 
-def _unfinished(low: Array, high: Array, evaluations: Indices, tolerance: float) -> Indices:
-    wide = high - low > tolerance * (high + low) / 2
-    return np.flatnonzero(wide & (evaluations < MOST_EVALUATIONS))
+def _soon(bracket: _Bracket | None, ahead: int, scan: Sequence[float] = ()) -> list[float]:
+    """The rest of a scan, and the arguments that a bracket needs at first."""
+    if bracket is None:
+        return [*scan]
+    return [*scan, bracket.left, bracket.right, *bracket.possible(ahead - 1)]
+
+
+class _Run:
+    """A search under way, and what is known of f already."""
+
+    def __init__(self, steps: _Steps) -> None:
+        self._steps = steps
+        self._argument, self._soon = next(steps)
+        self._known: dict[float, float] = {}
+        self.evaluated: list[tuple[float, float]] = []
+        self.goes_on = True
+
+    def unknown(self) -> list[float]:
+        """The arguments to evaluate: the next one and, since f is called, those needed soon."""
+        arguments = dict.fromkeys([self._argument, *self._soon()])
+        return [argument for argument in arguments if argument not in self._known]
+
+    def learn(self, figures: dict[float, float]) -> None:
+        """Go on as far as what is known suffices."""
+        self._known |= figures
+        while self.goes_on and self._argument in self._known:
+            figure = self._known[self._argument]
+            self.evaluated.append((self._argument, figure))
+            try:
+                self._argument, self._soon = self._steps.send(figure)
+            except StopIteration:
+                self.goes_on = False
+
+
+def _best(evaluated: list[tuple[float, float]], equal: float) -> float:
+    """The largest argument whose figure equals the highest."""
+    highest = max(figure for _, figure in evaluated)
+    return max(argument for argument, figure in evaluated if figure >= highest - equal)

@@ -77,8 +77,9 @@ class Deviations(OfStats):
 EQUAL_COSINES = 1e-13
 
 
-#: Up to so many values, three steps of a search are evaluated at once.
-FEW_TO_SEARCH = 2048
+#: Steps of a search are evaluated ahead, at most so many, while their arguments times the values
+#: are no more than this: fewer calls weigh more than evaluations in vain.
+MOST_AHEAD, VALUES_AHEAD = 5, 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class BestCosine:
             moments = obs.moments(wanted, [formats[i] for i in which])
             return np.fmax(figure(cosine, moments), 0.0) if moments else np.zeros(a.size)
 
-        ahead = 3 if obs.values is not None and obs.values.size <= FEW_TO_SEARCH else 1
+        size = obs.values.size if obs.values is not None else 0
+        ahead = min(MOST_AHEAD, max(1, (VALUES_AHEAD // max(1, size)).bit_length()))
         ratios, evaluations = golden_section(
             kept, len(formats), self.tol, self.coarse, EQUAL_COSINES, ahead
         )
