@@ -1,4 +1,4 @@
-"""Models and trainings for the tests of capture, and how to read what was captured."""
+"""Models and training functions for the tests of capture, and functions to read its traces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hqtool.trace.reader import TraceReader
 from hqtool.trace.writer import TraceWriter
 from hqtool.vocab import TENSOR_KINDS, Record
 
-gc.freeze()  # each capture looks for optimizers among all objects: torch's own take 0.2 s
+gc.freeze()  # each capture searches all objects for optimizers; those of torch would take 0.2 s
 
 ALL_KINDS = tuple(TENSOR_KINDS)
 STEPS = 3
@@ -32,7 +32,7 @@ Key = tuple[str, str, int, int, int]
 
 @contextmanager
 def captured(path: Path, *, may_fail: bool = False, **options: Any) -> Iterator[Session]:
-    """Capture whatever model trains, as `hqtool capture` does; without any failure."""
+    """Capture any model that trains, as `hqtool capture` does; unless it may, nothing must fail."""
     session = Session(TraceWriter(path), settings_of(options))
     session.attach()
     try:
@@ -112,9 +112,9 @@ class Recurrent(nn.Module):
 
 
 class Checkpointed(nn.Module):
-    """One segment, passed twice, whose activations are computed again in the backward pass.
+    """A segment, run twice, whose activations are computed again in the backward pass.
 
-    `reentrant` None computes nothing again.
+    With `reentrant` None nothing is computed again.
     """
 
     def __init__(self, *, reentrant: bool | None) -> None:
@@ -145,7 +145,7 @@ def generator() -> nn.Module:
 
 
 def normed() -> nn.Module:
-    """Weights that are computed from others, one with state that changes when they are."""
+    """Weights that are computed from others, one of them with a state that changes each time."""
     return nn.Sequential(
         parametrizations.weight_norm(nn.Linear(4, 6)),
         nn.ReLU(),
@@ -155,7 +155,7 @@ def normed() -> nn.Module:
 
 
 class Forked(nn.Module):
-    """Four readers of one tensor: the order in which their gradients are added matters."""
+    """Four layers that read one tensor: the order in which their gradients are added matters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Forked(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A frozen layer: its input may be changed in place once it was read."""
+    """A frozen layer, whose input may be changed in place after the layer has read it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def fit(model: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> nn.Module:
-    """The plain loop."""
+    """An ordinary training loop."""
     optimizer = sgd(model)
     for _ in range(STEPS):
         optimizer.zero_grad()

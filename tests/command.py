@@ -1,4 +1,4 @@
-"""Running the command line, in this process or another, as its user would see it."""
+"""Running the command line as a user would, in this process or another."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def hqtool(*args: object) -> Done:
 
 
 def start(folder: Path, *command: str | Path, **environ: str) -> subprocess.Popen[str]:
-    """Start a Python program with one thread, for several run at a time."""
+    """Start a Python program with one thread, because several run at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, *command],
@@ -48,6 +48,6 @@ def start(folder: Path, *command: str | Path, **environ: str) -> subprocess.Pope
 
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """Wait for its end."""
+    """Wait for the end of a process."""
     out, err = process.communicate(timeout=180)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,17 +1,17 @@
-"""Shared by all tests; what a file tests stands in its first line.
+"""Shared by all tests. The first line of each test file says what it tests.
 
-Beside it lie modules that hold no tests:
+These modules hold no tests:
 
 - oracle.py: formats and metrics in plain Python floats, one value at a time.
 - deciding.py: one estimator over one site's tensors.
 - command.py: `hqtool` in this process, and Python programs in processes of their own.
-- warm_python.py: Python programs that import torch, at a tenth of what a start of Python takes.
-- capture_models.py: models, trainings, `captured` for a capture in this process.
+- warm_python.py: Python programs that import torch, in a tenth of the time a new Python takes.
+- capture_models.py: models, training functions, `captured` for a capture in this process.
 - scripts/: training scripts that know nothing of hqtool.
 
-The cheapest that shows the thing is the right one: `captured` for what is recorded of a model,
+Use the cheapest that can show a behaviour: `captured` for what is recorded of a model,
 `warm_python` for what a script does or sees, `command.start` for how Python starts and ends.
-A test waits for a condition, never for time, and passes beside any other.
+A test waits for a condition, never for a time, and passes while other tests run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from warm_python import WarmPython  # noqa: E402
 
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[WarmPython]:
-    """Runs scripts that import torch at a tenth of what a start of Python takes."""
+    """Runs scripts that import torch in a tenth of the time that a new Python takes."""
     pytest.importorskip("torch")
     process = WarmPython()
     yield process

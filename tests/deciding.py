@@ -1,4 +1,4 @@
-"""One estimator over one site's tensors, step by step: what tests of estimators start from."""
+"""Running one estimator over one site's tensors, step by step, for tests of estimators."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def observe(x: Any, bits: int = 8, scheme: str = "asymmetric", values: bool = Tr
 
 
 def decisions(estimator: Estimator, observations: Iterable[Observation]) -> list[Decision]:
-    """What it decides at each record of a site, in order, where each is a step of its own."""
+    """An estimator's decisions at the records of a site, in order; each record is one step."""
     return [d for step in decisions_of_steps(estimator, ([o] for o in observations)) for d in step]
 
 
 def decisions_of_steps(
     estimator: Estimator, steps: Iterable[Iterable[Observation]]
 ) -> list[list[Decision]]:
-    """What it decides at each record of each step."""
+    """An estimator's decisions at each record of each step."""
     state, found = State(), []
     for step in steps:
         made = [decide(estimator, state, observation) for observation in step]

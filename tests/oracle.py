@@ -1,4 +1,4 @@
-"""The slow, obvious version: plain Python floats, one value at a time. What all is held against."""
+"""Formats and metrics in plain Python floats, one value at a time: slow, obvious, the reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def grid(lo, hi, bits, scheme):
-    """(Δ, lowest level, highest level), DESIGN's words one by one."""
+    """(Δ, lowest level, highest level), written as DESIGN section 3 defines them."""
     if scheme == "symmetric":
         m = max(abs(lo), abs(hi))
         top = 2 ** (bits - 1) - 1
@@ -56,7 +56,7 @@ def _nearest(v, step, first, last):
 
 
 def _stochastic(v, step, first, last):
-    """Both outcomes of floor(x/Δ + u), weighed by their chance."""
+    """Both outcomes of floor(x/Δ + u), weighted by their probability."""
     if step == 0:
         return _nearest(v, step, first, last)
     below = math.floor(v / step)
@@ -73,5 +73,5 @@ def _stochastic(v, step, first, last):
     return variance, v * v + variance, v * v, saturated, underflowed
 
 
-#: Roundings whose moments are known without a draw.
+#: Roundings whose moments can be computed without random numbers.
 ROUNDINGS = {"nearest": _nearest, "stochastic": _stochastic}

@@ -1,4 +1,4 @@
-"""Writing beside training: in order, bounded, nothing dropped."""
+"""Writing in the background of training: in order, with bounded memory, nothing dropped."""
 
 from __future__ import annotations
 

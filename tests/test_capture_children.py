@@ -1,4 +1,4 @@
-"""Training in processes that a script starts itself: recorded, or said not to be."""
+"""Training in processes that a script starts: it is recorded, or reported as not recorded."""
 
 from __future__ import annotations
 

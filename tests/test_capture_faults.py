@@ -1,4 +1,4 @@
-"""Whatever befalls a capture: training ends as it would have, and committed steps are readable."""
+"""Failures of a capture: training ends as without it, and committed steps stay readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is captured equals what is derived independently."""
+"""What is captured equals gradients and outputs that are computed independently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings that say what a capture keeps, and the closing lines that say what it left out."""
+"""The settings of what a capture keeps, and the closing lines that report what it left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products with a parameter outside layers: what is recorded of them, and what is told."""
+"""Products with a parameter outside layers: what is recorded of them, and what is reported."""
 
 from __future__ import annotations
 

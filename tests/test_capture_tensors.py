@@ -1,4 +1,4 @@
-"""Statistics of torch tensors against plain numpy in float64; and whose memory the values are."""
+"""Statistics of torch tensors against plain numpy in float64; values kept are copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What compare tells beside means: what is not finite, what is exact, how bad the worst is."""
+"""What compare reports besides means: non-finite values, exact results, the worst records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every estimator, metric and command must hold to, those registered tomorrow included.
+"""Rules for every estimator, metric and command, also for those that will be registered later.
 
 Nothing here names one: all come from the registries. An estimator is taken at its defaults and at
 the extremes of each of its parameters that it accepts.

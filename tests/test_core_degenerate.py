@@ -1,4 +1,4 @@
-"""What cannot be computed is missing, never 0; what is defined by decree is as decreed."""
+"""What cannot be computed is missing, never 0; special cases are as DESIGN defines them."""
 
 from __future__ import annotations
 

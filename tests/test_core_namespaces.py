@@ -1,4 +1,4 @@
-"""Code that torch and numpy share: alike in both, and in the strict namespace, bit for bit."""
+"""Code shared by torch and numpy: the same bits in both, and in a strict array-API namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every grid and every tensor: hypothesis looks for one for which it does not."""
+"""Properties of every grid and tensor: hypothesis searches for counterexamples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a damaged trace is told as: by whichever command it is given to, and with what remedy."""
+"""What each command reports of a damaged trace, and which remedy it names."""
 
 from __future__ import annotations
 

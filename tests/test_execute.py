@@ -1,4 +1,4 @@
-"""One process, many, a cluster: the same bytes; interrupted: nothing left behind but results."""
+"""One process, many, a cluster: the same bytes. An interruption leaves nothing but results."""
 
 from __future__ import annotations
 

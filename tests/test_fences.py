@@ -1,4 +1,4 @@
-"""The house's fences: who may import what, and what must stay unloaded."""
+"""The limits on imports: which package may import which, and what must stay unloaded."""
 
 from __future__ import annotations
 

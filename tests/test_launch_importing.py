@@ -1,4 +1,4 @@
-"""Acting as soon as a program has imported a module, and not before."""
+"""Calling a function as soon as a program has imported a module, and not before."""
 
 from __future__ import annotations
 

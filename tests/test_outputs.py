@@ -1,4 +1,4 @@
-"""Outputs: no input is ever overwritten, nothing unasked, no device replaced, no half file left.
+"""Outputs: inputs, other files and devices are not overwritten; no unfinished file is left.
 
 The cases are generated from the commands' own parameters: a new option is tested with the others.
 Devices and FIFOs are made in a scratch folder; those of the system are never touched.

@@ -1,4 +1,4 @@
-"""`hqtool repair`: all that still reads, bit for bit, and an honest word on what does not."""
+"""`hqtool repair`: saves all that can be read, bit for bit, and reports what cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file: a DataError with cause and remedy, or the right data."""
+"""Damaged files: a DataError with cause and remedy, or the right data."""
 
 from __future__ import annotations
 

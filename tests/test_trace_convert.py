@@ -1,4 +1,4 @@
-"""Archives of arrays become a trace, or nothing does."""
+"""Making a trace of archives of arrays; where that fails, nothing is left."""
 
 from __future__ import annotations
 

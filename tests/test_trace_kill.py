@@ -1,4 +1,4 @@
-"""What may befall a writer: death at any instant, forks, a full disk, being forgotten."""
+"""A writer that is killed at any instant, forked, out of disk space, or never closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace that is being written: nobody replaces it, and everybody may read it."""
+"""A trace that is being written: no process may replace it, and all may read it."""
 
 from __future__ import annotations
 

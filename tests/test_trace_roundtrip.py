@@ -1,4 +1,4 @@
-"""What is written into a trace comes back: bit for bit, in order, and with all its particulars."""
+"""What is written into a trace is read back: bit for bit, in order, and complete."""
 
 from __future__ import annotations
 

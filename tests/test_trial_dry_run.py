@@ -1,4 +1,4 @@
-"""Runs that keep nothing, `--list-sites` and `--dry-run`, and what a capture would take."""
+"""`--list-sites` and `--dry-run`, which keep no trace, and what they estimate."""
 
 from __future__ import annotations
 

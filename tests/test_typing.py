@@ -1,4 +1,4 @@
-"""What a type checker makes of a user's code."""
+"""A user's code passes a type checker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A script run by the warm Python behaves as in a Python of its own, captured or not."""
+"""A script run by `warm_python` behaves as in a new Python, captured or not."""
 
 from __future__ import annotations
 

@@ -1,22 +1,21 @@
-"""A Python that has loaded torch once and is forked for each script: a start costs milliseconds.
+"""A Python process that has loaded torch and is forked for each script: a start takes milliseconds.
 
-Starting Python, importing torch and taking an optimizer's first step costs three seconds of one
-core; a test of capture should pay for what it tests, not for that. The fixture `warm_python`
-(conftest.py) is one such Python for all tests of a worker:
+Starting Python, importing torch and making an optimizer's first step takes three seconds of one
+core, which tests of capture need not spend each time. The fixture `warm_python` (conftest.py) is
+one such process for all tests of a pytest worker:
 
     def test_something(warm_python, tmp_path):
         (tmp_path / "train.py").write_text(...)
         done = warm_python.run(tmp_path, "-m", "hqtool", "capture", "train.py")
         assert done.returncode == 0, done.stderr
 
-The command is what would stand behind `python` (a script, or -m and a module), run in the folder
-given, to its end: threads, exit functions and exit status included. What the script's own children
-print is waited for. hqtool is not loaded before the script, so a plain run knows nothing of it.
+The command is what one would write after `python` (a script, or -m and a module). It runs in the
+folder given, to its end, with threads, exit functions and exit status; what the script's children
+print is waited for. hqtool is not loaded before the script, so a plain run does not involve it.
 
-What differs from a Python of its own: torch and torch._dynamo are in sys.modules from the start,
-the number of threads is set, and all runs share one hash seed. A test about how a program is
-found, started, or imports torch uses `command.start` instead; test_warm_python.py holds the two
-against each other.
+Unlike a new Python, the process has torch and torch._dynamo in sys.modules from the start, its
+number of threads is set, and all runs share one hash seed. A test about how a program is found,
+started, or imports torch uses `command.start` instead; test_warm_python.py compares the two.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-#: A run that prints nothing for so long hangs: it is killed, lest a fault stop the whole suite.
+#: A run that prints nothing for so long is killed, so that no fault makes the whole suite hang.
 MOST_SECONDS = 180
 
 
 class WarmPython:
-    """The process that is forked, seen from the tests."""
+    """Controls the process that is forked, from the tests."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -88,7 +87,7 @@ class WarmPython:
 
 
 def serve() -> dict[str, Any]:
-    """Fork for each order; return its program in the child. Exits when there are no more."""
+    """Fork for each order, and return its program in the child. Exit after the last order."""
     importlib.import_module("torch._dynamo")  # an optimizer's first step would import it
     gc.freeze()  # the collector would touch every object, and the system copy every page
     for line in sys.stdin:
@@ -118,9 +117,9 @@ def _ended(child: int, ends: tuple[tuple[int, int], ...], kill_after: int | None
 
 
 def _read_to_end(child: int, readings: list[int], kill_after: int | None) -> list[str]:
-    """What comes through the pipes until nobody is left who could write into them.
+    """Everything that comes through the pipes until no process has them open for writing.
 
-    Once so many lines came through the first, the child is killed.
+    Once so many lines have come through the first pipe, the child is killed.
     """
     texts = dict.fromkeys(readings, b"")
     with selectors.DefaultSelector() as waiting:
@@ -144,7 +143,7 @@ def _read_to_end(child: int, readings: list[int], kill_after: int | None) -> lis
 
 
 def run_as_main(folder: str, command: list[str], environ: dict[str, str]) -> None:
-    """Run a program as the interpreter would that was started for it."""
+    """Run a program as an interpreter that was started for it would."""
     os.environ.update(environ)
     os.chdir(folder)
     sys.orig_argv[1:] = command
@@ -155,7 +154,7 @@ def run_as_main(folder: str, command: list[str], environ: dict[str, str]) -> Non
 
 
 def _run_module(name: str, *args: str) -> None:
-    """By the very function that `python -m` calls."""
+    """Run a module by the same function that `python -m` calls."""
     import runpy
 
     sys.path[0] = os.getcwd()

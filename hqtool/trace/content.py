@@ -56,7 +56,7 @@ def content_of(
     """What a trace is to keep of a tensor; the arguments are those of `TraceWriter.write`.
 
     Raises:
-        UsageError: `shape` is no shape, or stats or shape are missing where the values do not tell.
+        UsageError: `shape` is not a shape, or stats or shape are missing, but not all values given.
         DataError: a trace cannot hold values of this type, or they do not fill the shape.
     """
     if values is None:
