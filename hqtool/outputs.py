@@ -135,7 +135,7 @@ def place_new(partial: str, target: str, *, force: bool) -> None:
 
 
 def being_written(path: str) -> UsageError:
-    """The error of an output that is a trace on which another process is at work."""
+    """The error for an output that is a trace which another process is writing."""
     cause = f"{path} is a trace that is being written, by another process or this one"
     return UsageError(cause, "wait until it is closed, or choose another name")
 

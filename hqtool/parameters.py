@@ -22,7 +22,7 @@ def parameters_of(factory: Any) -> dict[str, inspect.Parameter]:
     """A factory's keyword parameters by name, in order.
 
     Raises:
-        TypeError: it is no factory, or has a parameter that has no keyword.
+        TypeError: it is not a factory, or has a parameter that has no keyword.
     """
     parameters = _signature(factory).parameters
     named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -47,7 +47,7 @@ def read_text(parameter: inspect.Parameter, text: str) -> Any:
     default the first type that the text can be read as.
 
     Raises:
-        ValueError: the text is no such value; the message says what it would have to be.
+        ValueError: the text is not such a value; the message says what it would have to be.
     """
     kinds = _types(parameter)
     for kind in kinds:

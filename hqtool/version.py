@@ -1,3 +1,3 @@
-"""The version, where every floor may ask for it."""
+"""The version of hqtool, in a module that every other one may import."""
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ def budget_of(text: str) -> int | None:
     """Bytes from a text such as "2GiB", "1.5 MiB" or "4096"; None from "none": no limit.
 
     Raises:
-        UsageError: the text is no size of at least one byte.
+        UsageError: the text is not a size of at least one byte.
     """
     if text == "none":
         return None

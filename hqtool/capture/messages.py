@@ -70,7 +70,7 @@ class Progress:
 
 
 def projection(cost: StepCost, settings: CaptureSettings) -> list[str]:
-    """What a step takes, and how long the budget lasts."""
+    """Lines on the size of a step, and on how long the budget lasts."""
     with_values = binary_bytes(cost.statistics + cost.values)
     lines = [f"a step takes {with_values} with values, {binary_bytes(cost.statistics)} without"]
     steps = cost.steps_to_thinning(settings)

@@ -1,1 +1,1 @@
-"""The command line: one thin module a command, parse → one library call → render."""
+"""The command line: one thin module for each command: parse → one library call → render."""

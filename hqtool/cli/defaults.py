@@ -126,7 +126,7 @@ def _parse(file: str) -> dict[str, Any]:
     try:
         with open(file, "rb") as source:
             return tomllib.load(source)
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(
             f"{file} is not TOML: {error}", "correct it, or give --no-config"
         ) from None

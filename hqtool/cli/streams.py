@@ -40,7 +40,7 @@ class _Messages(Target):
 def own_streams() -> Iterator[None]:
     """Replace sys.stdout and sys.stderr within a block, unless a test or host program has.
 
-    What a script puts in their place stays: its exit functions are still to come.
+    Streams that a script has put there itself stay, for its exit functions may write to them.
     """
     _fill_closed_descriptors()
     original = sys.stdout, sys.stderr
@@ -61,7 +61,7 @@ def own_streams() -> Iterator[None]:
 def script_streams() -> Iterator[None]:
     """Restore Python's own streams within a block, for a script that is run in this process.
 
-    What the script puts in their place stays.
+    Streams that the script has put there itself stay.
     """
     own = sys.stdout, sys.stderr
     if isinstance(getattr(getattr(own[0], "buffer", None), "raw", None), Target):
@@ -77,7 +77,7 @@ def script_streams() -> Iterator[None]:
 
 
 def _exchange(present: _Streams, coming: _Streams) -> None:
-    """Put streams in the place of those that are there, unless others are."""
+    """Replace stdout and stderr by `coming`, each only if it is still the one in `present`."""
     if sys.stdout is present[0]:
         sys.stdout = coming[0]
     if sys.stderr is present[1]:

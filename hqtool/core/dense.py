@@ -52,15 +52,15 @@ def dense_moments(
 def dense_moments_of_rows(
     x: NDArray[Any], grids: Grids, rounding: str, nonfinite: Array
 ) -> Moments:
-    """Moments of many small tensors of one size, each on as many grids of its own.
+    """Moments of many small tensors of one size, each on equally many grids of its own.
 
-    To the last bit what `dense_moments` gives for one row after the other.
+    They are to the last bit those that `dense_moments` gives for one tensor after the other.
 
     Args:
         x: (tensors, values), finite, any float type; computed in float64.
         grids: those of the first tensor, those of the second, and so on.
         rounding: a name of `ROUNDINGS` that needs no noise.
-        nonfinite: (tensors, 1), what the moments are to say of it.
+        nonfinite: (tensors, 1), the share of NaN and infinities in each tensor.
 
     Returns:
         (tensors, grids of one) arrays, (tensors, 1) where an entry does not depend on the grid.
@@ -79,7 +79,7 @@ def dense_moments_of_rows(
 
 
 def _moments_of_rows(x: NDArray[Any], grids: Grids, rounding: str) -> tuple[Array, ...]:
-    """The entries of `Moments` from `nonzero` on."""
+    """The entries of `Moments` from `nonzero` to `underflowed`."""
     wide = x.astype(np.float64)[:, None, :]
     columns = grids.as_columns(len(x))
     nonzero, xx = _nonzero(wide), _dot(wide, wide)

@@ -96,7 +96,7 @@ class PreparedValues:
 
     @property
     def few(self) -> NDArray[Any] | None:
-        """The finite values, 1-D, where `moments` is no more than a pass over them as they are."""
+        """The finite values, 1-D, where `moments` is just a pass over them."""
         alone = self._extremes is None and not self.exponent
         return self._finite if alone and self._finite.size <= FEW_VALUES else None
 

@@ -68,7 +68,7 @@ def exit_status(run: Callable[[], None]) -> int:
 
 
 def _status_of(code: Any) -> int:
-    """The status that `sys.exit(code)` asks for; a code that is no number is printed."""
+    """The status that `sys.exit(code)` asks for; a code that is not a number is printed."""
     if code is None or isinstance(code, int):
         return code or 0
     if sys.stderr is not None:

@@ -9,15 +9,15 @@ from typing import TextIO
 
 from hqtool.display import encodable_in, harmless
 
-#: The streams that were stderr when programs began, the latest last.
+#: What sys.stderr was before each program that is running, the latest last.
 _streams: list[TextIO | None] = []
 
 
 @contextmanager
 def program_runs() -> Iterator[None]:
-    """Within the block messages go to what stderr was before: a program may replace it.
+    """Within the block, messages go to the stream that sys.stderr is now.
 
-    What it puts there is its own; it may count or compare what is written to it.
+    A program may put another stream in its place, and count or compare what is written to that.
     """
     _streams.append(sys.stderr)
     try:

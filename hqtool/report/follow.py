@@ -75,7 +75,7 @@ def snapshot_of(path: str) -> Snapshot:
     """A trace as it is now; of its records only the last two steps' statistics are read.
 
     Raises:
-        DataError: the file is missing, no trace, or damaged.
+        DataError: the file is missing, not a trace, or damaged.
     """
     with TraceReader(path, recent=2) as reader:
         moves = _most_moved(reader)
@@ -94,7 +94,7 @@ def snapshots(
         clock, sleep: functions like time.monotonic and time.sleep.
 
     Raises:
-        DataError: while iterating, the file is missing, no trace, or damaged.
+        DataError: while iterating, the file is missing, not a trace, or damaged.
     """
     updates: deque[tuple[float, int]] = deque(maxlen=RATE_UPDATES + 1)
     while True:
@@ -109,7 +109,7 @@ def follow(path: str, out: TextIO, interval: float) -> None:
     """Show a trace as it grows, until it is closed: redrawn in place, or line by line in a pipe.
 
     Raises:
-        DataError: the file is missing, no trace, or damaged.
+        DataError: the file is missing, not a trace, or damaged.
     """
     with _block(out) if out.isatty() else _lines(out) as show:
         for seen in snapshots(path, interval):

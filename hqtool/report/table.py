@@ -217,7 +217,7 @@ def _needed(cells: Iterable[Text], width: int) -> int:
     return min(width, max(map(cell_len, lines)))
 
 
-# TableRow by row
+# Row by row
 
 
 def _row_by_row(body: _Body, width: int) -> Iterator[RenderableType]:
@@ -242,7 +242,7 @@ def _block(columns: Sequence[Column], row: Sequence[Text], width: int) -> Iterat
 # Cells
 
 
-#: Of each group of rivals by the key of each column the texts of its best entry.
+#: Group of rows that compete → key of a column → the texts of its best entry.
 Marks = dict[tuple[Any, ...], dict[str, set[str]]]
 
 

@@ -63,7 +63,7 @@ def convert_npz(
 
     Raises:
         UsageError: no files; or `out` exists (without `force`) or cannot be created.
-        DataError: a file is missing or no archive, or an array is misnamed, of another type,
+        DataError: a file is missing or not an archive, or an array is misnamed, of another type,
             damaged or given twice.
         TraceFull: the disk is nearly full.
     """
@@ -156,7 +156,7 @@ def _read_array(path: str, archive: NpzFile, key: str) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def _open_archive(path: str) -> Iterator[NpzFile]:
-    """An open archive. numpy would leave a file open that is no archive: it is opened here."""
+    """An open archive. numpy would leave a file open that is not an archive: it is opened here."""
     with _open_file(path) as file, _load_archive(path, file) as archive:
         yield archive
 

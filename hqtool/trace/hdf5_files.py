@@ -124,10 +124,10 @@ def _replace(source: str, target: str) -> None:
 
 
 def place_of(file: os.stat_result, path: str, descriptor: int) -> str | None:
-    """Where a file lies that was created at a path; None where it is gone, or nobody can tell.
+    """Where a file that was created at a path is now; None where it is deleted, or unknown.
 
     Args:
-        descriptor: one that leads to it, if it has not been closed; Linux knows the file's name.
+        descriptor: one of the file, unless it was closed; Linux knows the file's name by it.
     """
     with contextlib.suppress(OSError):
         if os.path.samestat(os.stat(path), file):

@@ -82,7 +82,7 @@ def ranks_of_one_run(traces: Sequence[TraceReader]) -> Ranks:
     """The ranks that wrote some traces.
 
     Raises:
-        DataError: one is no rank's trace, they differ in world size, or two are the same rank.
+        DataError: one is not a rank's trace, they differ in world size, or two are the same rank.
     """
     world_size = _rank_required(traces[0]).world_size
     paths: dict[int, str] = {}

@@ -75,7 +75,7 @@ class RawTrace(ClosedAtEnd):
         """The trace's format.
 
         Raises:
-            DataError: it is no trace, or of another format than this hqtool reads.
+            DataError: it is not a trace, or of another format than this hqtool reads.
         """
         attribute = self._file.attrs.get("format")
         name = attribute.decode("ascii", "replace") if isinstance(attribute, bytes) else ""

@@ -53,7 +53,7 @@ class TraceReader(ClosedAtEnd):
         upto: the last commit to take, as an earlier reader's `prefix` names it; all where None.
 
     Raises:
-        DataError: the file is missing, no trace, of a newer format, or damaged; or it has no
+        DataError: the file is missing, not a trace, of a newer format, or damaged; or it has no
             such commit as `upto`: it is another trace by now.
     """
 
@@ -115,7 +115,7 @@ class TraceReader(ClosedAtEnd):
                 or 1-D where sampled.
             scaled: give statistics and values as they were recorded. By default they are divided
                 by the record's loss scale: what the gradient is without loss scaling. float16
-                values are widened to float32 for it. A factor that is no positive number cannot
+                values are widened to float32 for it. A factor that is not a positive number cannot
                 be divided out and stays.
 
         Raises:
@@ -274,7 +274,7 @@ class TraceReader(ClosedAtEnd):
         return self._sorted[number]
 
     def _sorted_from(self, number: int) -> dict[int, NDArray[Any]]:
-        """The rows of a site, sorted, and those of the next ones in number, up to SORTED_ROWS."""
+        """The sorted rows of a site and of sites with the next numbers, SORTED_ROWS in all."""
         last, total = number, self._row_counts[number]
         while (more := self._row_counts.get(last + 1)) and total + more <= SORTED_ROWS:
             last, total = last + 1, total + more

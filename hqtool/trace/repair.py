@@ -60,7 +60,7 @@ def repair(
 
     Raises:
         UsageError: `out` is the source, exists (without `force`) or cannot be created.
-        DataError: the source is missing, no trace, or has no record that can be read.
+        DataError: the source is missing, not a trace, or has no record that can be read.
         TraceFull: the disk is nearly full.
     """
     target = os.path.realpath(out)
@@ -152,7 +152,7 @@ def _copy(
     """Write a record as it was, with its values where they could be read.
 
     Raises:
-        DataError, UsageError: the row is no record that a trace can hold.
+        DataError, UsageError: the row is not a record that a trace can hold.
         TraceFull: the disk is nearly full.
     """
     writer.write(

@@ -22,7 +22,7 @@ def layout_bytes(layout: SampleLayout, size: int, numel: int) -> bytes:
         numel: elements of the full tensor.
 
     Raises:
-        DataError: it is no layout of such a sample of such a tensor.
+        DataError: it is not a layout of such a sample of such a tensor.
     """
     _require_layout(layout, size, numel)
     places = place_type(numel)

@@ -52,7 +52,7 @@ class TrustedPart(ClosedAtEnd):
         path: a trace: closed, left open by a killed writer, or damaged.
 
     Raises:
-        DataError: the file is missing, no trace, or not even its beginning can be read.
+        DataError: the file is missing, not a trace, or not even its beginning can be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -123,7 +123,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         reserve_bytes: free disk space to leave untouched.
 
     Raises:
-        UsageError: the file exists (without `force`) or cannot be created, or `run` is no JSON.
+        UsageError: the file exists (without `force`) or cannot be created, or `run` is not JSON.
         TraceFull: less than the reserve is free.
     """
 
@@ -170,9 +170,9 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
 
     @property
     def place(self) -> str | None:
-        """The absolute path where the trace lies by now; None where it is gone.
+        """The absolute path where the trace is now; None where it is deleted.
 
-        Whoever deletes, moves or replaces the file while it is written is not hindered.
+        A program may delete, move or replace the file while it is being written.
         """
         if not self._closed:
             self._place = hdf5_files.place_of(self._born, self._path, self._descriptor)
@@ -254,7 +254,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         """Make everything written so far durable.
 
         Raises:
-            UsageError: `step` is no non-negative integer.
+            UsageError: `step` is not a non-negative integer.
             TraceFull: the disk is nearly full (nothing was written then), or writing failed.
         """
         self._commit(_index(step))
@@ -403,7 +403,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
             )
 
     def _require_descriptor(self) -> None:
-        """Stop where the program has closed it: by now it may be that of another file."""
+        """Stop where the program has closed the descriptor: its number may be another file's."""
         if hasattr(self, "_born") and not is_behind(self._born, self._descriptor):
             cause = f"{self._path}: the program has closed its file descriptor"
             raise TraceFull(cause, "let the program close only the files that it has opened")
@@ -431,7 +431,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         return None
 
     def _finish(self, state: str) -> None:
-        _ = self.place  # for the last time
+        _ = self.place  # look for the last time: it is remembered
         self._closed = True
         atexit.unregister(self.close)
         forget(self._descriptor)

@@ -20,7 +20,7 @@ class SpecTable:
         where: what errors call this table.
 
     Raises:
-        DataError: `value` is no table.
+        DataError: `value` is not a table.
     """
 
     def __init__(self, value: object, where: str) -> None:

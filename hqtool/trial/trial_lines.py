@@ -56,7 +56,7 @@ def _sums(trial: Trial, settings: CaptureSettings, expected_steps: int) -> list[
 
 
 def slowdown(timing: Timing, settings: CaptureSettings) -> str:
-    """How much slower training gets; noise, where two steps show nothing that could be true."""
+    """How much slower training gets, unless the two steps measured are too noisy to tell."""
     added = timing.capture(settings)
     if added <= 0 or timing.training <= 0:
         return "within the noise of the two steps that were timed"
@@ -77,7 +77,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Columns two blanks apart, each row on one line however long.
+    """Rows as lines of aligned columns, two spaces apart.
 
     Args:
         right: the columns that are set flush right.
