@@ -22,7 +22,8 @@ from hqtool.capture.settings import CaptureSettings  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
 from hqtool.trace.writer import TraceWriter  # noqa: E402
 
-#: Trains, prints each step when it is made, and at last the parameters' fingerprint.
+#: Trains, prints each step when it is made, and at last the parameters' fingerprint. Two processes
+#: may print into one pipe: short lines, each written at once, which `print` does not promise.
 SCRIPT = """
     import hashlib, os, resource, signal, sys, torch
     torch.set_num_threads(1)
@@ -35,9 +36,10 @@ SCRIPT = """
         optimizer.zero_grad()
         model(torch.randn(32, 8)).square().mean().backward()
         optimizer.step()
-        print(step, flush=True)
+        sys.stdout.write(f"{step}\\n")
+        sys.stdout.flush()
     bits = b"".join(p.detach().numpy().tobytes() for p in model.parameters())
-    print(hashlib.sha256(bits).hexdigest())  # short: two processes may print it into one pipe
+    sys.stdout.write(hashlib.sha256(bits).hexdigest() + "\\n")
     """
 
 

@@ -155,16 +155,15 @@ def test_moves_are_of_the_last_two_steps(tmp_path: Path) -> None:
 
 def test_a_trace_begun_anew_starts_a_new_rate(tmp_path: Path) -> None:
     path, now = tmp_path / "trace.h5", [0.0]
-    writers = [TraceWriter(path)]
+    first = TraceWriter(path)
     for step in range(5):
-        writers[0].commit(step)
+        first.commit(step)
     looks = snapshots(str(path), 1.0, lambda: now[0], lambda seconds: None)
     assert len(next(looks).steps) == 5
-    writers.append(TraceWriter(path, force=True))
-    now[0] = 1.0
-    assert next(looks).rate is None
-    for writer in writers:
-        writer.close()
+    first.close()
+    with TraceWriter(path, force=True):
+        now[0] = 1.0
+        assert next(looks).rate is None
 
 
 def test_a_moment_that_does_not_open_is_waited_out(
