@@ -11,6 +11,7 @@ import pytest
 from command import hqtool
 
 from hqtool.report.breaking import broken, longest_piece
+from hqtool.report.console import Screen
 from hqtool.report.model import Column, Report, Table, decibels, percent
 from hqtool.report.table import render
 
@@ -187,3 +188,9 @@ def test_exact_is_best_of_all_and_each_group_has_its_own_best() -> None:
     assert [line.split()[1:] for line in out.getvalue().splitlines()[2:6]] == [
         ["99.00"], ["exact", "*"], ["1.00"], ["2.00", "*"],
     ]  # fmt: skip
+
+
+def test_colons_in_names_make_no_emoji() -> None:
+    out = io.StringIO()
+    Screen(out).print("block:smile:conv")
+    assert out.getvalue() == "block:smile:conv\n"

@@ -56,5 +56,13 @@ def by_place(values: NDArray[Any], layout: SampleLayout) -> tuple[NDArray[Any], 
 
 def weighted(exact: Moments, rest: Moments, weight: float) -> Moments:
     """Moments of a tensor: of its known values, and of others that count `weight` times each."""
-    pairs = ((getattr(exact, name), getattr(rest, name)) for name in Moments.__slots__)
-    return Moments(*(known + weight * drawn for known, drawn in pairs))
+    return Moments(
+        count=exact.count + weight * rest.count,
+        nonzero=exact.nonzero + weight * rest.nonzero,
+        xx=exact.xx + weight * rest.xx,
+        qq=exact.qq + weight * rest.qq,
+        xq=exact.xq + weight * rest.xq,
+        err=exact.err + weight * rest.err,
+        saturated=exact.saturated + weight * rest.saturated,
+        underflowed=exact.underflowed + weight * rest.underflowed,
+    )

@@ -11,7 +11,7 @@ class Screen(Console):
     """A rich console that draws alike in every encoding; its stream replaces what one lacks."""
 
     def __init__(self, out: TextIO) -> None:
-        super().__init__(file=out, highlight=False)
+        super().__init__(file=out, highlight=False, emoji=False)
 
     @property
     def encoding(self) -> str:

@@ -176,7 +176,7 @@ class RawTrace(ClosedAtEnd):
     def _payload_bytes(self, start: int, size: int, payload: int) -> bytes:
         if not 0 <= start <= start + size <= payload:
             raise ValueError("a layout outside the payload")
-        return self.items("payload", start, start + size).tobytes()
+        return self._payload(start, start + size, payload).tobytes()
 
     def _payload(self, start: int, stop: int, payload: int) -> NDArray[Any]:
         """Bytes of the payload, the caller's own; a short payload is read whole, once."""
