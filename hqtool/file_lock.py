@@ -43,7 +43,7 @@ def claimed(path: str | os.PathLike[str]) -> Iterator[bool]:
     Yields:
         False where another process holds the lock; True where there is no file.
     """
-    opened = _opened(path)
+    opened = _open_regular(path)
     if opened is None:
         yield True
         return
@@ -62,7 +62,7 @@ def _is_still_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
         return True
 
 
-def _opened(path: str | os.PathLike[str]) -> tuple[int, bool] | None:
+def _open_regular(path: str | os.PathLike[str]) -> tuple[int, bool] | None:
     """A descriptor of a regular file, and whether it can write; None where there is no file."""
     for mode in (os.O_RDWR, os.O_RDONLY):
         try:

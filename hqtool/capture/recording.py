@@ -115,7 +115,7 @@ class Recording:
         self._on_close = on_close
         self._torch_is_here = False
         self._awaiting = ExitStack()
-        self._running = ExitStack()  # closed once messages may go to the program's stderr
+        self._running = ExitStack()  # while it is open, messages bypass the program's own stderr
         self._state = "truncated"
         self._closing = self._terminated = False
         self._pid = os.getpid()

@@ -77,12 +77,12 @@ class CaptureCommand(FileCommand):
     help="The trace to write; default: SCRIPT.h5.",
 )
 @click.option("--layers", metavar="GLOB", multiple=True, help="Only layers whose name matches.")
-@click.option("--exclude", metavar="GLOB", multiple=True, help="Not the layers that match.")
+@click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out layers that match.")
 @click.option(
     "--module-types",
     metavar="TYPE,…",
     multiple=True,
-    help="Record the modules of these classes, such as Conv2d,LSTM or your own, not the usual.",
+    help="Record the modules of these classes, such as Conv2d,LSTM or your own, not the default.",
 )
 @click.option(
     "--tensors",
@@ -97,7 +97,7 @@ class CaptureCommand(FileCommand):
     type=int,
     default=DEFAULT.every,
     show_default=True,
-    help="Keep values at every N-th step; statistics are kept at all.",
+    help="Keep values at every N-th step; statistics are kept at every step.",
 )
 @click.option(
     "--burst",
@@ -114,7 +114,7 @@ class CaptureCommand(FileCommand):
     type=int,
     default=DEFAULT.max_elements,
     show_default=True,
-    help="Of larger tensors keep a sample of N values; statistics stay exact.",
+    help="Keep a sample of N values of larger tensors; statistics stay exact.",
 )
 @click.option("--full", is_flag=True, help="Keep all values, however large the tensor.")
 @click.option(
@@ -122,15 +122,15 @@ class CaptureCommand(FileCommand):
     metavar="SIZE",
     default="8GiB",
     show_default=True,
-    help="Largest size of the trace: values are kept ever more rarely as it fills; or none.",
+    help="Largest size of the trace, or none: values are kept less and less often as it fills.",
 )
 @click.option(
     "--step-on",
     type=choice_of(STEP_ENDS),
     default=DEFAULT.step_on,
     show_default=True,
-    help="What ends a step; forward: for updates made by hand; auto: that, where no optimizer "
-    "updates the model.",
+    help="What ends a step. optimizer: its step; forward: the next forward pass, for updates made "
+    "by hand; auto: the latter where no optimizer updates the model.",
 )
 @click.option(
     "--eval",
@@ -138,21 +138,21 @@ class CaptureCommand(FileCommand):
     is_flag=True,
     help="Record what only evaluates, too: passes that no backward pass reaches.",
 )
-@click.option("--seed", metavar="N", type=int, default=DEFAULT.seed, help="Of the sampling.")
+@click.option("--seed", metavar="N", type=int, default=DEFAULT.seed, help="Seed of the sampling.")
 @click.option(
     "--follow-fork",
     is_flag=True,
     help="Record children of multiprocessing and fork that train, too: TRACE.pid1234.h5.",
 )
-@click.option("--list-sites", is_flag=True, help="Only list what would be recorded; one step.")
-@click.option("--dry-run", is_flag=True, help="Only say what it would take; three steps.")
+@click.option("--list-sites", is_flag=True, help="List what would be recorded; runs one step.")
+@click.option("--dry-run", is_flag=True, help="Estimate the trace's size; runs three steps.")
 @click.option(
     "--expect-steps",
     metavar="N",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="With --dry-run: how many steps the run is to have.",
+    help="With --dry-run: how many steps the whole run will have.",
 )
 @click.option(
     "--verify",

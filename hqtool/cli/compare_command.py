@@ -96,7 +96,7 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
     type=choice_of(list(LOSS_SCALES)),
     default="divided",
     show_default=True,
-    help="Of gradients recorded under AMP: divided out, or kept in, as the hardware sees them.",
+    help="Divide the loss scale out of gradients recorded under AMP, or keep it, as hardware does.",
 )
 @click.option(
     "--reduce-ranks",
@@ -116,30 +116,30 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
     metavar="N",
     type=int,
     default=0,
-    help="The first N steps of each site set ranges up and are not scored.",
+    help="Use the first N steps of each site to initialize ranges; they are not scored.",
 )
-@click.option("--seed", metavar="N", type=int, default=0, help="Of stochastic-sampled's noise.")
+@click.option("--seed", metavar="N", type=int, default=0, help="Seed of stochastic-sampled.")
 @click.option(
     "--by",
     type=choice_of(["tensor", "layer"]),
     default="tensor",
     show_default=True,
-    help="Rows per tensor kind, or of every layer.",
+    help="A row for each tensor kind, or for each layer.",
 )
 @click.option(
-    "--best", is_flag=True, help="Of each method only its best parameters, as papers' tables do."
+    "--best", is_flag=True, help="Show each method only with its best parameters, as papers do."
 )
 @click.option(
     "--rank-by",
     type=choice_of(list(RANKINGS)),
     default="cosine",
     show_default=True,
-    help="What --best goes by.",
+    help="The figure that --best compares.",
 )
 @click.option(
     "--search-gap",
     is_flag=True,
-    help="Hold every search against an exhaustive scan of clip ratios.",
+    help="Compare every search with an exhaustive scan of clip ratios.",
 )
 @click.option(
     "--sort",

@@ -24,7 +24,7 @@ from hqtool.trace.trusted import remedy_of
 @click.command("info", cls=FileCommand)
 @click.argument("traces", type=INPUT, metavar="TRACE...", nargs=-1, required=True)
 @click.option(
-    "--follow", "live", is_flag=True, help="Show a single one as it grows, until it is closed."
+    "--follow", "live", is_flag=True, help="Show a single trace as it grows, until it is closed."
 )
 @click.option(
     "--interval",
@@ -32,7 +32,7 @@ from hqtool.trace.trusted import remedy_of
     type=click.FloatRange(min=0),
     default=2.0,
     show_default=True,
-    help="Between two looks of --follow.",
+    help="Time between two updates of --follow.",
 )
 @file_options
 def command(
