@@ -31,7 +31,7 @@ def direction_kept(x, q):
     return torch.nn.functional.cosine_similarity(x, q, dim=0).item()
 
 
-def score(x, lo, hi, bits):
+def figures_of(x, lo, hi, bits):
     """Mean squared error, cosine, saturation."""
     q, scale, zero_point = fake_quantized(x, lo, hi, bits)
     low, high = (0 - zero_point - 0.5) * scale, (2**bits - 1 - zero_point + 0.5) * scale
@@ -83,6 +83,6 @@ def replay_in_torch(path: str, bits: Iterable[int], momentum: float = 0.9, inter
                     ranges = {"current": now, "running": running, "hindsight": lagging,
                               "dsgc": held[b]}  # fmt: skip
                     for name, ends in ranges.items():
-                        found = score(x, *ends, b)
+                        found = figures_of(x, *ends, b)
                         totals.setdefault((site, name, b), []).append(found)
     return {k: [sum(c) / len(c) for c in zip(*v, strict=True)] for k, v in totals.items()}

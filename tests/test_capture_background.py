@@ -35,7 +35,7 @@ def test_much_data_is_written_beside_training() -> None:
 
 @pytest.mark.parametrize("size", [WAKE_BYTES, WAKE_BYTES // 3])
 def test_what_waits_is_bounded(size: int) -> None:
-    """A disk that writes only once there is no room left: whoever brings more waits."""
+    """A disk that writes only once there is no room left: `put` waits for it."""
     bound, held, most, all_put = 4 * WAKE_BYTES, 0, 0, False
     changed = threading.Condition()
     background = Background(bound)

@@ -127,7 +127,7 @@ def plain_end(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython)
     return done.stdout.splitlines()[-1]
 
 
-#: What befalls the process in mid training, after which it trains on.
+#: What happens to the process in the middle of training, after which it goes on.
 SURVIVED = {
     "fork": "os.fork() or signal.alarm(60)",
     "file_size": "limit = os.path.getsize('trace.h5') + 1000; "

@@ -410,7 +410,7 @@ def test_modes_of_a_script_end_as_they_began(tmp_path: Path) -> None:
 
 
 def test_nothing_is_looked_for_once_all_is_known(tmp_path: Path) -> None:
-    """Layers alone: each call would be slower for nothing. A further optimizer begins anew."""
+    """Layers alone: each call would be slower for nothing. A new optimizer starts it again."""
     first, second = nn.Linear(2, 2), Product(torch.matmul, 4, 4)
     with captured(tmp_path / "t.h5"):
         optimizer = sgd(first)

@@ -22,7 +22,7 @@ from hqtool.vocab import Range
 RNG = np.random.default_rng(20211)
 N = 3000
 
-#: Name → tensor. Sizes are no multiples of the block, values of every kind training meets.
+#: Name → tensor. Sizes are not multiples of the group size, values of every kind training meets.
 TENSORS = {
     "gaussian": RNG.standard_normal(N).astype("f4"),
     "gradient": (RNG.laplace(size=N) * 1e-7).astype("f4"),

@@ -353,15 +353,15 @@ def meanwhile(executor, happens):
     return run
 
 
-def test_a_trace_begun_anew_meanwhile_is_an_error(tmp_path):
+def test_a_trace_replaced_meanwhile_is_an_error(tmp_path):
     path = write(tmp_path / "run.h5", steps=2)
     settings = ReplaySettings((ESTIMATORS.parse("current"),))
 
-    def begin_anew():
+    def replace_trace():
         os.replace(write(tmp_path / "new.h5", steps=2, size=20), path)
 
     with pytest.raises(DataError, match="another trace took its place") as caught:
-        compare([path], settings, Selection(), meanwhile(execute.serial, begin_anew))
+        compare([path], settings, Selection(), meanwhile(execute.serial, replace_trace))
     assert caught.value.remedy
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
-#: Run by whoever runs the tests: they make the environment that the tests run in.
+#: Not run here: they make the environment that the tests run in.
 BY_HAND = ("./dev ", "pip install ")
 
 

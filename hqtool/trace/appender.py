@@ -40,7 +40,7 @@ class Appender:
     ) -> None:
         self._dataset = dataset
         self._dtype: np.dtype[Any] = dataset.dtype
-        self._stored_type = dataset.id.get_type()  # h5py would make it anew for each write
+        self._stored_type = dataset.id.get_type()  # h5py would make it again for each write
         self._buffer = memoryview(bytearray(capacity * self._dtype.itemsize))
         self._before_write = before_write
         self._checksum = checksum
