@@ -10,14 +10,14 @@ import oracle
 import pytest
 
 from hqtool.core.batch_moments import moments_of_each
-from hqtool.core.dense import ROUNDINGS, dense_moments
+from hqtool.core.dense import ROUNDINGS, dense_moments, dense_moments_of_parts
 from hqtool.core.grid import SCHEMES, Format, Grid, Grids, grids_of
 from hqtool.core.metrics import measure
 from hqtool.core.observation import PreparedValues
 from hqtool.core.quantize import quantize
 from hqtool.core.sorted import SortedValues
 from hqtool.core.stats import finite_values
-from hqtool.vocab import Range
+from hqtool.vocab import Moments, Range
 
 RNG = np.random.default_rng(20211)
 N = 3000
@@ -185,3 +185,18 @@ def test_many_records_at_once_are_each_as_alone_to_the_last_bit(bits, rounding):
         alone = values.moments(grids_of(ranges[i], formats, values.exponent), rounding)
         for name, figures in measure(alone).items():
             assert together[name][i].tobytes() == figures.tobytes(), name
+
+
+@pytest.mark.parametrize("rounding", oracle.ROUNDINGS)
+@pytest.mark.parametrize("sizes", [(256, 1000), (1, 600), (0, 7), (64, 64), (2000, 2000)])
+def test_parts_of_a_tensor_are_each_as_alone_to_the_last_bit(sizes, rounding):
+    """In one pass or, where they are many values, one after the other."""
+    parts = [scale * RNG.standard_normal(size) for scale, size in zip((5, 1), sizes, strict=True)]
+    ranges = [range_of(np.concatenate(parts), share) for share in SHARES]
+    grids = grids_of(ranges, [Format(8)] * len(ranges))
+    found = dense_moments_of_parts(parts, grids, rounding)
+    for part, together in zip(parts, found, strict=True):
+        alone = dense_moments(part, grids, rounding)
+        for name in Moments.__slots__:
+            ours, theirs = (np.asarray(getattr(each, name)) for each in (together, alone))
+            assert ours.tobytes() == theirs.tobytes(), name

@@ -6,7 +6,8 @@ of `sorted` would lose digits, and is the fastest way for small tensors. Values 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,37 @@ def _moments_of_rows(x: NDArray[Any], grids: Grids, rounding: str) -> tuple[Arra
     columns = grids.as_columns(len(x))
     nonzero, xx = _nonzero(wide), _dot(wide, wide)
     with np.errstate(all="ignore"):
-        sums = ROUNDINGS[rounding](wide, columns, None)
+        (sums,) = ROUNDINGS[rounding](wide, columns, None, WHOLE)
     zero_step = columns.step[..., 0] == 0
     under_zero_step = (0.0, 0.0, xx, nonzero, nonzero)  # see `sums_of_zero_step`
     pairs = zip(under_zero_step, sums, strict=True)
     return nonzero, xx, *(np.where(zero_step, dead, live) for dead, live in pairs)
+
+
+def dense_moments_of_parts(
+    parts: Sequence[NDArray[Any]], grids: Grids, rounding: str = "nearest"
+) -> list[Moments]:
+    """`dense_moments` of each part of a tensor, in one pass where they are few values."""
+    sizes = [part.size for part in parts]
+    if len(grids) * sum(sizes) > CHUNK:
+        return [dense_moments(part, grids, rounding) for part in parts]
+    x, ends = np.concatenate(parts).astype(np.float64), [*accumulate(sizes)]
+    slices = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    live = np.flatnonzero(grids.step)
+    with np.errstate(all="ignore"):
+        each = ROUNDINGS[rounding](x, grids.at(live).as_columns(), None, slices)
+    return [
+        _moments_of_part(x[part], live, len(grids), sums)
+        for part, sums in zip(slices, each, strict=True)
+    ]
+
+
+def _moments_of_part(x: Array, live: NDArray[np.intp], grids: int, live_sums: Sums) -> Moments:
+    """Moments of a part of which the sums of the grids with Δ > 0 are known."""
+    xx, nonzero = float(_dot(x, x)), int(np.count_nonzero(x))
+    sums = sums_of_zero_step(xx, nonzero, grids)
+    sums[:, live] = live_sums
+    return Moments(x.size, nonzero, xx, *sums)
 
 
 def sums_of_zero_step(xx: float, nonzero: int, grids: int) -> Array:
@@ -104,7 +131,7 @@ def dense_sums(
     if len(grids) * x.size <= CHUNK:
         with np.errstate(all="ignore"):
             wide = x.astype(np.float64)
-            return np.array(ROUNDINGS[rounding](wide, grids.as_columns(), noise))
+            return np.array(ROUNDINGS[rounding](wide, grids.as_columns(), noise, WHOLE)[0])
     sums = np.zeros((5, len(grids)))
     together = max(1, CHUNK // max(x.size, 1))
     with np.errstate(all="ignore"):
@@ -112,7 +139,7 @@ def dense_sums(
             some = slice(start, start + together)
             columns = grids.at(some).as_columns()
             for part, u in zip(_pieces(x), _pieces(noise), strict=False):
-                sums[:, some] += ROUNDINGS[rounding](part, columns, u)
+                sums[:, some] += ROUNDINGS[rounding](part, columns, u, WHOLE)[0]
     return sums
 
 
@@ -123,19 +150,21 @@ def _pieces(x: NDArray[Any] | None) -> Iterator[Any]:
     return (x[i : i + CHUNK].astype(np.float64) for i in range(0, x.size, CHUNK))
 
 
-def _nearest(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
+def _nearest(x: Array, grids: Grids, noise: Array | None, parts: Sequence[slice]) -> list[Sums]:
     """Sums where each value goes to one level: the nearest, or with noise a random neighbour."""
     level = level_before_clipping(x, grids, noise)
     clipped = np.clip(level, grids.first, grids.last)
     q = clipped * grids.step
     e = x - q
-    return (
-        _dot(q, q),
-        _dot(x, q),
-        _dot(e, e),
-        _count(_saturated(x, grids) if noise is None else level != clipped),
-        _nonzero(x) - _count(clipped != 0),
-    )
+    saturated = _saturated(x, grids) if noise is None else level != clipped
+    kept = clipped != 0
+
+    def sums(part: slice) -> Sums:
+        x_, q_, e_ = x[..., part], q[..., part], e[..., part]
+        underflowed = _nonzero(x_) - _count(kept[..., part])
+        return _dot(q_, q_), _dot(x_, q_), _dot(e_, e_), _count(saturated[..., part]), underflowed
+
+    return [sums(part) for part in parts]
 
 
 def _saturated(x: Array, grids: Grids) -> NDArray[np.bool_]:
@@ -144,23 +173,31 @@ def _saturated(x: Array, grids: Grids) -> NDArray[np.bool_]:
     return found
 
 
-def _expected(x: Array, grids: Grids, noise: Array | None = None) -> Sums:
+def _expected(x: Array, grids: Grids, noise: Array | None, parts: Sequence[slice]) -> list[Sums]:
     """Expected sums: between levels l ≤ x < u, E[q] = x and E[(x−q)²] = (x−l)(u−x)."""
     scaled = x / grids.step
     below = np.floor(scaled)
     clipped = np.clip(x, grids.first * grids.step, grids.last * grids.step)
     spread = (x - below * grids.step) * ((below + 1) * grids.step - x)
-    variance = np.where(clipped == x, np.maximum(spread, 0.0), 0.0).sum(axis=-1)
+    variances = np.where(clipped == x, np.maximum(spread, 0.0), 0.0)
     e = x - clipped
     too_low = np.clip(grids.first - scaled, 0.0, 1.0)
     too_high = np.clip(scaled - grids.last, 0.0, 1.0)
-    return (
-        _dot(clipped, clipped) + variance,
-        _dot(x, clipped),
-        _dot(e, e) + variance,
-        too_low.sum(axis=-1) + too_high.sum(axis=-1),
-        np.where(x != 0, _chance_of_zero(scaled, grids), 0.0).sum(axis=-1),
-    )
+    lost = np.where(x != 0, _chance_of_zero(scaled, grids), 0.0)
+
+    def sums(part: slice) -> Sums:
+        q_, e_, variance = clipped[..., part], e[..., part], variances[..., part].sum(axis=-1)
+        saturated = too_low[..., part].sum(axis=-1) + too_high[..., part].sum(axis=-1)
+        xq = _dot(x[..., part], q_)
+        return (
+            _dot(q_, q_) + variance,
+            xq,
+            _dot(e_, e_) + variance,
+            saturated,
+            lost[..., part].sum(axis=-1),
+        )
+
+    return [sums(part) for part in parts]
 
 
 def _chance_of_zero(scaled: Array, grids: Grids) -> Array:
@@ -192,9 +229,12 @@ def _count(which: NDArray[np.bool_]) -> Array:
     return np.array([np.count_nonzero(row) for row in which], np.float64)
 
 
-#: Name → sums over one piece of the values, grids as columns. 'stochastic' is the exact
+#: All values as one part.
+WHOLE = (slice(None),)
+
+#: Name → the sums of each part of the values, grids as columns. 'stochastic' is the exact
 #: expectation, 'stochastic-sampled' one draw.
-ROUNDINGS: dict[str, Callable[[Array, Grids, Array | None], Sums]] = {
+ROUNDINGS: dict[str, Callable[[Array, Grids, Array | None, Sequence[slice]], list[Sums]]] = {
     "nearest": _nearest,
     "stochastic": _expected,
     "stochastic-sampled": _nearest,

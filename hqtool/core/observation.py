@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.dense import dense_moments
+from hqtool.core.dense import dense_moments, dense_moments_of_parts
 from hqtool.core.grid import Format, Grids, grids_of
 from hqtool.core.magnitude import exponent_beyond
 from hqtool.core.samples import is_extreme, weighted
@@ -107,12 +107,16 @@ class PreparedValues:
             grids: preferably made by `grids_of` with these values' `exponent`: that is exact.
         """
         grids = grids.divided(self.exponent)
-        found = _moments(self._scaled(self._finite), lambda: self._sorted, grids, rounding)
-        if self._extremes is not None:
-            extremes = self._scaled(self._extremes)
+        drawn = self._scaled(self._finite)
+        if self._extremes is None:
+            return self._completed(_moments(drawn, lambda: self._sorted, grids, rounding))
+        extremes = self._scaled(self._extremes)
+        if max(drawn.size, extremes.size) <= FEW_VALUES:
+            known, found = dense_moments_of_parts([extremes, drawn], grids, rounding)
+        else:
+            found = _moments(drawn, lambda: self._sorted, grids, rounding)
             known = _moments(extremes, lambda: self._sorted_extremes, grids, rounding)
-            found = weighted(known, found, self._weight)
-        return self._completed(found)
+        return self._completed(weighted(known, found, self._weight))
 
     def sampled_moments(self, grids: Grids, noise: np.random.Generator) -> Moments:
         """Moments of one draw of stochastic rounding, the same noise under every grid."""
