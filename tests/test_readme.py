@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -58,8 +59,9 @@ def words(text: str) -> list[str | float]:
 
 
 def number(word: str) -> str | float:
+    """A finite number as such; 'NaN' is a word like any other."""
     try:
-        return float(word)
+        return float(word) if math.isfinite(float(word)) else word
     except ValueError:
         return word
 
