@@ -26,11 +26,13 @@ def machine() -> str:
     import numpy
     import torch
 
+    disabled = os.environ.get("NPY_DISABLE_CPU_FEATURES")
+    without = f" without its kernels for {disabled}" if disabled else ""
     return (
         f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
         f"{platform.system()} {platform.machine()}; Python {platform.python_version()}, "
-        f"numpy {numpy.__version__}, torch {torch.__version__}; {date.today()}. Medians; the "
-        "contenders take turns in one run."
+        f"numpy {numpy.__version__}{without}, torch {torch.__version__}; {date.today()}. "
+        "Medians; the contenders take turns in one run."
     )
 
 
