@@ -130,6 +130,7 @@ class ModuleCalls:
         self._read_at: weakref.WeakKeyDictionary[nn.Module, dict[str, int]]
         self._read_at = weakref.WeakKeyDictionary()  # by part: the step of its last pass
         self._evaluated: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self._with_computed_weight: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._linear_switch = LinearSwitch(self._wrap_linear)
         self.products = ProductSwitch(self._see_function, ever=not types.are_chosen)
         self.passes_begun = self.passes_without_gradients = 0
@@ -370,7 +371,7 @@ class ModuleCalls:
                     call.weight = weakref.ref(weight)
                 elif weight is not None:
                     call.has_computed_weight = True
-                    self._meet_parameters_behind(weight)
+                    self._meet_parameters_behind(layer.module, weight)
                 shape = dense_of(x).shape
                 call.geometry = lambda name: geometry(name, shape)
                 if call.around is not None:  # its model may be gone when it is reported
@@ -379,8 +380,14 @@ class ModuleCalls:
                 self._reporter.finished(call)
         return result
 
-    def _meet_parameters_behind(self, weight: Tensor) -> None:
-        """A module that was given other parameters' values trains those (MAML's inner steps)."""
+    def _meet_parameters_behind(self, module: nn.Module, weight: Tensor) -> None:
+        """A module that was given other parameters' values trains those (MAML's inner steps).
+
+        They are looked for once, at its first call: finding them takes a walk through the graph.
+        """
+        if module in self._with_computed_weight:
+            return
+        self._with_computed_weight.add(module)
         behind = parameters_behind(weight, self._optimizers.hold)
         for parameter in behind[1] if behind is not None else ():
             self._unrecorded.used_by_layer(parameter)
