@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hqtool.errors import DataError
-from hqtool.traffic.spec_table import SpecTable, short_repr, wrong_key
+from hqtool.spec_table import SpecTable, short_repr, wrong_key
 
 
 class Counts(NamedTuple):
