@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:  # the bill of traffic needs these nouns, and no numpy
     import numpy as np
@@ -26,6 +26,55 @@ class Range(NamedTuple):
 
     lo: float
     hi: float
+
+    @property
+    def widest(self) -> Range:
+        """The range itself: of one entry, or of many alike."""
+        return self
+
+
+#: Granularities: the part of a tensor that shares one range.
+Granularity = Literal["tensor", "channel", "sample", "row"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EntryRanges:
+    """A range for each entry of a granularity: for each channel, say; equal where all values are.
+
+    Args:
+        per: 'channel': one for each index along the channel axis (of weights and their gradients,
+            the axis of the output channels); 'sample': for each index along the first axis; 'row':
+            for each fibre along the channel axis, in row-major order of the other axes.
+        lo, hi: (entries,) in the tensor's own unit; NaN where nothing is known of an entry.
+    """
+
+    per: str
+    lo: NDArray[np.float64]
+    hi: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return self.lo.size
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EntryRanges):
+            return NotImplemented
+        pairs = ((self.lo, other.lo), (self.hi, other.hi))
+        same = self.per == other.per and self.lo.size == other.lo.size
+        return same and all(bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def widest(self) -> Range | None:
+        """The lowest and the highest end of all entries; None where nothing is known of any."""
+        known = (self.lo == self.lo) & (self.hi == self.hi)
+        if not known.any():
+            return None
+        return Range(float(self.lo[known].min()), float(self.hi[known].max()))
+
+
+#: What quantizes a tensor: one range for all of it, or one for each entry of a granularity.
+AnyRange = Range | EntryRanges
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -183,7 +232,7 @@ class Decision(NamedTuple):
         postponed: a look was due, but the record lacks what it needs (values).
     """
 
-    range: Range | None
+    range: AnyRange | None
     looked: bool
     evaluations: int = 0
     postponed: bool = False

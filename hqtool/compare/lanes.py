@@ -58,7 +58,7 @@ class Lane:
         self, decision: Decision, stats: Stats, values: PreparedValues | None
     ) -> None:
         """Where a search was made, compare its result with an exhaustive scan."""
-        if decision.evaluations and decision.range is not None:
+        if decision.evaluations and isinstance(decision.range, Range):
             gap = search_gap(Observation(stats, self.format, values), decision.range)
             self.gaps += [gap] if gap is not None else []
 

@@ -89,7 +89,8 @@ class StepRow:
     """One record with values under one estimator at one bit-width; None is missing.
 
     Args:
-        lo, hi: the range that the estimator asked for.
+        lo, hi: the range that the estimator asked for; of a range for each channel, sample or row,
+            the lowest and the highest end.
         min, max: the tensor's own extremes.
         exact: whether quantization made no error.
     """
@@ -346,7 +347,7 @@ def _rows_of_record(
     figures: NDArray[np.float64],
 ) -> Iterator[StepRow]:
     for lane, decision, measured in zip(lanes, decisions, figures.T.tolist(), strict=True):
-        lo, hi = decision.range or (None, None)
+        lo, hi = (decision.range and decision.range.widest) or (None, None)
         least, most = record.stats.range or (None, None)
         yield StepRow(
             layer=site.layer,

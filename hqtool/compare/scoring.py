@@ -60,7 +60,7 @@ def score(
         seed: of the noise of 'stochastic-sampled'.
     """
     given = [[decision.range for decision in each.decisions] for each in batch]
-    ranges = [[ends or Range(0.0, 0.0) for ends in row] for row in given]
+    ranges = [[(ends and ends.widest) or Range(0.0, 0.0) for ends in row] for row in given]
     if rounding == "stochastic-sampled":
         moments = in_rows(
             each.values.sampled_moments(

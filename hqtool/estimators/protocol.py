@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from hqtool.core.observation import Observation
-from hqtool.vocab import Decision, Range
+from hqtool.estimators.entry_ranges import joined_ranges
+from hqtool.vocab import AnyRange, Decision, Range
 
 
 class Reading(NamedTuple):
     """The range that a statistic read from a tensor, and how many passes a search took for it."""
 
-    range: Range
+    range: AnyRange
     evaluations: int = 0
 
 
@@ -31,8 +32,8 @@ class State(NamedTuple):
     """
 
     steps: int = 0
-    range: Range | None = None
-    recent: tuple[Range, ...] = ()
+    range: AnyRange | None = None
+    recent: tuple[AnyRange, ...] = ()
     due: int = 0
 
 
@@ -44,7 +45,7 @@ class Plan(NamedTuple):
         reads: whether it takes its statistic of them; at a look it always does.
     """
 
-    range: Range | None
+    range: AnyRange | None
     reads: bool
 
 
@@ -95,5 +96,5 @@ def joined(readings: list[Reading]) -> Reading | None:
     """The lowest and the highest end of readings, and all their passes; None without readings."""
     if len(readings) < 2:
         return readings[0] if readings else None
-    lo, hi = min(r.range.lo for r in readings), max(r.range.hi for r in readings)
-    return Reading(Range(lo, hi), sum(r.evaluations for r in readings))
+    widest = joined_ranges([reading.range for reading in readings])
+    return Reading(widest, sum(reading.evaluations for reading in readings))
