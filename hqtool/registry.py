@@ -86,8 +86,8 @@ class Registry(Generic[T]):
         self._outside: dict[str, str | None] = {}  # entry point → why it does not load, or None
 
     def register(self, factory: Callable[..., T]) -> Callable[..., T]:
-        """Decorator: add `factory` under its own name, its docstring's first line as summary."""
-        self._add(factory.__name__, factory)
+        """Decorator: add `factory` under its own name, `_` as `-`; docstring line 1 as summary."""
+        self._add(factory.__name__.replace("_", "-"), factory)
         return factory
 
     def _add(self, name: str, factory: Callable[..., T], package: str | None = None) -> None:

@@ -18,11 +18,13 @@ from hqtool.core.metrics import METRICS, measure
 from hqtool.core.observation import Observation, values_of
 from hqtool.core.stats import stats_of
 from hqtool.estimators.composed import Composed
+from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
 from hqtool.estimators.presets import ESTIMATORS
 from hqtool.estimators.protocol import Reading, State, advance, decide
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
-from hqtool.estimators.smoothing import Ema, Latest, WindowMax
-from hqtool.estimators.statistics import BestCosine, Deviations, MaxAbs, MinMax
+from hqtool.estimators.search_statistics import BestClip
+from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
+from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax
 from hqtool.estimators.whole_history import SCHEDULES, SMOOTHINGS, STATISTICS, decide_all
 from hqtool.registry import Choice
 from hqtool.trace.history import history_of
@@ -43,14 +45,25 @@ class LastByFormat:
         return Reading(Range(-share * obs.stats.l2, share * obs.stats.l2))
 
 
+SMOOTHINGS_TRIED = (Latest(), Ema(0.0), Ema(0.3), Ema(1.0), WindowMax(1), WindowMax(3), Widest())
+STATISTICS_TRIED = (
+    MinMax(),
+    MaxAbs(),
+    Deviations(2.0),
+    PowerOfTwoDeviations(2.0),
+    BestClip("cosine", 0.1),
+    LastByFormat(),
+)
+
+
 def choices():
     """Every registered estimator at its defaults, and every composition of the parts there are."""
     specs = [e.usage for e in ESTIMATORS if "…" not in e.usage]
     found = [ESTIMATORS.parse(spec) for spec in [*specs, "fixed:lo=-1,hi=0.5", "dsgc:interval=2"]]
     parts = [
         Composed(statistic, smoothing, schedule)
-        for statistic in (MinMax(), MaxAbs(), Deviations(2.0), BestCosine(0.1), LastByFormat())
-        for smoothing in (Latest(), Ema(0.0), Ema(0.3), Ema(1.0), WindowMax(1), WindowMax(3))
+        for statistic in STATISTICS_TRIED
+        for smoothing in SMOOTHINGS_TRIED
         for schedule in (EveryStep(), PreviousStep(), EveryInterval(3))
     ]
     return found + [Choice(f"{i}", "composed", {}, each) for i, each in enumerate(parts)]

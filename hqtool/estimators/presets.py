@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from hqtool.estimators.composed import Composed, Fixed
+from hqtool.estimators.powers_of_two import PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
-from hqtool.estimators.smoothing import Ema, Latest, WindowMax
-from hqtool.estimators.statistics import BestCosine, Deviations, MaxAbs, MinMax
+from hqtool.estimators.search_statistics import BestClip
+from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
+from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax
 from hqtool.registry import Registry
 from hqtool.vocab import Range
 
@@ -41,11 +43,27 @@ def hindsight(momentum: float = 0.9) -> Estimator:
 @ESTIMATORS.register
 def dsgc(interval: int = 100, tol: float = 1e-3, coarse: int = 0) -> Estimator:
     """clip ratio of best cosine, searched every `interval` steps, held between (section 5.1)"""
+    return _best("cosine", interval, tol, coarse)
+
+
+@ESTIMATORS.register
+def best_mse(interval: int = 100, tol: float = 1e-3, coarse: int = 0) -> Estimator:
+    """clip ratio of least squared error, searched every `interval` steps, held between"""
+    return _best("sqnr", interval, tol, coarse)
+
+
+@ESTIMATORS.register
+def best_sqnr(interval: int = 100, tol: float = 1e-3, coarse: int = 0) -> Estimator:
+    """clip ratio of highest SQNR: that of `best-mse`, since one tensor's Σx² is the same for all"""
+    return _best("sqnr", interval, tol, coarse)
+
+
+def _best(objective: str, interval: int, tol: float, coarse: int) -> Estimator:
     if not 1e-9 <= tol < 1:
         raise ValueError(f"tol={tol:g} lies outside 1e-9…1")
     if not 0 <= coarse <= 10_000:
         raise ValueError(f"coarse={coarse} lies outside 0…10000")
-    return Composed(BestCosine(tol, coarse), Latest(), EveryInterval(interval))
+    return Composed(BestClip(objective, tol, coarse), Latest(), EveryInterval(interval))
 
 
 @ESTIMATORS.register
@@ -74,3 +92,29 @@ def std(k: float = 3.0, momentum: float = 0.9) -> Estimator:
 def delayed(window: int = 16) -> Estimator:
     """largest max|x| of the last `window` steps, this one left out: FP8 delayed scaling"""
     return Composed(MaxAbs(), WindowMax(window), PreviousStep())
+
+
+@ESTIMATORS.register
+def window(steps: int = 16) -> Estimator:
+    """widest min-max of the last `steps` steps, this one left out: `delayed`, with both ends"""
+    return Composed(MinMax(), WindowMax(steps), PreviousStep())
+
+
+@ESTIMATORS.register
+def luq(momentum: float = 0.9) -> Estimator:
+    """moving average of max|x| up to the previous step (Chmiel et al., LUQ, eq. 18)"""
+    return Composed(MaxAbs(), Ema(momentum), PreviousStep())
+
+
+@ESTIMATORS.register
+def wage() -> Estimator:
+    """power of two next to max|x|, less one step: the shift of WAGE ([21, 22])"""
+    return Composed(Shift(), Latest(), EveryStep())
+
+
+@ESTIMATORS.register
+def sakr(k: float = 8.0) -> Estimator:
+    """power of two above k·σ/√0.1 of the largest σ up to the previous step ([15])"""
+    if not 0 < k < math.inf:
+        raise ValueError(f"k={k:g} is not positive")
+    return Composed(PowerOfTwoDeviations(k), Widest(), PreviousStep())

@@ -75,3 +75,11 @@ class WindowMax:
     def __call__(self, old: AnyRange | None, recent: tuple[AnyRange, ...], new: AnyRange) -> Memory:
         kept = (*recent, new)[-self.window :]
         return Memory(known_or(joined_ranges(kept), old), kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Widest:
+    """The widest ends of all readings so far."""
+
+    def __call__(self, old: AnyRange | None, recent: tuple[AnyRange, ...], new: AnyRange) -> Memory:
+        return Memory(new if old is None else joined_ranges((old, new)))

@@ -9,10 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hqtool.core.grid import Format
-from hqtool.core.metrics import cosine, figure
 from hqtool.core.observation import Observation
-from hqtool.core.search import Array, Indices, golden_section
 from hqtool.estimators.protocol import Reading
 from hqtool.vocab import Range
 
@@ -70,56 +67,3 @@ class Deviations(OfStats):
         with np.errstate(over="ignore"):
             reach = np.minimum(self.k * stats.std, sys.float_info.max)
         return -reach, reach
-
-
-#: Cosines that differ by no more are equal: ten times the rounding noise of constant tensors of
-#: a million values, and a five-hundredth of what rounding to 16 bits takes from a cosine.
-EQUAL_COSINES = 1e-13
-
-
-#: Steps of a search are evaluated ahead, at most so many, while their arguments times the values
-#: are no more than this: fewer calls weigh more than evaluations in vain.
-MOST_AHEAD, VALUES_AHEAD = 5, 1 << 13
-
-
-@dataclass(frozen=True, slots=True)
-class BestCosine:
-    """(a·min, a·max) for the clip ratio a ∈ (0, 1] of highest cosine; section 5.1, [25].
-
-    Of equal cosines the wider range is best: where all nonzero values are equal, every ratio keeps
-    the direction, but only a = 1 keeps the magnitude.
-
-    Searched by golden section under rounding to nearest at the observation's number format.
-
-    Args:
-        tol: relative width of the bracket at which the search ends.
-        coarse: how many ratios to scan before, log-spaced; with 0 only a = 1.
-    """
-
-    tol: float
-    coarse: int = 0
-
-    def __call__(self, obs: Observation) -> Reading | None:
-        if obs.values is None:
-            return None
-        found = obs.values.once((self, obs.formats), lambda: self._search(obs))
-        return found[obs.format]
-
-    def _search(self, obs: Observation) -> dict[Format, Reading]:
-        """The readings at every format of the record, searched side by side."""
-        formats = obs.formats
-        lo, hi = obs.stats.range or Range(0.0, 0.0)
-
-        def kept(which: Indices, a: Array) -> Array:
-            wanted = [Range(r * lo, r * hi) for r in a.tolist()]
-            moments = obs.moments(wanted, [formats[i] for i in which])
-            return np.fmax(figure(cosine, moments), 0.0) if moments else np.zeros(a.size)
-
-        size = obs.values.size if obs.values is not None else 0
-        ahead = min(MOST_AHEAD, max(1, (VALUES_AHEAD // max(1, size)).bit_length()))
-        ratios, evaluations = golden_section(
-            kept, len(formats), self.tol, self.coarse, EQUAL_COSINES, ahead
-        )
-        pairs = zip(ratios.tolist(), evaluations.tolist(), strict=True)
-        readings = [Reading(Range(r * lo, r * hi), e) for r, e in pairs]
-        return dict(zip(formats, readings, strict=True))

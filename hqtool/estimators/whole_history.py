@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.estimators.composed import Composed, Fixed
+from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
 from hqtool.estimators.protocol import Estimator, State
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
-from hqtool.estimators.smoothing import Ema, Latest, WindowMax
-from hqtool.estimators.statistics import BestCosine, Deviations, MaxAbs, MinMax, OfStats
+from hqtool.estimators.search_statistics import BestClip
+from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
+from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax, OfStats
 
 Ends = NDArray[np.float64]  # (2, n): lo and hi
 Indices = NDArray[np.intp]
@@ -180,18 +182,32 @@ def _widest_of_last(window: int, readings: Ends) -> Ends:
     return found
 
 
+def _all_so_far(smoothing: Widest, readings: Ends) -> Ends:
+    return np.stack([np.minimum.accumulate(readings[0]), np.maximum.accumulate(readings[1])])
+
+
+def _all_so_far_with_own(
+    smoothing: Widest, readings: Ends, after: Ends, before: Indices, own: Ends
+) -> Ends:
+    later = before > 0
+    found = own.copy()
+    found[:, later] = _widest(after[:, before[later] - 1], own[:, later])
+    return found
+
+
 def _widest(one: Ends, other: Ends) -> Ends:
     return np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
 
 
 #: The statistics that take columns.
-STATISTICS: set[type] = {MinMax, MaxAbs, Deviations}
+STATISTICS: set[type] = {MinMax, MaxAbs, Deviations, PowerOfTwoDeviations}
 
 #: Smoothing → (the range after each reading, the range at a look).
 SMOOTHINGS: dict[type, tuple[Callable[..., Ends], Callable[..., Ends]]] = {
     Latest: (_latest, _latest_with_own),
     Ema: (_ema, _ema_with_own),
     WindowMax: (_window, _window_with_own),
+    Widest: (_all_so_far, _all_so_far_with_own),
 }
 
 #: Schedules that read every step → whether to look at a step, from whether anything is known.
@@ -201,7 +217,7 @@ SCHEDULES: dict[type, Callable[[Flags], Flags]] = {
 }
 
 #: The statistics that read no record without values.
-NEED_VALUES: set[type] = {BestCosine}
+NEED_VALUES: set[type] = {BestClip}
 
 #: Schedules → the step from which on they read; until something is read they stay of one mind.
 DUE: dict[type, Callable[[State], int]] = {

@@ -1,0 +1,65 @@
+"""Statistics whose ends, or steps, are powers of two: a shift in hardware takes no multiplier."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hqtool.core.observation import Observation
+from hqtool.estimators.protocol import Reading
+from hqtool.estimators.statistics import OfStats
+from hqtool.vocab import Range
+
+
+def ceil_log2(x: Any) -> Any:
+    """⌈log2 x⌉ exactly, of one float ≥ 0 or an array of them; far below any double's for 0."""
+    mantissa, exponent = np.frexp(x)
+    return np.where(mantissa > 0, exponent - (mantissa == 0.5), -5000)
+
+
+def round_log2(x: float) -> int:
+    """log2 x to the nearest whole number, exactly; no double is a tie.
+
+    Args:
+        x: > 0.
+    """
+    mantissa, exponent = math.frexp(x)
+    return exponent - (mantissa < math.sqrt(0.5))
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """±2^round(log2 max|x|)·(1−2^(1−b)): the power of two next to max|x|, less one step of b bits.
+
+    WAGE [21] and WAGEUBN [22] divide the error by the power of two, Shift, and clip it to
+    ±(1−2^(1−b)). Meant for symmetric integers: their step is then Shift/2^(b−1).
+    """
+
+    def __call__(self, obs: Observation) -> Reading:
+        share = 1 - 2.0 ** (1 - obs.format.bits)
+        reach = math.ldexp(share, round_log2(obs.stats.absmax))
+        return Reading(Range(-reach, reach))
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOfTwoDeviations(OfStats):
+    """±2^⌈log2(k·σ/√0.1)⌉, σ the population standard deviation; [15] in the paper.
+
+    Sakr and Shanbhag set the fixed point of a tensor by it: k = 8 for activation gradients, 2 for
+    weight gradients. Where it overflows, the largest float64 is taken.
+
+    Args:
+        k: number of standard deviations, > 0.
+    """
+
+    k: float
+
+    def ends(self, stats: Any) -> tuple[Any, Any]:
+        with np.errstate(all="ignore"):
+            within = np.minimum(self.k / math.sqrt(0.1) * stats.std, sys.float_info.max)
+            reach = np.minimum(np.ldexp(1.0, ceil_log2(within)), sys.float_info.max)
+        return -reach, reach

@@ -1,0 +1,147 @@
+"""The estimators of other papers and projects, against slow simulations written from the sources.
+
+What holds for every estimator is in test_conformance.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from deciding import decisions, observe
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hqtool.core.metrics import mse, sqnr_db
+from hqtool.estimators.powers_of_two import ceil_log2, round_log2
+from hqtool.estimators.presets import ESTIMATORS
+from hqtool.vocab import Range
+
+RNG = np.random.default_rng(23)
+
+#: A site's tensors: of rising scale, falling scale, one-sided, of one value, and with zeros.
+TENSORS = [
+    RNG.laplace(size=60),
+    RNG.laplace(size=60) * 7,
+    RNG.laplace(size=60) * 0.01,
+    np.abs(RNG.laplace(size=60)),
+    np.full(60, -0.37),
+    np.zeros(60),
+    RNG.laplace(size=60) * (RNG.random(60) < 0.1),
+    RNG.laplace(size=60),
+]
+
+
+def ranges(spec, tensors=TENSORS, **how):
+    return [d.range for d in decisions(ESTIMATORS.parse(spec).value, map_observe(tensors, how))]
+
+
+def looks(spec, tensors=TENSORS, **how):
+    return [d.looked for d in decisions(ESTIMATORS.parse(spec).value, map_observe(tensors, how))]
+
+
+def map_observe(tensors, how):
+    return [observe(x, **how) for x in tensors]
+
+
+IN_HINDSIGHT = [True] + [False] * (len(TENSORS) - 1)
+
+
+def teaching(tensors):
+    return [x for x in tensors if np.any(x)]
+
+
+# --- in hindsight -------------------------------------------------------------------------------
+
+
+def test_luq_is_the_moving_average_of_eq_18():
+    """m̂ᵗ = (1−η)·max|x^{t−1}| + η·m̂^{t−1}, from the first tensor's own maximum on."""
+    known, expected = max(abs(TENSORS[0])), []
+    for x in TENSORS:
+        expected.append(known)
+        if np.any(x):
+            known = 0.25 * max(abs(x)) + 0.75 * known
+    assert [r.hi for r in ranges("luq:momentum=0.75")] == pytest.approx(expected, rel=1e-12)
+    assert [r.lo for r in ranges("luq:momentum=0.75")] == pytest.approx(-np.array(expected))
+    assert looks("luq") == IN_HINDSIGHT
+
+
+def test_window_is_the_widest_of_the_steps_before():
+    found = ranges("window:steps=3")
+    for t in range(1, len(TENSORS)):
+        last = np.concatenate(teaching(TENSORS[:t])[-3:])
+        assert found[t] == (last.min(), last.max())
+    assert found[0] == (TENSORS[0].min(), TENSORS[0].max())
+    assert looks("window") == IN_HINDSIGHT
+
+
+@pytest.mark.parametrize("k", [2, 8])
+def test_sakr_is_a_power_of_two_above_the_largest_deviation_so_far(k):
+    found = ranges(f"sakr:k={k}")
+    for t in range(len(TENSORS)):
+        largest = max(float(np.std(x)) for x in TENSORS[: max(t, 1)])
+        reach = 2.0 ** math.ceil(math.log2(k * largest / math.sqrt(0.1)))
+        assert found[t] == (-reach, reach)
+    assert looks("sakr") == IN_HINDSIGHT
+
+
+# --- this step's -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_wage_quantizes_as_its_formula_does(bits):
+    """Q(clip(x/Shift, ±(1−2^(1−b)))) with Q(y) = round(y·2^(b−1))/2^(b−1), times Shift."""
+    for x in teaching(TENSORS):
+        obs = observe(x, bits, "symmetric")
+        (decision,) = decisions(ESTIMATORS.parse("wage").value, [obs])
+        shift = 2.0 ** round(math.log2(max(abs(x))))
+        edge = 1 - 2.0 ** (1 - bits)
+        q = shift * np.round(np.clip(x / shift, -edge, edge) * 2 ** (bits - 1)) / 2 ** (bits - 1)
+        assert decision.looked
+        assert decision.range == pytest.approx((-shift * edge, shift * edge))
+        assert mse(obs.moments([decision.range]))[0] == pytest.approx(np.mean((x - q) ** 2))
+
+
+@given(st.floats(5e-324, 1.7e308))
+def test_whole_logarithms_are_exact(x):
+    up, near = int(ceil_log2(x)), round_log2(x)
+    assert math.ldexp(1, up - 1) < x
+    assert up > 1023 or x <= math.ldexp(1, up)
+    square = math.frexp(x)[0] ** 2  # within [1/4, 1): below 1/2 the power below is the nearer
+    assert near == math.frexp(x)[1] - (square < 0.5)
+
+
+def test_whole_logarithms_of_powers_of_two():
+    exponents = np.arange(-1074, 1024)
+    powers = np.ldexp(1.0, exponents)
+    np.testing.assert_array_equal(ceil_log2(powers), exponents)
+    assert [round_log2(p) for p in powers.tolist()] == exponents.tolist()
+    assert np.ldexp(1.0, ceil_log2(0.0)) == 0
+
+
+# --- searches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_best_mse_finds_the_least_error(bits, scheme):
+    x = RNG.laplace(size=3000)
+    obs = observe(x, bits, scheme)
+    (found,), (same,) = (
+        ranges(s, [x], bits=bits, scheme=scheme) for s in ("best-mse", "best-sqnr")
+    )
+    assert found == same
+    full = obs.stats.range
+    tried = [Range(a * full.lo, a * full.hi) for a in np.linspace(1, 0, 3000, endpoint=False)]
+    assert mse(obs.moments([found]))[0] <= 1.02 * mse(obs.moments(tried)).min()
+    assert sqnr_db(obs.moments([found]))[0] >= sqnr_db(obs.moments([full]))[0]
+
+
+@pytest.mark.parametrize("bits", [2, 8, 16])
+@pytest.mark.parametrize(
+    "x", [np.full(1000, 0.1), np.array([0, 0, -2e6]), np.array([1e-300, 0.0]), TENSORS[4]]
+)
+def test_best_mse_does_not_clip_what_has_one_value(x, bits):
+    (found,) = ranges("best-mse", [x], bits=bits)
+    assert found == (min(x), max(x))
