@@ -174,7 +174,7 @@ def observers(folder: str, rounds: int) -> list[str]:
     """Those of torch's observers that do the same as an estimator of hqtool."""
     path = f"{folder}/main.h5"
     tensors = read(path)[:20]
-    from hqtool.core.grid import Format
+    from hqtool.core.formats.uniform import UniformFormat
     from hqtool.core.observation import Observation, PreparedValues
     from hqtool.core.stats import stats_of
     from hqtool.estimators.protocol import State, advance, decide
@@ -184,7 +184,7 @@ def observers(folder: str, rounds: int) -> list[str]:
     def ours(spec: str) -> None:
         estimator, state = ESTIMATORS.parse(spec).value, State()
         for x, stats in zip(tensors, recorded, strict=True):
-            obs = Observation(stats, Format(8), PreparedValues(x))
+            obs = Observation(stats, UniformFormat(8), PreparedValues(x))
             _, reading = decide(estimator, state, obs)
             state = advance(estimator, state, [reading])
 

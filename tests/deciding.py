@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hqtool.core.grid import Format
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.stats import stats_of
 from hqtool.estimators.protocol import Estimator, State, advance, decide
@@ -17,7 +17,9 @@ from hqtool.vocab import Decision
 def observe(x: Any, bits: int = 8, scheme: str = "asymmetric", values: bool = True) -> Observation:
     """A tensor as an estimator sees it; with `values=False`, its statistics alone."""
     x = np.asarray(x, "f8")
-    return Observation(stats_of(x), Format(bits, scheme), PreparedValues(x) if values else None)
+    return Observation(
+        stats_of(x), UniformFormat(bits, scheme), PreparedValues(x) if values else None
+    )
 
 
 def decisions(estimator: Estimator, observations: Iterable[Observation]) -> list[Decision]:

@@ -22,9 +22,10 @@ from command import hqtool
 from deciding import decisions, observe
 
 from hqtool.cli.main import COMMANDS, cli
-from hqtool.core.dense import dense_moments
-from hqtool.core.grid import SCHEMES, Format, grids_of
+from hqtool.core.formats.lanes import levels_of
+from hqtool.core.formats.uniform import SCHEMES, UniformFormat
 from hqtool.core.metrics import METRICS, Metric, figure
+from hqtool.core.moments.dense import dense_moments
 from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.stats import finite_values
 from hqtool.errors import UsageError
@@ -318,7 +319,7 @@ TENSORS = {name: np.concatenate([np.ravel(x) for x in xs]) for name, xs in HISTO
 def moments(x: Any, rounding: str = "nearest", bits: int = 4) -> Moments:
     """Under a grid of each of RANGES."""
     return PreparedValues(np.asarray(x, "f8")).moments(
-        grids_of(RANGES, [Format(bits)] * len(RANGES)), rounding
+        RANGES, [UniformFormat(bits)] * len(RANGES), rounding
     )
 
 
@@ -357,11 +358,11 @@ def test_a_metric_does_not_depend_on_the_path(metric: Metric, rounding: str) -> 
     """That of the sorted values, and that over every value."""
     for x in map(finite_values, TENSORS.values()):
         ends = Range(float(x.min(initial=-1)), float(x.max(initial=1)) * 0.75)
-        grids = grids_of([ends] * 3, [Format(bits) for bits in (2, 4, 8)])
+        lanes = [ends] * 3, [UniformFormat(bits) for bits in (2, 4, 8)]
         values = PreparedValues(x)
-        fast = figure(metric.of, values.moments(grids, rounding))
+        fast = figure(metric.of, values.moments(*lanes, rounding))
         if not values.exponent and x.size:
-            slow = figure(metric.of, dense_moments(x, grids, rounding))
+            slow = figure(metric.of, dense_moments(x, levels_of(*lanes), rounding))
             np.testing.assert_allclose(fast, slow, rtol=1e-6, atol=1e-300)
 
 
@@ -371,7 +372,7 @@ def test_a_metric_has_the_unit_it_names(metric: Metric, exponent: int) -> None:
     """A power of two changes no digit: what has no unit stays, x² grows by its square."""
     x, scale = RAMP[0], 2.0**exponent
     base, scaled = (
-        figure(metric.of, dense_moments(s * x, grids_of([Range(-s, 2 * s)], [Format(4)])))
+        figure(metric.of, dense_moments(s * x, levels_of([Range(-s, 2 * s)], [UniformFormat(4)])))
         for s in (1.0, scale)
     )
     factor = {"x²": scale**2}.get(metric.unit, 1.0)

@@ -9,7 +9,8 @@ import numpy as np
 import oracle
 import pytest
 
-from hqtool.core.grid import Format, Grid, grids_of
+from hqtool.core.formats.lanes import levels_over
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import measure
 from hqtool.core.observation import PreparedValues
 from hqtool.core.stats import stats_of
@@ -18,8 +19,8 @@ from hqtool.vocab import Range
 
 
 def metrics(values, lo, hi, bits=8, scheme="asymmetric", rounding="nearest"):
-    grids = grids_of([Range(lo, hi)], [Format(bits, scheme)])
-    found = measure(PreparedValues(np.array(values, "f4")).moments(grids, rounding))
+    prepared = PreparedValues(np.array(values, "f4"))
+    found = measure(prepared.moments([Range(lo, hi)], [UniformFormat(bits, scheme)], rounding))
     return {name: None if f[0] != f[0] else f[0] for name, f in found.items()}
 
 
@@ -78,37 +79,42 @@ def test_non_finite_values_are_left_out():
     assert found == finite
 
 
+def levels(bits, lo, hi):
+    """(Δ, first level, last level)."""
+    found = levels_over(UniformFormat(bits), Range(lo, hi))
+    return found.scale, found.first, found.last
+
+
 def test_one_sided_tensor_puts_zero_at_the_end_of_the_grid():
-    assert Format(8).grid(Range(3.0, 5.0)) == Grid(5 / 255, 0, 255)
-    assert Format(8).grid(Range(-5.0, -3.0)) == Grid(5 / 255, -255, 0)
+    assert levels(8, 3.0, 5.0) == (5 / 255, 0, 255)
+    assert levels(8, -5.0, -3.0) == (5 / 255, -255, 0)
 
 
 def test_zero_point_rounds_half_to_even():
     """−lo/Δ = 0.5 → 0 and 1.5 → 2 (Δ = 1 at 2 bits)."""
-    assert Format(2).grid(Range(-0.5, 2.5)) == Grid(1.0, 0, 3)
-    assert Format(2).grid(Range(-1.5, 1.5)) == Grid(1.0, -2, 1)
+    assert levels(2, -0.5, 2.5) == (1.0, 0, 3)
+    assert levels(2, -1.5, 1.5) == (1.0, -2, 1)
 
 
 def test_range_wider_than_a_float64_can_say():
-    grid = Format(8).grid(Range(-1.5e308, 1.5e308))
-    assert grid.step == pytest.approx(1e308 / 85, rel=1e-12)
+    step, _, _ = levels(8, -1.5e308, 1.5e308)
+    assert step == pytest.approx(1e308 / 85, rel=1e-12)
 
 
 def test_a_step_so_small_that_it_vanishes_quantizes_to_zero():
-    grid = Format(16).grid(Range(0.0, 5e-324))
-    assert grid.step == 0
+    assert levels(16, 0.0, 5e-324)[0] == 0
     assert metrics([1.0], 0.0, 5e-324, bits=16)["saturation"] == 1
 
 
 @pytest.mark.parametrize("bits", [-1, 0, 1, 17])
 def test_bits_out_of_bounds(bits):
     with pytest.raises(UsageError, match="2 to 16"):
-        Format(bits)
+        UniformFormat(bits)
 
 
 def test_unknown_scheme():
     with pytest.raises(UsageError, match="asymmetric"):
-        Format(8, "lopsided")
+        UniformFormat(8, "lopsided")
 
 
 def test_stats_by_hand():
@@ -184,7 +190,7 @@ def test_figures_of_tiny_and_huge_values_are_right(scale, size):
     x = np.clip(np.random.default_rng(7).standard_normal(size), -3, 2.5) * scale
     lo, hi = float(x.min()), float(x.max())
     values = PreparedValues(x)
-    found = measure(values.moments(grids_of([Range(lo, hi)], [Format(4)], values.exponent)))
+    found = measure(values.moments([Range(lo, hi)], [UniformFormat(4)]))
     for name, figure in exact_metrics(x.tolist(), lo, hi, 4).items():
         assert found[name][0] == pytest.approx(figure, rel=1e-9), name
     assert found["saturation"] == 0

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hqtool.core.grid import SCHEMES, Format
-from hqtool.core.quantize import level_before_clipping, quantize
+from hqtool.core.formats.lanes import levels_over
+from hqtool.core.formats.uniform import SCHEMES, UniformFormat
+from hqtool.core.quantize import level_of, quantize
 from hqtool.vocab import Range
 
 RNG = np.random.default_rng(3)
@@ -38,14 +39,14 @@ def test_quantization_is_the_same_in_every_namespace(
     bits: int, scheme: str, dtype: str, xp: Any
 ) -> None:
     for ends, noisy in itertools.product(RANGES, (False, True)):
-        grid = Format(bits, scheme).grid(ends)
-        for x in tensors(dtype, grid.step):
+        grid = levels_over(UniformFormat(bits, scheme), ends)
+        for x in tensors(dtype, grid.scale):
             noise = RNG.random(x.shape).astype(dtype) if noisy else None
             theirs = None if noise is None else xp.asarray(noise)
             assert_same(quantize(xp.asarray(x), grid, theirs, xp), quantize(x, grid, noise))
-            if grid.step:
-                level = level_before_clipping(xp.asarray(x), grid, theirs, xp)
-                assert_same(level, level_before_clipping(x, grid, noise))
+            if grid.scale:
+                level = level_of(xp.asarray(x) / grid.scale, grid, theirs, xp)
+                assert_same(level, level_of(x / grid.scale, grid, noise))
 
 
 def assert_same(theirs: Any, ours: Any) -> None:

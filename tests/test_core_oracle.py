@@ -9,13 +9,15 @@ import numpy as np
 import oracle
 import pytest
 
-from hqtool.core.batch_moments import moments_of_each
-from hqtool.core.dense import ROUNDINGS, dense_moments, dense_moments_of_parts
-from hqtool.core.grid import SCHEMES, Format, Grid, Grids, grids_of
+from hqtool.core.formats.format import Levels
+from hqtool.core.formats.lanes import levels_of, levels_over
+from hqtool.core.formats.uniform import SCHEMES, UniformFormat
 from hqtool.core.metrics import measure
+from hqtool.core.moments.batch import moments_of_each
+from hqtool.core.moments.dense import ROUNDINGS, dense_moments, dense_moments_of_parts
+from hqtool.core.moments.sorted import SortedValues
 from hqtool.core.observation import PreparedValues
 from hqtool.core.quantize import quantize
-from hqtool.core.sorted import SortedValues
 from hqtool.core.stats import finite_values
 from hqtool.vocab import Moments, Range
 
@@ -55,8 +57,9 @@ def range_of(x, share):
     return Range(share[0] * lo, share[1] * hi)
 
 
-def alone(grid: Grid) -> Grids:
-    return Grids(*(np.array([v], "f8") for v in (grid.step, grid.first, grid.last)))
+def alone(levels: Levels) -> Levels:
+    """One lane given as plain numbers as an array of one lane."""
+    return levels.changed(lambda each: np.array([each]))
 
 
 def assert_same(moments, wanted):
@@ -81,18 +84,18 @@ def test_both_paths_equal_the_oracle(name, bits, scheme, rounding):
     for share in SHARES:
         wanted = range_of(x, share)
         truth = oracle.metrics(x.ravel(), *wanted, bits, scheme, rounding)
-        grid = Format(bits, scheme).grid(wanted)
-        assert_same(PreparedValues(x).moments(alone(grid), rounding), truth)
+        format_ = UniformFormat(bits, scheme)
+        assert_same(PreparedValues(x).moments([wanted], [format_], rounding), truth)
         finite = finite_values(x)
         truth["nonfinite"] = 0.0  # of what is left
-        assert_same(dense_moments(finite, alone(grid), rounding), truth)
+        assert_same(dense_moments(finite, levels_of([wanted], [format_]), rounding), truth)
 
 
 @pytest.mark.parametrize("bits", range(2, 17))
 def test_ties_go_to_even_on_both_paths(bits):
     """Values halfway between levels of a grid whose Δ is exact, and their neighbours."""
-    grid = Format(bits).grid(Range(-1.0, 2.0**bits - 2))
-    assert grid.step == 1
+    grid = levels_over(UniformFormat(bits), Range(-1.0, 2.0**bits - 2))
+    assert grid.scale == 1
     half = np.arange(-3, 2.0 ** min(bits, 9), dtype="f8") + 0.5
     x = np.concatenate([half, np.nextafter(half, -np.inf), np.nextafter(half, np.inf)])
     by_hand = [min(max(round(v), grid.first), grid.last) for v in x.tolist()]
@@ -104,9 +107,9 @@ def test_ties_go_to_even_on_both_paths(bits):
 def test_a_tie_only_the_division_decides():
     """Thresholds must come from x/Δ as it rounds, not from (k−½)Δ as it rounds."""
     for step_share, bits in itertools.product(np.linspace(0.1, 3, 200), (3, 8)):
-        grid = Format(bits).grid(Range(-step_share, 1.1 * step_share))
+        grid = levels_over(UniformFormat(bits), Range(-step_share, 1.1 * step_share))
         k = np.arange(grid.first - 1, grid.last + 2)
-        edges = (k + 0.5) * grid.step
+        edges = (k + 0.5) * grid.scale
         x = np.concatenate([edges, np.nextafter(edges, 9e9), np.nextafter(edges, -9e9)])
         fast, slow = SortedValues(x).moments(alone(grid)), dense_moments(x, alone(grid))
         assert fast.saturated == slow.saturated
@@ -115,12 +118,12 @@ def test_a_tie_only_the_division_decides():
 
 def test_many_grids_at_once_answer_as_one_by_one():
     x = TENSORS["gaussian"]
-    formats = [Format(b) for b in (2, 8, 16) for _ in SHARES]
-    grids = grids_of([range_of(x, share) for share in SHARES] * 3, formats)
+    formats = [UniformFormat(b) for b in (2, 8, 16) for _ in SHARES]
+    grids = levels_of([range_of(x, share) for share in SHARES] * 3, formats)
     prepared = SortedValues(x)
     together = prepared.moments(grids)
     for i in range(len(grids)):
-        single = prepared.moments(alone(grids[i]))
+        single = prepared.moments(grids.at(np.array([i])))
         for name in ("qq", "xq", "err", "saturated", "underflowed"):
             assert getattr(together, name)[i] == getattr(single, name)[0]
 
@@ -130,9 +133,9 @@ def test_many_grids_at_once_answer_as_one_by_one():
 @pytest.mark.parametrize("offset", [0.0, 1.0, 1000.0])
 def test_large_tensors_keep_six_digits(bits, offset, rounding, monkeypatch):
     """A million values, always by cells where those are trusted: no digit of six is lost."""
-    monkeypatch.setattr("hqtool.core.sorted.PASS_COST_PER_VALUE", 1e9)
+    monkeypatch.setattr("hqtool.core.moments.sorted.PASS_COST_PER_VALUE", 1e9)
     x = (offset + np.random.default_rng(5).standard_normal(1_000_003)).astype("f4")
-    grid = Format(bits).grid(Range(float(x.min()), 0.9 * float(x.max())))
+    grid = levels_over(UniformFormat(bits), Range(float(x.min()), 0.9 * float(x.max())))
     fast = SortedValues(x).moments(alone(grid), rounding)
     slow = dense_moments(x, alone(grid), rounding)
     for name, value in measure(slow).items():
@@ -144,7 +147,7 @@ def test_small_gradients_keep_their_accuracy():
     x = np.random.default_rng(0).laplace(size=100_000)
     db = [
         measure(
-            PreparedValues(s * x).moments(grids_of([Range(s * x.min(), s * x.max())], [Format(8)]))
+            PreparedValues(s * x).moments([Range(s * x.min(), s * x.max())], [UniformFormat(8)])
         )
         for s in (1.0, 1e-7)
     ]
@@ -155,8 +158,8 @@ def test_small_gradients_keep_their_accuracy():
 def test_many_grids_asked_together_are_as_each_alone_and_need_no_memory_for_all(monkeypatch):
     """2,000 grids of 8 bits: gathering what all their cells need at once would take 190 MiB."""
     values = SortedValues(RNG.standard_normal(20_000))
-    formats = [Format(8), Format(3), Format(2)]
-    many = grids_of(
+    formats = [UniformFormat(8), UniformFormat(3), UniformFormat(2)]
+    many = levels_of(
         [Range(-1 - i / 100, 2) for i in range(2000)], [formats[i % 3] for i in range(2000)]
     )
     tracemalloc.start()
@@ -164,7 +167,7 @@ def test_many_grids_asked_together_are_as_each_alone_and_need_no_memory_for_all(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 << 20
-    monkeypatch.setattr("hqtool.core.sorted.MOST_CELLS", 300)
+    monkeypatch.setattr("hqtool.core.moments.sorted.MOST_CELLS", 300)
     for index in range(0, 2000, 97):
         one = values.moments(many.at(np.array([index])))
         assert one.err[0] == together.err[index]
@@ -177,12 +180,12 @@ def test_many_records_at_once_are_each_as_alone_to_the_last_bit(bits, rounding):
     """Small ones of a size side by side, large ones, and some beyond float64's squares."""
     kept = [x.reshape(-1)[:size] for x in TENSORS.values() for size in (7, 64, 64, 3001)]
     prepared = [PreparedValues(x) for x in [*kept, 1e300 * RNG.standard_normal(64)]]
-    formats = [Format(bits)] * len(SHARES)
+    formats = [UniformFormat(bits)] * len(SHARES)
     ranges = [[range_of(x, share) for share in SHARES] for x in kept]
     ranges.append([Range(-1e300 * (1 + lo), 1e300 * hi) for lo, hi in SHARES])
     together = measure(moments_of_each(prepared, ranges, formats, rounding))
     for i, values in enumerate(prepared):
-        alone = values.moments(grids_of(ranges[i], formats, values.exponent), rounding)
+        alone = values.moments(ranges[i], formats, rounding)
         for name, figures in measure(alone).items():
             assert together[name][i].tobytes() == figures.tobytes(), name
 
@@ -193,7 +196,7 @@ def test_parts_of_a_tensor_are_each_as_alone_to_the_last_bit(sizes, rounding):
     """In one pass or, where they are many values, one after the other."""
     parts = [scale * RNG.standard_normal(size) for scale, size in zip((5, 1), sizes, strict=True)]
     ranges = [range_of(np.concatenate(parts), share) for share in SHARES]
-    grids = grids_of(ranges, [Format(8)] * len(ranges))
+    grids = levels_of(ranges, [UniformFormat(8)] * len(ranges))
     found = dense_moments_of_parts(parts, grids, rounding)
     for part, together in zip(parts, found, strict=True):
         alone = dense_moments(part, grids, rounding)

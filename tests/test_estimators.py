@@ -13,7 +13,7 @@ from deciding import decisions, decisions_of_steps, observe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqtool.core.grid import SCHEMES, Format
+from hqtool.core.formats.uniform import SCHEMES, UniformFormat
 from hqtool.core.metrics import cosine
 from hqtool.core.observation import Observation, PreparedValues
 from hqtool.core.search import MOST_EVALUATIONS, golden_section
@@ -306,7 +306,7 @@ def test_dsgc_tolerance_is_relative():
 def test_dsgc_at_several_formats_is_as_at_each_alone():
     """Formats of one record are searched side by side; each gets its own answer."""
     x = RNG.laplace(size=2000)
-    formats = tuple(Format(bits) for bits in (2, 4, 8))
+    formats = tuple(UniformFormat(bits) for bits in (2, 4, 8))
     dsgc = ESTIMATORS.parse("dsgc").value
     values = PreparedValues(x)
     for format_ in formats:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hqtool import TraceReader, TraceWriter
 from hqtool.compare.replay import ReplaySettings, replay
-from hqtool.core.grid import Format, grids_of
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import METRICS, measure
 from hqtool.core.observation import Observation, values_of
 from hqtool.core.stats import stats_of
@@ -75,7 +75,7 @@ CHOICES = choices()
 def slow(records, settings):
     """Rows and summaries, one estimator and one format after the other, a record at a time."""
     return [
-        slow_lane(records, choice, Format(bits, settings.scheme), settings)
+        slow_lane(records, choice, UniformFormat(bits, settings.scheme), settings)
         for choice in settings.estimators
         for bits in settings.bits
     ]
@@ -102,8 +102,7 @@ def scored(values, decision, format_):
     told = None if math.isnan(values.nonfinite) else values.nonfinite
     if decision.range is None:
         return dict.fromkeys(METRICS) | {"nonfinite": told}
-    grid = grids_of([decision.range], [format_], values.exponent)
-    found = measure(values.moments(grid))
+    found = measure(values.moments([decision.range], [format_]))
     return {name: None if np.isnan(f[0]) else f[0].item() for name, f in found.items()}
 
 

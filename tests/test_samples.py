@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hqtool.core.dense import dense_moments
-from hqtool.core.grid import Format, Grids, grids_of
+from hqtool.core.formats.lanes import levels_of
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import measure
+from hqtool.core.moments.dense import dense_moments
 from hqtool.core.observation import Observation, values_of
 from hqtool.core.samples import batch_indices, by_place, is_extreme, places_of
 from hqtool.core.stats import stats_of
@@ -49,19 +50,22 @@ def sampled(x: NDArray[Any], fibres: Any, axis: int = 1, ends: int = 20) -> Reco
     return Record(3, 1, 2, x.shape, stats_of(x), values, sampled=True, layout=layout)
 
 
-def some_grids(x: NDArray[Any]) -> Grids:
+#: A range and a format for each lane.
+Lanes = tuple[list[Range], list[UniformFormat]]
+
+
+def some_lanes(x: NDArray[Any]) -> Lanes:
     stats = stats_of(x)
     ranges = [Range(stats.min * part, stats.max * part) for part in (1.0, 0.4, 0.05, 0.0)]
-    formats = [Format(bits) for bits in (2, 4, 8)]
-    return grids_of([r for r in ranges for _ in formats], [f for _ in ranges for f in formats])
+    formats = [UniformFormat(bits) for bits in (2, 4, 8)]
+    return [r for r in ranges for _ in formats], [f for _ in ranges for f in formats]
 
 
-def moments_of(record: Record, grids: Grids, rounding: str) -> Moments:
+def moments_of(record: Record, lanes: Lanes, rounding: str) -> Moments:
     values = values_of(record)
     assert values is not None
-    if rounding == "stochastic-sampled":
-        return values.sampled_moments(grids, np.random.default_rng(1))
-    return values.moments(grids, rounding)
+    noise = np.random.default_rng(1) if rounding == "stochastic-sampled" else None
+    return values.moments(*lanes, rounding, noise)
 
 
 def assert_same(found: Moments, expected: Moments, rel: float = 1e-9) -> None:
@@ -106,9 +110,9 @@ roundings = pytest.mark.parametrize("rounding", ["nearest", "stochastic", "stoch
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 def test_a_sample_of_everything_is_the_tensor(rounding: str) -> None:
     x = heavy_tailed()
-    grids = some_grids(x)
-    found = moments_of(sampled(x, np.arange(x.size // 8)), grids, rounding)
-    assert_same(found, dense_moments(x.reshape(-1), grids, rounding))
+    lanes = some_lanes(x)
+    found = moments_of(sampled(x, np.arange(x.size // 8)), lanes, rounding)
+    assert_same(found, dense_moments(x.reshape(-1), levels_of(*lanes), rounding))
 
 
 @roundings
@@ -121,12 +125,12 @@ def test_extremes_count_once_and_the_rest_for_what_is_left(rounding: str) -> Non
     places, known = places_of(record.layout), record.layout.extreme_places
     rest = np.array([x.reshape(-1)[p] for p in places if p not in set(known.tolist())])
     rest = rest[np.isfinite(rest)]
-    grids, noise = some_grids(x), np.random.default_rng(1)
+    lanes, noise = some_lanes(x), np.random.default_rng(1)
     u = [noise.random(rest.size), noise.random(40)] if "sampled" in rounding else [None, None]
-    drawn = dense_moments(rest, grids, rounding, u[0])
-    exact = dense_moments(record.layout.extremes, grids, rounding, u[1])
+    drawn = dense_moments(rest, levels_of(*lanes), rounding, u[0])
+    exact = dense_moments(record.layout.extremes, levels_of(*lanes), rounding, u[1])
     weight = (x.size - 3 - 40) / rest.size
-    found = moments_of(record, grids, rounding)
+    found = moments_of(record, lanes, rounding)
     assert found.count == pytest.approx(x.size - 3)
     for name in Moments.__slots__[:8]:
         expected = getattr(exact, name) + weight * getattr(drawn, name)
@@ -136,25 +140,25 @@ def test_extremes_count_once_and_the_rest_for_what_is_left(rounding: str) -> Non
 def test_the_estimate_is_right_on_average() -> None:
     """Over all choices of one fibre each moment is that of the tensor."""
     x = heavy_tailed((4, 8, 3, 3))
-    grids = some_grids(x)
-    every = [moments_of(sampled(x, [f], ends=0), grids, "nearest") for f in range(36)]
+    lanes = some_lanes(x)
+    every = [moments_of(sampled(x, [f], ends=0), lanes, "nearest") for f in range(36)]
     means = {name: sum(getattr(m, name) for m in every) / 36 for name in Moments.__slots__}
-    assert_same(Moments(**means), dense_moments(x.reshape(-1), grids, "nearest"))
+    assert_same(Moments(**means), dense_moments(x.reshape(-1), levels_of(*lanes), "nearest"))
 
 
 def test_the_bias_is_gone() -> None:
     """Of heavy tails a uniform sample lacks the extremes, for which a range is wide."""
     x = heavy_tailed((64, 16, 8, 8))
     stats = stats_of(x)
-    grids = grids_of([Range(stats.min, stats.max)] * 2, [Format(4), Format(8)])
-    true = measure(dense_moments(x.reshape(-1), grids, "nearest"))["sqnr_db"]
+    lanes = [Range(stats.min, stats.max)] * 2, [UniformFormat(4), UniformFormat(8)]
+    true = measure(dense_moments(x.reshape(-1), levels_of(*lanes), "nearest"))["sqnr_db"]
     errors, errors_uniform = [], []
     for seed in range(20):
         chosen = np.sort(np.random.default_rng(seed).choice(4096, 96, replace=False))
         record = sampled(x, chosen, ends=256)
         uniform = dataclasses.replace(record, layout=None)
         for each, kept in ((errors, record), (errors_uniform, uniform)):
-            each.append(measure(moments_of(kept, grids, "nearest"))["sqnr_db"] - true)
+            each.append(measure(moments_of(kept, lanes, "nearest"))["sqnr_db"] - true)
     rms, rms_uniform = (np.sqrt(np.mean(np.square(e))) for e in (errors, errors_uniform))
     assert rms < 0.3 < 1.0 < rms_uniform
 
@@ -163,9 +167,9 @@ def test_searches_see_the_same_moments() -> None:
     x = heavy_tailed()
     record = sampled(x, np.arange(0, x.size // 8, 9))
     wanted = [Range(-1.0, 2.0), Range(-5.0, 5.0)]
-    observed = Observation(record.stats, Format(4), values_of(record)).moments(wanted)
+    observed = Observation(record.stats, UniformFormat(4), values_of(record)).moments(wanted)
     assert observed is not None
-    assert_same(observed, moments_of(record, grids_of(wanted, [Format(4)] * 2), "nearest"), 0)
+    assert_same(observed, moments_of(record, (wanted, [UniformFormat(4)] * 2), "nearest"), 0)
 
 
 # --- in a trace ---------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from hqtool.cli.words import bit_widths, split_words
 from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.execute import cluster, default_jobs, processes
 from hqtool.compare.replay import LOSS_SCALES, ReplaySettings
-from hqtool.core.dense import ROUNDINGS
-from hqtool.core.grid import SCHEMES
+from hqtool.core.formats.uniform import SCHEMES
 from hqtool.core.metrics import METRICS
+from hqtool.core.moments.dense import ROUNDINGS
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.estimators.protocol import Estimator

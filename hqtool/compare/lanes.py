@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hqtool.core.grid import Format
+from hqtool.core.formats.format import ElementFormat
 from hqtool.core.observation import Observation, PreparedValues
 from hqtool.estimators.protocol import Estimator, Plan, Reading, State, advance, decide
 from hqtool.estimators.search_gap import SearchGap, search_gap
@@ -27,7 +27,7 @@ class Lane:
     """
 
     choice: Choice[Estimator]
-    format: Format
+    format: ElementFormat
     looks: int = 0
     evaluations: int = 0
     postponed: int = 0
@@ -193,7 +193,7 @@ class SteppedLanes:
 
 
 def lanes_of(
-    choice: Choice[Estimator], formats: Sequence[Format], history: SiteHistory, past: int
+    choice: Choice[Estimator], formats: Sequence[ElementFormat], history: SiteHistory, past: int
 ) -> PrecomputedLanes | SteppedLanes:
     """An estimator's lanes, one for each format.
 

@@ -22,9 +22,9 @@ from hqtool.compare.scoring import (
     batches,
     score,
 )
-from hqtool.core.dense import ROUNDINGS
-from hqtool.core.grid import Format
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import METRICS
+from hqtool.core.moments.dense import ROUNDINGS
 from hqtool.core.observation import PreparedValues, values_of
 from hqtool.errors import UsageError
 from hqtool.estimators.protocol import Estimator
@@ -81,7 +81,7 @@ class ReplaySettings:
         if self.calibrate < 0:
             raise UsageError(f"cannot calibrate on {self.calibrate} steps", "give 0 or more")
         for bits in self.bits:
-            Format(bits, self.scheme)
+            UniformFormat(bits, self.scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class StepRow:
     micro: int
     call: int
     estimator: str
-    bits: int
+    bits: float
     lo: float | None
     hi: float | None
     looked: bool
@@ -155,7 +155,7 @@ class Summary:
     layer: str
     tensor: str
     estimator: str
-    bits: int
+    bits: float
     steps: int
     metrics: Measured
     records: int
@@ -197,7 +197,7 @@ def replay(
     Returns:
         One summary for each lane, that is estimator and bit-width; estimators outermost.
     """
-    formats = [Format(bits, settings.scheme) for bits in settings.bits]
+    formats = [UniformFormat(bits, settings.scheme) for bits in settings.bits]
     starts = history.starts.tolist()
     past = [*starts, len(history)][min(settings.calibrate, len(starts))]
     groups = [lanes_of(choice, formats, history, past) for choice in settings.estimators]
@@ -407,7 +407,8 @@ def _mean_bytes(
     A record joined over ranks counts as one tensor for each rank: each device moves its own.
     """
     tensors = sums.tensors.total()
-    bits = Bits(w=lane.format.bits, a=lane.format.bits, g=lane.format.bits)
+    width = int(lane.format.bits)
+    bits = Bits(w=width, a=width, g=width)
     bills = [
         (site_bill(site.tensor, counts, bits, numel), times)
         for numel, times in sums.tensors.items()

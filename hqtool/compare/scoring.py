@@ -1,4 +1,4 @@
-"""Scoring records: the metrics of their values on the grid of every lane, many records at once."""
+"""Scoring records: the metrics of their values in every lane, many records at once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.batch_moments import in_rows, moments_of_each
-from hqtool.core.grid import Format, grids_of
+from hqtool.core.formats.format import ElementFormat
 from hqtool.core.metrics import METRICS, measure
+from hqtool.core.moments.batch import moments_of_each
+from hqtool.core.moments.joining import in_rows
 from hqtool.core.noise import noise_of
 from hqtool.core.observation import PreparedValues
 from hqtool.vocab import Decision, Range, Record, Site
@@ -50,7 +51,7 @@ def batches(decided: Iterable[Decided]) -> Iterator[list[Decided]]:
 
 
 def score(
-    batch: Sequence[Decided], formats: Sequence[Format], rounding: str, seed: int, site: Site
+    batch: Sequence[Decided], formats: Sequence[ElementFormat], rounding: str, seed: int, site: Site
 ) -> Figures:
     """Each lane's metrics of each record; without a range all but `nonfinite` are missing.
 
@@ -63,9 +64,7 @@ def score(
     ranges = [[(ends and ends.widest) or Range(0.0, 0.0) for ends in row] for row in given]
     if rounding == "stochastic-sampled":
         moments = in_rows(
-            each.values.sampled_moments(
-                grids_of(row, formats, each.values.exponent), noise_of(seed, site, each.record)
-            )
+            each.values.moments(row, formats, rounding, noise_of(seed, site, each.record))
             for each, row in zip(batch, ranges, strict=True)
         )
     else:

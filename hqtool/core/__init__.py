@@ -1,1 +1,1 @@
-"""Grids, quantization, observations and metrics: pure numpy, float64 throughout."""
+"""Formats, quantization, observations and metrics: pure numpy, float64 throughout."""

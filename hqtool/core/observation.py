@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.dense import dense_moments, dense_moments_of_parts
-from hqtool.core.grid import Format, Grids, grids_of
+from hqtool.core.formats.format import Array, ElementFormat, Levels
+from hqtool.core.formats.lanes import by_family, levels_of
 from hqtool.core.magnitude import exponent_beyond
+from hqtool.core.moments.dense import dense_moments, dense_moments_of_parts
+from hqtool.core.moments.joining import by_lane
+from hqtool.core.moments.sorted import SortedValues
 from hqtool.core.samples import is_extreme, weighted
-from hqtool.core.sorted import SortedValues
 from hqtool.core.stats import finite_values
 from hqtool.vocab import Moments, Range, Record, Stats
 
@@ -25,7 +27,7 @@ FEW_VALUES = 2048
 
 
 class PreparedValues:
-    """A record's values, prepared to answer for many grids: sorted once, unless they are few.
+    """A record's values, prepared to answer for many lanes: sorted once, unless they are few.
 
     Args:
         values: array of any shape and float type; non-finite values are left out.
@@ -100,32 +102,47 @@ class PreparedValues:
         alone = self._extremes is None and not self.exponent
         return self._finite if alone and self._finite.size <= FEW_VALUES else None
 
-    def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
-        """Moments under each grid, 'nearest' or 'stochastic' (in expectation).
+    def moments(
+        self,
+        ranges: Sequence[Range],
+        formats: Sequence[ElementFormat],
+        rounding: str = "nearest",
+        noise: np.random.Generator | None = None,
+    ) -> Moments:
+        """Moments under each range in the format of the same index; all formats may differ.
 
         Args:
-            grids: preferably made by `grids_of` with these values' `exponent`: that is exact.
+            rounding: 'nearest', 'stochastic' (in expectation), or 'stochastic-sampled'.
+            noise: of 'stochastic-sampled'; one draw, the same for all.
         """
-        grids = grids.divided(self.exponent)
+        groups = by_family(formats)
+        u = self._draw(noise) if noise is not None else (None, None)
+        parts = []
+        for lanes in groups:
+            some = ([ranges[i] for i in lanes], [formats[i] for i in lanes])
+            levels = levels_of(*some, self.exponent)
+            parts.append(self._completed(self._under(levels, rounding, *u)))
+        return by_lane(parts, groups)
+
+    def _draw(self, noise: np.random.Generator) -> tuple[Array, Array | None]:
+        """Noise for the values, and for the extremes of a sample."""
+        drawn = noise.random(self._finite.size)
+        return drawn, None if self._extremes is None else noise.random(self._extremes.size)
+
+    def _under(
+        self, levels: Levels, rounding: str, u: Array | None, u_extremes: Array | None
+    ) -> Moments:
+        """Moments of the finite values under levels of one family."""
         drawn = self._scaled(self._finite)
         if self._extremes is None:
-            return self._completed(_moments(drawn, lambda: self._sorted, grids, rounding))
+            return _moments(drawn, lambda: self._sorted, levels, rounding, u)
         extremes = self._scaled(self._extremes)
-        if max(drawn.size, extremes.size) <= FEW_VALUES:
-            known, found = dense_moments_of_parts([extremes, drawn], grids, rounding)
+        if u is None and max(drawn.size, extremes.size) <= FEW_VALUES:
+            known, found = dense_moments_of_parts([extremes, drawn], levels, rounding)
         else:
-            found = _moments(drawn, lambda: self._sorted, grids, rounding)
-            known = _moments(extremes, lambda: self._sorted_extremes, grids, rounding)
-        return self._completed(weighted(known, found, self._weight))
-
-    def sampled_moments(self, grids: Grids, noise: np.random.Generator) -> Moments:
-        """Moments of one draw of stochastic rounding, the same noise under every grid."""
-        grids = grids.divided(self.exponent)
-        found = _drawn(self._scaled(self._finite), grids, noise)
-        if self._extremes is not None:
-            known = _drawn(self._scaled(self._extremes), grids, noise)
-            found = weighted(known, found, self._weight)
-        return self._completed(found)
+            found = _moments(drawn, lambda: self._sorted, levels, rounding, u)
+            known = _moments(extremes, lambda: self._sorted_extremes, levels, rounding, u_extremes)
+        return weighted(known, found, self._weight)
 
     def _completed(self, found: Moments) -> Moments:
         """The moments with what the finite values alone do not show."""
@@ -142,16 +159,16 @@ class PreparedValues:
 
 
 def _moments(
-    values: NDArray[Any], ascending: Callable[[], SortedValues], grids: Grids, rounding: str
+    values: NDArray[Any],
+    ascending: Callable[[], SortedValues],
+    levels: Levels,
+    rounding: str,
+    u: Array | None,
 ) -> Moments:
-    """Moments by a pass over the values where they are few, else from the sorted values."""
-    if values.size <= FEW_VALUES:
-        return dense_moments(values, grids, rounding)
-    return ascending().moments(grids, rounding)
-
-
-def _drawn(values: NDArray[Any], grids: Grids, noise: np.random.Generator) -> Moments:
-    return dense_moments(values, grids, "stochastic-sampled", noise.random(values.size))
+    """Moments by a pass over the values where they are few or drawn, else from the sorted ones."""
+    if u is not None or values.size <= FEW_VALUES:
+        return dense_moments(values, levels, rounding, u)
+    return ascending().moments(levels, rounding)
 
 
 class Observation:
@@ -161,7 +178,7 @@ class Observation:
 
     Args:
         stats: exact statistics of the full tensor.
-        format: bits and scheme aimed at.
+        format: the number format aimed at.
         values: None where only statistics were recorded.
         formats: all formats this record is replayed at, `format` among them: a search that
             serves several at once costs little more than one.
@@ -172,9 +189,9 @@ class Observation:
     def __init__(
         self,
         stats: Stats,
-        format: Format,
+        format: ElementFormat,
         values: PreparedValues | None = None,
-        formats: tuple[Format, ...] = (),
+        formats: tuple[ElementFormat, ...] = (),
     ) -> None:
         self.stats = stats
         self.values = values
@@ -183,13 +200,13 @@ class Observation:
         self._formats = formats or (format,)
 
     @property
-    def format(self) -> Format:
+    def format(self) -> ElementFormat:
         """The number format that the tensor is to be quantized in."""
         self.format_was_asked = True
         return self._format
 
     @property
-    def formats(self) -> tuple[Format, ...]:
+    def formats(self) -> tuple[ElementFormat, ...]:
         """All formats that the tensor is replayed at."""
         self.format_was_asked = True
         return self._formats
@@ -205,17 +222,16 @@ class Observation:
         return self.stats.absmax == 0
 
     def moments(
-        self, wanted: Sequence[Range], formats: Sequence[Format] | None = None
+        self, wanted: Sequence[Range], formats: Sequence[ElementFormat] | None = None
     ) -> Moments | None:
-        """Moments under rounding to nearest on the grid of each range; None without values.
+        """Moments under rounding to nearest in the levels of each range; None without values.
 
         Args:
             formats: one a range; the observation's own where None.
         """
         if self.values is None:
             return None
-        formats = formats or [self.format] * len(wanted)
-        return self.values.moments(grids_of(wanted, formats, self.values.exponent))
+        return self.values.moments(wanted, formats or [self.format] * len(wanted))
 
 
 def values_of(record: Record) -> PreparedValues | None:

@@ -1,4 +1,4 @@
-"""Quantizing an array on a grid, for numpy, torch and other array libraries."""
+"""Quantizing an array to levels, for numpy, torch and other array libraries."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ from typing import Any
 
 import numpy as np
 
-from hqtool.core.grid import Grid, Grids
+from hqtool.core.formats.format import Levels
 
 
-def level_before_clipping(x: Any, grid: Grid | Grids, noise: Any = None, xp: Any = np) -> Any:
-    """The level k (code − zero point) of each value, before it is clipped to the grid.
+def quantize(x: Any, levels: Levels, noise: Any = None, xp: Any = np) -> Any:
+    """The representable value for each value of x, in x's type.
 
     Args:
         x: array of any shape. hqtool's own analysis passes float64.
-        grid: with step > 0; or `Grids` as columns, for a row of values on each.
-        noise: None rounds to nearest, ties to even. Else uniform [0, 1) of x's shape:
-            stochastic rounding, floor(x/Δ + u). Noise is passed in, never drawn here.
+        levels: one lane as plain numbers (`Levels.one`), or lanes as arrays of `xp` that go with
+            x's shape.
+        noise: None rounds to nearest, ties to even. Else uniform [0, 1) of x's shape: stochastic
+            rounding (`Levels.drawn`). Noise is passed in, never drawn here.
         xp: the namespace of x: numpy, torch, or any that keeps the Python array API standard.
     """
-    scaled = x / grid.step
-    return xp.round(scaled) if noise is None else xp.floor(scaled + noise)
-
-
-def quantize(x: Any, grid: Grid, noise: Any = None, xp: Any = np) -> Any:
-    """The grid's value for each value of x, in x's type; arguments as `level_before_clipping`."""
-    if grid.step == 0:
+    alone = isinstance(levels.scale, float)
+    if alone and not levels.scale:
         return x * 0
-    level = level_before_clipping(x, grid, noise, xp)
-    return xp.clip(level, float(grid.first), float(grid.last)) * grid.step
+    scale = levels.scale if alone else _without_zeros(levels.scale, xp)
+    return level_of(x / scale, levels, noise, xp) * levels.scale
+
+
+def level_of(y: Any, levels: Levels, noise: Any = None, xp: Any = np) -> Any:
+    """The level of each value in units of the scale; arguments as `quantize`."""
+    if noise is None:
+        return levels.nearest(y, xp)
+    return xp.clip(levels.drawn(y, noise, xp), levels.lowest, levels.highest)
+
+
+def _without_zeros(scale: Any, xp: Any) -> Any:
+    return xp.where(scale == 0, xp.ones_like(scale), scale)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hqtool.core.grid import Format
+from hqtool.core.formats.format import ElementFormat
 from hqtool.core.metrics import cosine, figure, sqnr_db
 from hqtool.core.observation import Observation
 from hqtool.core.search import Array, Indices, golden_section
@@ -76,7 +76,7 @@ class BestClip:
         found = obs.values.once((self, obs.formats), lambda: self._search(obs))
         return found[obs.format]
 
-    def _search(self, obs: Observation) -> dict[Format, Reading]:
+    def _search(self, obs: Observation) -> dict[ElementFormat, Reading]:
         """The readings at every format of the record, searched side by side."""
         formats, objective = obs.formats, OBJECTIVES[self.objective]
         lo, hi = obs.stats.range or Range(0.0, 0.0)

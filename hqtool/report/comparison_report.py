@@ -291,7 +291,7 @@ def _ranks(comparison: Comparison, facts: RanksFacts) -> dict[str, Any]:
 
 def _by_kind(summaries: Sequence[Summary]) -> list[TableRow]:
     """A row for each (tensor kind, estimator, bits): means over sites, kinds in the usual order."""
-    groups: dict[tuple[str, str, int], list[Summary]] = {}
+    groups: dict[tuple[str, str, float], list[Summary]] = {}
     for s in summaries:
         groups.setdefault((s.tensor, s.estimator, s.bits), []).append(s)
     order = list(TENSOR_KINDS)

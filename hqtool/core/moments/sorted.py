@@ -1,4 +1,4 @@
-"""Moments from sorted values: after one sort each grid costs O(levels·log n), not a pass."""
+"""Moments from sorted values: after one sort each lane costs O(levels·log n), not a pass."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.cells import CELLS, Cells, Edges
-from hqtool.core.dense import dense_sums, sums_of_zero_step
-from hqtool.core.grid import Grids
+from hqtool.core.formats.format import Array, Indices, Levels
+from hqtool.core.moments.cells import CELLS, Cells, Edges
+from hqtool.core.moments.dense import dense_sums, sums_of_zero_scale
 from hqtool.vocab import Moments
 
-Array = NDArray[np.float64]
-Indices = NDArray[np.intp]
 WideArray = NDArray[np.longdouble]
 
 #: The sorted values are summed up in groups of so many; a threshold splits at most one group.
@@ -38,16 +36,16 @@ PASS_COST, PASS_COST_PER_VALUE, CELL_COST = 25_000.0, 4.5, 150.0
 MOST_CELLS = 1 << 15
 
 
-def _in_bounded_numbers(which: Indices, grids: Grids) -> list[Indices]:
-    """The grids in groups of at most MOST_CELLS cells, or of one grid that has more."""
-    cells = np.cumsum(grids.last[which] - grids.first[which] + 2)
+def _in_bounded_numbers(which: Indices, levels: Levels) -> list[Indices]:
+    """The lanes in groups of at most MOST_CELLS cells, or of one lane that has more."""
+    cells = np.cumsum(levels.sizes[which] + 1)
     if not which.size or cells[-1] <= MOST_CELLS:
         return [which] if which.size else []
     return np.split(which, np.flatnonzero(np.diff(cells // MOST_CELLS)) + 1)
 
 
 class SortedValues:
-    """The finite values of one tensor, prepared to answer moments under any grid.
+    """The finite values of one tensor, prepared to answer moments under any levels.
 
     Args:
         values: 1-D, finite, float16, float32 or float64, in any order.
@@ -71,62 +69,71 @@ class SortedValues:
         self._xx = self._prefix_xx[-1] + np.einsum("i,i->", rest, rest)
 
     @np.errstate(all="ignore")
-    def moments(self, grids: Grids, rounding: str = "nearest") -> Moments:
-        """Moments under each grid; rounding 'nearest' or 'stochastic' (its expectation)."""
+    def moments(self, levels: Levels, rounding: str = "nearest") -> Moments:
+        """Moments in each lane; rounding 'nearest' or 'stochastic' (its expectation)."""
         nonzero, xx = self.values.size - self._zeros, float(self._xx)
-        sums = sums_of_zero_step(xx, nonzero, len(grids))
-        doubted = grids.step > 0
-        likely = np.flatnonzero(doubted & self._cells_are_cheaper(grids))
+        sums = sums_of_zero_scale(xx, nonzero, len(levels))
+        doubted = levels.scale > 0
+        likely = np.flatnonzero(doubted & self._cells_are_cheaper(levels))
         if likely.size:
-            likely = likely[self._is_likely(grids.at(likely))]
-        for some in _in_bounded_numbers(likely, grids):
-            sums[:, some], noise = self._from_cells(grids.at(some), rounding)
+            likely = likely[self._is_likely(levels.at(likely))]
+        for some in _in_bounded_numbers(likely, levels):
+            sums[:, some], noise = self._from_cells(levels.at(some), rounding)
             doubted[some] = sums[2, some] <= TRUSTED * noise
         if doubted.any():
-            sums[:, doubted] = dense_sums(self.values, grids.at(np.flatnonzero(doubted)), rounding)
+            sums[:, doubted] = dense_sums(self.values, levels.at(np.flatnonzero(doubted)), rounding)
         return Moments(self.values.size, nonzero, xx, *sums)
 
-    def _noise_of_prefixes(self, grids: Grids) -> Array:
+    def _noise_of_prefixes(self, levels: Levels) -> Array:
         """The share of prefix sums in the rounding noise of Σ(x−q)².
 
-        The noise of Σx² cancels between neighbouring cells; that of Σx is weighted by the grid's
+        The noise of Σx² cancels between neighbouring cells; that of Σx is weighted by the levels'
         span. The noise of a prefix sum itself is a random walk over its groups.
         """
         one = WIDE_EPSILON * (8 + math.sqrt(self.values.size / GROUP_SIZE))
-        span, xx = (grids.last - grids.first) * grids.step, float(self._xx)
-        return one * (xx + span * math.sqrt(self.values.size * xx))
+        span, xx = (levels.highest - levels.lowest) * levels.scale, float(self._xx)
+        noise: Array = one * (xx + span * math.sqrt(self.values.size * xx))
+        return noise
 
-    def _cells_are_cheaper(self, grids: Grids) -> NDArray[np.bool_]:
-        """Whether a grid has so few levels that its cells cost less than a pass over the values."""
+    def _cells_are_cheaper(self, levels: Levels) -> NDArray[np.bool_]:
+        """Whether a lane has so few levels that its cells cost less than a pass over the values."""
         pass_cost = PASS_COST + PASS_COST_PER_VALUE * self.values.size
-        cheaper: NDArray[np.bool_] = CELL_COST * (grids.last - grids.first + 2) < pass_cost
+        cheaper: NDArray[np.bool_] = CELL_COST * (levels.sizes + 1) < pass_cost
         return cheaper
 
-    def _is_likely(self, grids: Grids) -> NDArray[np.bool_]:
-        """Whether a usual error, Δ²/12 a value, would be trusted if all cells were equally full."""
-        usual = self.values.size * grids.step**2 / 12
-        noise = _noise_of_cells(float(self._xx) / np.sqrt(grids.last - grids.first))
-        likely: NDArray[np.bool_] = usual > TRUSTED * (noise + self._noise_of_prefixes(grids))
+    def _is_likely(self, levels: Levels) -> NDArray[np.bool_]:
+        """Whether a usual error, gap²/12 a value, would be trusted were all cells equally full."""
+        gaps = levels.sizes - 1
+        gap = (levels.highest - levels.lowest) / gaps * levels.scale
+        noise = _noise_of_cells(float(self._xx) / np.sqrt(gaps)) + self._noise_of_prefixes(levels)
+        likely: NDArray[np.bool_] = self.values.size * gap**2 / 12 > TRUSTED * noise
         return likely
 
-    def _from_cells(self, grids: Grids, rounding: str) -> tuple[Array, Array]:
+    def _from_cells(self, levels: Levels, rounding: str) -> tuple[Array, Array]:
         """`Sums`, a row each, and the noise of their Σ(x−q)²."""
         edges_of, sums_of = CELLS[rounding]
-        cells = self._cells(grids, edges_of(grids))
+        cells = self._cells(levels, edges_of(levels))
         noise = _noise_of_cells(np.sqrt(cells.total(cells.xx**2)))
-        return np.stack(sums_of(grids, cells)), noise + self._noise_of_prefixes(grids)
+        return np.stack(sums_of(levels, cells)), noise + self._noise_of_prefixes(levels)
 
-    def _cells(self, grids: Grids, edges: Edges) -> Cells:
+    def _cells(self, levels: Levels, edges: Edges) -> Cells:
         """The cells: in each, the sums below its upper edge minus those below its lower one."""
         bounds = _CellEdges(edges)
         place, x, xx = self._before(edges.at)
         lower = bounds.lower(place, 0)
+        scale, lowest, highest = (
+            np.repeat(np.broadcast_to(each, len(levels)), bounds.sizes)
+            for each in (levels.scale, levels.lowest, levels.highest)
+        )
         return Cells(
             n=(bounds.upper(place, self.values.size) - lower).astype(np.float64),
             x=(bounds.upper(x, self._x) - bounds.lower(x, 0.0)).astype(np.float64),
             xx=(bounds.upper(xx, self._xx) - bounds.lower(xx, 0.0)).astype(np.float64),
-            k=bounds.lower(edges.k, edges.k[edges.start] - 1),
-            step=np.repeat(grids.step, bounds.sizes),
+            lower=edges.lower,
+            upper=edges.upper,
+            scale=scale,
+            lowest=lowest,
+            highest=highest,
             start=bounds.start,
             end=bounds.end,
             place=lower,
@@ -151,19 +158,19 @@ class SortedValues:
 
 
 class _CellEdges:
-    """Spreads the m edges of each grid over its m+1 cells, as their lower or upper edges."""
+    """Spreads the m edges of each lane over its m+1 cells, as their lower or upper edges."""
 
     def __init__(self, edges: Edges) -> None:
-        self.sizes = np.diff(edges.start, append=edges.at.size) + 1
+        self.sizes = edges.sizes + 1
         self.end = np.cumsum(self.sizes) - 1
         self.start = self.end - self.sizes + 1
 
     def lower(self, at_edges: NDArray[Any], lowest: Any) -> NDArray[Any]:
-        """Each cell's entry at its lower edge; `lowest` for the first cell of a grid."""
+        """Each cell's entry at its lower edge; `lowest` for the first cell of a lane."""
         return self._spread(at_edges, lowest, self.start)
 
     def upper(self, at_edges: NDArray[Any], highest: Any) -> NDArray[Any]:
-        """Each cell's entry at its upper edge; `highest` for the last cell of a grid."""
+        """Each cell's entry at its upper edge; `highest` for the last cell of a lane."""
         return self._spread(at_edges, highest, self.end)
 
     def _spread(self, at_edges: NDArray[Any], outermost: Any, where: Indices) -> NDArray[Any]:

@@ -1,0 +1,1 @@
+"""Number formats, and the levels that they make of a range."""

@@ -1,0 +1,150 @@
+"""Uniform formats: levels k·Δ for whole numbers k (DESIGN section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from hqtool.core.formats.format import Array, Indices, Levels
+from hqtool.errors import UsageError
+
+BITS_ALLOWED = range(2, 17)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UniformLevels(Levels):
+    """The whole numbers first ≤ k ≤ last, in units of Δ; always first ≤ 0 ≤ last.
+
+    Args:
+        first, last: lowest and highest level, counted from zero's (code − zero point): whole
+            numbers in float64.
+    """
+
+    first: Any
+    last: Any
+
+    @property
+    def lowest(self) -> Any:
+        return self.first
+
+    @property
+    def highest(self) -> Any:
+        return self.last
+
+    @property
+    def low_gap(self) -> float:
+        return 1.0
+
+    @property
+    def high_gap(self) -> float:
+        return 1.0
+
+    def nearest(self, y: Any, xp: Any = np) -> Any:
+        return xp.clip(xp.round(y), self.first, self.last)
+
+    def neighbours(self, y: Any, xp: Any = np) -> tuple[Any, Any]:
+        below = xp.floor(y)
+        return below, below + 1
+
+    def drawn(self, y: Any, noise: Any, xp: Any = np) -> Any:
+        return xp.floor(y + noise)
+
+    def chance_of_zero(self, y: Array) -> Array:
+        """Beyond levels that end at 0, values are clipped to 0."""
+        chance = np.maximum(1.0 - np.abs(y), 0.0)
+        beyond = (y < 0) & (self.first == 0) | (y > 0) & (self.last == 0)
+        return np.where(beyond, 1.0, chance)
+
+    @property
+    def sizes(self) -> Indices:
+        found: Indices = (self.last - self.first).astype(np.intp) + 1
+        return found
+
+    @property
+    def zero_at(self) -> Indices:
+        found: Indices = (-self.first).astype(np.intp)
+        return found
+
+    def extended(self) -> Array:
+        return _whole_numbers(self.first - 1, self.last + 1)
+
+    def edges(self) -> Array:
+        """k − ½ where k is even, since ties go there; else the next float64."""
+        k = _whole_numbers(self.first, self.last + 1)
+        return np.where(k % 2 == 0, k - 0.5, np.nextafter(k - 0.5, np.inf))
+
+    def changed(self, change: Callable[[Any], Any]) -> Self:
+        scale, first, last = map(change, (self.scale, self.first, self.last))
+        return replace(self, scale=scale, first=first, last=last)
+
+    def _with_lanes_of(self, parts: Sequence[Self]) -> Self:
+        columns = [(part.scale, part.first, part.last) for part in parts]
+        scale, first, last = (np.concatenate(each) for each in zip(*columns, strict=True))
+        return replace(self, scale=scale, first=first, last=last)
+
+
+def _whole_numbers(first: Array, last: Array) -> Array:
+    """All lanes' whole numbers first … last in one array."""
+    sizes = (last - first).astype(np.intp) + 1
+    start = np.concatenate([[0], np.cumsum(sizes[:-1])])
+    found: Array = np.arange(sizes.sum()) + np.repeat(first - start, sizes)
+    return found
+
+
+def asymmetric(lo: Array, hi: Array, bits: int) -> UniformLevels:
+    """2^b levels over the range widened to hold 0, zero on a level."""
+    lo, hi = np.minimum(lo, 0.0), np.maximum(hi, 0.0)
+    top = 2.0**bits - 1
+    with np.errstate(all="ignore"):
+        step = (hi - lo) / top
+        if np.isinf(step).any():  # the span itself overflows
+            step = np.where(np.isinf(step), hi / top - lo / top, step)
+        zero_point = np.minimum(np.maximum(np.rint(-lo / step), 0.0), top)
+    zero_point[step == 0] = 0.0
+    return UniformLevels(step, 0.0 - zero_point, top - zero_point)
+
+
+def symmetric(lo: Array, hi: Array, bits: int) -> UniformLevels:
+    """2^b − 1 levels, mirrored about zero, up to the larger magnitude of the range's ends."""
+    top = np.full(lo.size, 2.0 ** (bits - 1) - 1)
+    return UniformLevels(np.maximum(np.abs(lo), np.abs(hi)) / top, -top, top)
+
+
+#: Scheme → the function that makes its levels. A new scheme is one more function.
+SCHEMES: dict[str, Callable[[Array, Array, int], UniformLevels]] = {
+    "asymmetric": asymmetric,
+    "symmetric": symmetric,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UniformFormat:
+    """Levels of equal distance: how many bits, and how they lie about zero.
+
+    Raises:
+        UsageError: bits outside 2…16, or an unknown scheme.
+    """
+
+    bits: int
+    scheme: str = "asymmetric"
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS_ALLOWED:
+            raise UsageError(f"{self.bits} bits is out of bounds", "choose 2 to 16 bits")
+        if self.scheme not in SCHEMES:
+            raise UsageError(f"unknown scheme '{self.scheme}'", f"known: {', '.join(SCHEMES)}")
+
+    @property
+    def needs_range(self) -> bool:
+        return True
+
+    @property
+    def family(self) -> Hashable:
+        return UniformLevels
+
+    def levels(self, lo: Array, hi: Array, exponent: int = 0) -> UniformLevels:
+        made = SCHEMES[self.scheme](lo, hi, self.bits)
+        return replace(made, exponent=exponent) if exponent else made

@@ -1,0 +1,67 @@
+"""Moments of many records at once: for small records, calls cost more time than arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from hqtool.core.formats.format import ElementFormat
+from hqtool.core.formats.lanes import by_family, levels_of
+from hqtool.core.moments.dense import CHUNK, dense_moments_of_rows
+from hqtool.core.moments.joining import by_lane, in_rows, rows_in_order
+from hqtool.core.observation import PreparedValues
+from hqtool.vocab import Moments, Range
+
+
+def moments_of_each(
+    prepared: Sequence[PreparedValues],
+    ranges: Sequence[Sequence[Range]],
+    formats: Sequence[ElementFormat],
+    rounding: str = "nearest",
+) -> Moments:
+    """The moments of every record, to the last bit those of `PreparedValues.moments`.
+
+    Args:
+        ranges: for each record one range for each format.
+        formats: the same for all records.
+
+    Returns:
+        (records, formats) arrays, (records, 1) where an entry does not depend on the format.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for i, values in enumerate(prepared):
+        alike.setdefault(_kind(values, len(formats)) or i, []).append(i)
+    parts = [
+        _of_few([prepared[i] for i in which], [ranges[i] for i in which], formats, rounding)
+        if len(which) > 1
+        else in_rows([prepared[which[0]].moments(ranges[which[0]], formats, rounding)])
+        for which in alike.values()
+    ]
+    order = np.argsort(np.concatenate(list(alike.values())))
+    return rows_in_order(parts, order)
+
+
+def _kind(values: PreparedValues, lanes: int) -> Hashable:
+    """A key shared by records to compute together; None where a record is faster by itself."""
+    few = values.few
+    together = few is not None and 0 < 2 * few.size * lanes <= CHUNK
+    return (few.size, few.dtype) if few is not None and together else None
+
+
+def _of_few(
+    prepared: Sequence[PreparedValues],
+    ranges: Sequence[Sequence[Range]],
+    formats: Sequence[ElementFormat],
+    rounding: str,
+) -> Moments:
+    """The moments of small records of one size and type, all in one pass for each family."""
+    rows = np.stack([values.few for values in prepared if values.few is not None])
+    shares = np.array([[values.nonfinite] for values in prepared])
+    groups = by_family(formats)
+    parts = []
+    for lanes in groups:
+        wanted = [row[i] for row in ranges for i in lanes]
+        levels = levels_of(wanted, [formats[i] for i in lanes] * len(prepared))
+        parts.append(dense_moments_of_rows(rows, levels, rounding, shares))
+    return by_lane(parts, groups)

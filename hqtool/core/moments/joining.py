@@ -1,0 +1,47 @@
+"""Joining moments: of several records as rows, of several groups of lanes as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.core.formats.format import Indices
+from hqtool.vocab import Moments
+
+
+def in_rows(each: Iterable[Moments]) -> Moments:
+    """The moments of single records, joined as rows of arrays."""
+    rows = [
+        Moments(*(np.reshape(entry, (1, -1)) for entry in entries_of(moments))) for moments in each
+    ]
+    return rows_in_order(rows, np.arange(len(rows)))
+
+
+def rows_in_order(parts: Sequence[Moments], order: Indices) -> Moments:
+    """The rows of all parts, taken in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*map(entries_of, parts), strict=True)
+    return Moments(*(np.concatenate(column)[order] for column in columns))
+
+
+def by_lane(parts: Sequence[Moments], lanes: Sequence[Indices]) -> Moments:
+    """The moments of groups of lanes as one, in the order of the lanes.
+
+    Args:
+        lanes: for each part the indices of its lanes; all indices together are 0, 1, 2, …
+    """
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate(lanes))
+    first = entries_of(parts[0])
+    columns = list(zip(*map(entries_of, parts), strict=True))
+    per_lane = [np.concatenate(column, axis=-1)[..., order] for column in columns[3:8]]
+    return Moments(*first[:3], *per_lane, *first[8:])
+
+
+def entries_of(moments: Moments) -> list[NDArray[np.float64]]:
+    """All fields in order: three for all lanes, five with an entry a lane, two for all lanes."""
+    return [getattr(moments, name) for name in Moments.__slots__]
