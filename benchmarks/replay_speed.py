@@ -175,16 +175,18 @@ def observers(folder: str, rounds: int) -> list[str]:
     path = f"{folder}/main.h5"
     tensors = read(path)[:20]
     from hqtool.core.formats.uniform import UniformFormat
-    from hqtool.core.observation import Observation, PreparedValues
+    from hqtool.core.observation import PreparedValues
+    from hqtool.core.recorded import RecordedObservation
     from hqtool.core.stats import stats_of
-    from hqtool.estimators.protocol import State, advance, decide
+    from hqtool.estimators.protocol import advance, decide
 
     recorded = [stats_of(x) for x in tensors]  # a trace has them
 
     def ours(spec: str) -> None:
-        estimator, state = ESTIMATORS.parse(spec).value, State()
+        estimator = ESTIMATORS.parse(spec).value
+        state = estimator.start()
         for x, stats in zip(tensors, recorded, strict=True):
-            obs = Observation(stats, UniformFormat(8), PreparedValues(x))
+            obs = RecordedObservation(stats, UniformFormat(8), PreparedValues(x), shape=x.shape)
             _, reading = decide(estimator, state, obs)
             state = advance(estimator, state, [reading])
 

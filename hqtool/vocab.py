@@ -222,17 +222,46 @@ class Moments:
     exponent: Any = 0
 
 
+class Look(NamedTuple):
+    """A tensor was read before it was quantized.
+
+    Args:
+        per: how much had to be known at once: the 'tensor', or a 'sample', 'channel', 'row' or
+            'block' of it.
+        elements: in one such part: what a chip must hold to look at it without spilling it.
+        evaluations: passes over the tensor that a search needed beyond the look itself.
+    """
+
+    per: str = "tensor"
+    elements: int = 0
+    evaluations: int = 0
+
+    @property
+    def dynamic(self) -> bool:
+        """It makes the step dynamic: it is at more than a block, which reads itself on chip."""
+        return self.per != "block"
+
+
 class Decision(NamedTuple):
     """What an estimator did at one record.
 
     Args:
-        range: what quantizes this record; None where nothing finite was ever observed.
-        looked: it read this very tensor first, which makes the step dynamic.
-        evaluations: passes over the tensor a search needed beyond the look itself.
+        range: what quantizes this record; None where nothing finite was ever observed, or where
+            the number format needs no range.
+        look: how much of this very tensor was read first; None where nothing was.
         postponed: a look was due, but the record lacks what it needs (values).
     """
 
     range: AnyRange | None
-    looked: bool
-    evaluations: int = 0
+    look: Look | None = None
     postponed: bool = False
+
+    @property
+    def looked(self) -> bool:
+        """It read this very tensor first, which makes the step dynamic."""
+        return self.look is not None and self.look.dynamic
+
+    @property
+    def evaluations(self) -> int:
+        """Passes over the tensor that a search needed beyond the look itself."""
+        return 0 if self.look is None else self.look.evaluations

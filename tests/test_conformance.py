@@ -6,6 +6,7 @@ the extremes of each of its parameters that it accepts.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import itertools
@@ -26,11 +27,13 @@ from hqtool.core.formats.lanes import levels_of
 from hqtool.core.formats.uniform import SCHEMES, UniformFormat
 from hqtool.core.metrics import METRICS, Metric, figure
 from hqtool.core.moments.dense import dense_moments
-from hqtool.core.observation import Observation, PreparedValues
+from hqtool.core.observation import PreparedValues
+from hqtool.core.questions import QUESTIONS, Asked, UndeclaredQuestionError
+from hqtool.core.recorded import RecordedObservation
 from hqtool.core.stats import finite_values
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.estimators.protocol import Estimator, State, advance, decide
+from hqtool.estimators.protocol import Estimator, advance, decide, joined
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
 from hqtool.registry import Entry
 from hqtool.vocab import Decision, Moments, Range
@@ -122,11 +125,11 @@ HISTORIES: dict[str, list[Any]] = {
 }
 
 
-def records(name: str) -> list[Observation]:
+def records(name: str) -> list[RecordedObservation]:
     return [observe(x) for x in HISTORIES[name]]
 
 
-def without_values(name: str) -> list[Observation]:
+def without_values(name: str) -> list[RecordedObservation]:
     """Where values are kept now and then, and of the first record not."""
     return [observe(x, values=i % 3 == 1) for i, x in enumerate(HISTORIES[name])]
 
@@ -190,7 +193,7 @@ def test_all_state_is_in_the_state(spec: str) -> None:
     shared = ESTIMATORS.parse(spec).value
     first, second = records("growing"), records("growing")[::-1]
     alone = [decisions(ESTIMATORS.parse(spec).value, each) for each in (first, second)]
-    states: list[State] = [State(), State()]
+    states = [shared.start(), shared.start()]
     together: list[list[Decision]] = [[], []]
     for pair in zip(first, second, strict=True):
         for site, observation in enumerate(pair):
@@ -203,9 +206,11 @@ def test_all_state_is_in_the_state(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_state_is_never_changed(spec: str) -> None:
-    estimator, state = ESTIMATORS.parse(spec).value, State()
+    estimator = ESTIMATORS.parse(spec).value
+    state = estimator.start()
+    assert estimator.start() == state
     for observation in records("growing"):
-        kept = State(*state)
+        kept = copy.deepcopy(state)
         once, again = decide(estimator, state, observation), decide(estimator, state, observation)
         after = advance(estimator, state, [once[1]])
         assert (once, after) == (again, advance(estimator, state, [again[1]]))
@@ -251,11 +256,11 @@ def test_a_tensor_without_a_nonzero_value_teaches_nothing(spec: str, nothing: li
         assert first.looked
         assert first.range == (Range(0, 0) if 0.0 in nothing else None)
 
-    state = State()
+    state = estimator.start()
     for observation in records("growing"):
         state = advance(estimator, state, [decide(estimator, state, observation)[1]])
     found, reading = decide(estimator, state, observe(nothing))
-    assert found.range == (estimator.plan(state).range or state.range)
+    assert found.range == estimator.plan(state).range
     assert (reading, found.postponed, found.evaluations) == (None, False, 0)
 
 
@@ -297,15 +302,38 @@ def test_it_looks_when_its_schedule_says(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_what_was_decided_without_the_format_holds_in_every_format(spec: str) -> None:
-    """So replay decides once for all formats where the observation was not asked for its own."""
+    """So replay decides once for all formats where an estimator does not ask for the format."""
     estimator = ESTIMATORS.parse(spec).value
     seen = [
         [observe(x, bits, scheme) for x in RAMP]
         for bits, scheme in itertools.product((2, 8, 16), SCHEMES)
     ]
     found = [decisions(estimator, each) for each in seen]
-    if not any(observation.format_was_asked for observation in seen[0]):
+    if "format" not in estimator.asks:
         assert all(each == found[0] for each in found)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_it_asks_what_it_declares(spec: str) -> None:
+    """Nothing else, which would be refused; and each question at some tensor."""
+    estimator = ESTIMATORS.parse(spec).value
+    assert estimator.asks <= QUESTIONS.keys()
+    for question in estimator.asks:
+        with pytest.raises(UndeclaredQuestionError, match=f"'{question}'"):
+            run_asking(estimator, estimator.asks - {question})
+
+
+def run_asking(estimator: Estimator, asks: frozenset[str]) -> None:
+    """Run an estimator over tensors that answer these questions alone."""
+    state = estimator.start()
+    for observation in records("growing"):
+        asked = Asked(observation, asks, "the estimator")
+        plan, reading = estimator.plan(state), None
+        if plan.scale_one:
+            assert asked.range_at_scale_one
+        if plan.reads or plan.looks:
+            reading = estimator.read(state, asked)
+        state = estimator.learn(state, reading and joined([reading]), plan.range)
 
 
 # --- metrics ------------------------------------------------------------------------------------

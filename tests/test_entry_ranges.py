@@ -31,42 +31,40 @@ steps = st.lists(st.lists(st.tuples(ends, ends), min_size=3, max_size=3), min_si
 def test_each_entry_is_smoothed_as_a_tensor_would_be(smoothing, readings):
     together, alone = None, [None] * 3
     for step in readings:
-        together = smoothing(*(together or (None, ())), channels(*step))
-        alone = [
-            smoothing(*(memory or (None, ())), Range(*pair))
-            for memory, pair in zip(alone, step, strict=True)
-        ]
+        together = smoothing(together, channels(*step))
+        pairs = zip(alone, step, strict=True)
+        alone = [smoothing(memory, Range(*pair)) for memory, pair in pairs]
+    found = smoothing.range(together)
     for i, memory in enumerate(alone):
-        assert (together.range.lo[i], together.range.hi[i]) == memory.range
+        assert (found.lo[i], found.hi[i]) == smoothing.range(memory)
 
 
 def test_moving_average_of_two_channels_by_hand():
     smoothing = Ema(0.75)
-    first = smoothing(None, (), channels((-4, 8), (0, 1)))
-    assert first.range == channels((-4, 8), (0, 1))
-    second = smoothing(*first, channels((-8, 0), (-2, 3)))
-    assert second.range == channels((-5, 6), (-0.5, 1.5))
+    first = smoothing(None, channels((-4, 8), (0, 1)))
+    assert first == channels((-4, 8), (0, 1))
+    assert smoothing(first, channels((-8, 0), (-2, 3))) == channels((-5, 6), (-0.5, 1.5))
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
 def test_what_says_nothing_of_an_entry_leaves_it_as_it_was(smoothing):
-    first = smoothing(None, (), channels((-4, 8), (NAN, NAN)))
-    second = smoothing(*first, channels((NAN, NAN), (-2, 3)))
-    assert second.range == channels((-4, 8), (-2, 3))
+    first = smoothing(None, channels((-4, 8), (NAN, NAN)))
+    second = smoothing(first, channels((NAN, NAN), (-2, 3)))
+    assert smoothing.range(second) == channels((-4, 8), (-2, 3))
 
 
 def test_window_forgets_entry_by_entry_but_never_all():
-    smoothing, memory = WindowMax(2), (None, ())
+    smoothing, memory = WindowMax(2), None
     for reading in [(-4, 8), (NAN, NAN), (NAN, NAN), (NAN, NAN), (-1, 1)]:
-        memory = smoothing(*memory, channels(reading))
-        last = memory.range
+        memory = smoothing(memory, channels(reading))
+        last = smoothing.range(memory)
     assert last == channels((-1, 1))
 
 
 def test_another_number_of_entries_is_smoothed_from_the_widest_ends():
     old = channels((-4, 8), (0, 1), (-6, 2))
-    assert Ema(0.5)(old, (), channels((-2, 0))).range == channels((-4, 4))
-    assert Latest()(old, (), channels((-2, 0))).range == channels((-2, 0))
+    assert Ema(0.5)(old, channels((-2, 0))) == channels((-4, 4))
+    assert Latest()(old, channels((-2, 0))) == channels((-2, 0))
 
 
 def test_fitted_ranges():

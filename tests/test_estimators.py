@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from hqtool.core.formats.uniform import SCHEMES, UniformFormat
 from hqtool.core.metrics import cosine
-from hqtool.core.observation import Observation, PreparedValues
+from hqtool.core.observation import PreparedValues
+from hqtool.core.recorded import RecordedObservation
 from hqtool.core.search import MOST_EVALUATIONS, golden_section
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import ESTIMATORS
-from hqtool.estimators.protocol import State, decide
+from hqtool.estimators.protocol import decide
 from hqtool.vocab import Range
 
 RNG = np.random.default_rng(7)
@@ -28,7 +29,9 @@ RNG = np.random.default_rng(7)
 
 def run(spec, tensors, **how):
     """The decisions of one estimator over a site's tensors, or over what was made of them."""
-    seen = [each if isinstance(each, Observation) else observe(each, **how) for each in tensors]
+    seen = [
+        each if isinstance(each, RecordedObservation) else observe(each, **how) for each in tensors
+    ]
     return decisions(ESTIMATORS.parse(spec).value, seen)
 
 
@@ -310,8 +313,9 @@ def test_dsgc_at_several_formats_is_as_at_each_alone():
     dsgc = ESTIMATORS.parse("dsgc").value
     values = PreparedValues(x)
     for format_ in formats:
-        together = decide(dsgc, State(), Observation(stats_of(x), format_, values, formats))
-        assert together == decide(dsgc, State(), observe(x, format_.bits))
+        obs = RecordedObservation(stats_of(x), format_, values, formats, shape=x.shape)
+        together = decide(dsgc, dsgc.start(), obs)
+        assert together == decide(dsgc, dsgc.start(), observe(x, format_.bits))
 
 
 def test_nothing_finite_teaches_nothing():

@@ -151,6 +151,8 @@ def test_searches_are_made_once_in_interval_steps_whatever_the_micro_batches():
 class HalfAtFewBits:
     """Needs no values, yet asks for the format, and only of tensors that reach beyond 3."""
 
+    asks = frozenset({"extremes", "format"})
+
     def __call__(self, obs):
         lo, hi = obs.stats.range
         share = 0.5 if obs.stats.absmax > 3 and obs.format.bits < 8 else 1.0
@@ -158,7 +160,7 @@ class HalfAtFewBits:
 
 
 def test_an_estimator_that_asks_for_the_format_decides_at_each():
-    """It declares nothing: that it asked is what counts, from the record on where it did."""
+    """Also where it asks of some tensors alone."""
     estimator = Composed(HalfAtFewBits(), Ema(0.5), EveryStep())
     choice = Choice("half", "half", {}, estimator)
     records = [record(np.array([-1.0, x]), t) for t, x in enumerate([2.0, 8.0, 2.0])]

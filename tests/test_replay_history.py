@@ -15,12 +15,13 @@ from hqtool import TraceReader, TraceWriter
 from hqtool.compare.replay import ReplaySettings, replay
 from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import METRICS, measure
-from hqtool.core.observation import Observation, values_of
+from hqtool.core.observation import values_of
+from hqtool.core.recorded import RecordedObservation
 from hqtool.core.stats import stats_of
 from hqtool.estimators.composed import Composed
 from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
 from hqtool.estimators.presets import ESTIMATORS
-from hqtool.estimators.protocol import Reading, State, advance, decide
+from hqtool.estimators.protocol import Reading, advance, decide, widest
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
@@ -39,6 +40,8 @@ COUNTS = Counts(weight=30, input=50, output=100)
 @dataclass(frozen=True, slots=True)
 class LastByFormat:
     """An estimator of another package: asks for the format, of some tensors, without values."""
+
+    asks = frozenset({"extremes", "spread", "format"})
 
     def __call__(self, obs):
         share = obs.format.bits / 8 if obs.stats.absmax > 2 else 1.0
@@ -82,19 +85,20 @@ def slow(records, settings):
 
 
 def slow_lane(records, choice, format_, settings):
-    state, rows, counted = State(), [], []
+    state, rows, counted = choice.value.start(), [], []
     for number, (_, step) in enumerate(groupby(records, key=lambda record: record.step)):
-        readings = []
+        readings, used = [], []
         for record in step:
             values = values_of(record)
-            obs = Observation(record.stats, format_, values)
+            obs = RecordedObservation(record.stats, format_, values, (), record.step, record.shape)
             decision, reading = decide(choice.value, state, obs)
             readings.append(reading)
+            used += [] if decision.range is None else [decision.range]
             if number >= settings.calibrate:
                 counted.append((decision, record))
                 if values is not None:
                     rows.append((record, decision, scored(values, decision, format_)))
-        state = advance(choice.value, state, readings)
+        state = advance(choice.value, state, readings, widest(used))
     return rows, counted
 
 
@@ -225,8 +229,8 @@ def test_which_estimators_decide_all_records_at_once():
 
 def test_a_type_derived_from_a_known_one_is_not_mistaken_for_it():
     class Slower(Ema):
-        def __call__(self, old, recent, new):
-            return super().__call__(old, recent, Range(2 * new.lo, 2 * new.hi))
+        def __call__(self, memory, new):
+            return super().__call__(memory, Range(2 * new.lo, 2 * new.hi))
 
     steps = [[([1.0, -t], True, 0)] for t in range(4)]
     mine = Choice("mine", "mine", {}, Composed(MinMax(), Slower(0.5), PreviousStep()))

@@ -18,7 +18,8 @@ from hqtool.core.formats.lanes import levels_of
 from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import measure
 from hqtool.core.moments.dense import dense_moments
-from hqtool.core.observation import Observation, values_of
+from hqtool.core.observation import values_of
+from hqtool.core.recorded import RecordedObservation
 from hqtool.core.samples import batch_indices, by_place, is_extreme, places_of
 from hqtool.core.stats import stats_of
 from hqtool.errors import DataError
@@ -167,7 +168,9 @@ def test_searches_see_the_same_moments() -> None:
     x = heavy_tailed()
     record = sampled(x, np.arange(0, x.size // 8, 9))
     wanted = [Range(-1.0, 2.0), Range(-5.0, 5.0)]
-    observed = Observation(record.stats, UniformFormat(4), values_of(record)).moments(wanted)
+    observed = RecordedObservation(record.stats, UniformFormat(4), values_of(record)).moments(
+        wanted
+    )
     assert observed is not None
     assert_same(observed, moments_of(record, (wanted, [UniformFormat(4)] * 2), "nearest"), 0)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from hqtool.core.formats.format import ElementFormat
-from hqtool.core.observation import Observation, PreparedValues
-from hqtool.estimators.protocol import Estimator, Plan, Reading, State, advance, decide
+from hqtool.core.observation import PreparedValues
+from hqtool.core.questions import UndeclaredQuestionError
+from hqtool.core.recorded import RecordedObservation
+from hqtool.errors import UsageError
+from hqtool.estimators.ledger import Ledger
+from hqtool.estimators.protocol import Estimator, Plan, Reading, advance, decide, widest
 from hqtool.estimators.search_gap import SearchGap, search_gap
-from hqtool.estimators.whole_history import AllDecisions, decide_all, quiet_steps
+from hqtool.estimators.whole_history import AllDecisions, decide_all, passed_over, quiet_steps
 from hqtool.registry import Choice
 from hqtool.trace.history import SiteHistory
-from hqtool.vocab import Decision, Range, Stats
+from hqtool.vocab import AnyRange, Decision, Look, Range
 
 
 @dataclass(slots=True)
@@ -22,44 +27,18 @@ class Lane:
     """What an estimator did at one format after calibration.
 
     Args:
-        passes: elements of accumulator output that its looks and searches moved: each tensor
-            twice at a look, and once more for each evaluation.
+        ledger: its looks, and what they moved.
     """
 
     choice: Choice[Estimator]
     format: ElementFormat
-    looks: int = 0
-    evaluations: int = 0
-    postponed: int = 0
-    passes: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
     gaps: list[SearchGap] = field(default_factory=list)
 
-    def count(self, decision: Decision, numel: int) -> None:
-        """Add a decision at a record of `numel` elements, which matter only where it looked."""
-        if decision.looked:
-            self.looks += 1
-            self.evaluations += decision.evaluations
-            self.passes += (2 + decision.evaluations) * numel
-        elif decision.postponed:
-            self.postponed += 1
-
-    def count_unread(self, teach: int, others: int, elements: int) -> None:
-        """Add looks at records without values, which find out no more than that they teach nothing.
-
-        Args:
-            teach, others: records that teach, and those that do not.
-            elements: of the tensors of the latter.
-        """
-        self.postponed += teach
-        self.looks += others
-        self.passes += 2 * elements
-
-    def compare_with_scan(
-        self, decision: Decision, stats: Stats, values: PreparedValues | None
-    ) -> None:
+    def compare_with_scan(self, decision: Decision, obs: RecordedObservation) -> None:
         """Where a search was made, compare its result with an exhaustive scan."""
         if decision.evaluations and isinstance(decision.range, Range):
-            gap = search_gap(Observation(stats, self.format, values), decision.range)
+            gap = search_gap(obs, decision.range)
             self.gaps += [gap] if gap is not None else []
 
 
@@ -72,16 +51,19 @@ class PrecomputedLanes:
         """`past` is the index of the first record after calibration."""
         self.lanes = lanes
         looked = np.flatnonzero(decisions.looked[past:]) + past
+        numels = history.numels[looked].ravel().tolist()
         for lane in lanes:
-            lane.looks = looked.size
-            lane.passes = 2 * int(history.numels[looked].sum())
+            lane.ledger.count_plain(looked.size, numels)
         self._all_decisions = decisions
+        self._numels = history.numels
 
     def at(self, index: int) -> list[Decision]:
         """The decisions at a record."""
         lo, hi = self._all_decisions.ends[:, index].tolist()
         known = Range(lo, hi) if lo == lo else None
-        return [Decision(known, bool(self._all_decisions.looked[index]))] * len(self.lanes)
+        looked = bool(self._all_decisions.looked[index])
+        look = Look("tensor", int(self._numels[index].sum())) if looked else None
+        return [Decision(known, look)] * len(self.lanes)
 
 
 class _CountedRecords:
@@ -92,31 +74,26 @@ class _CountedRecords:
     """
 
     def __init__(self, history: SiteHistory, past: int) -> None:
-        self.first = np.append(history.starts, len(history))
-        counted = np.arange(len(history)) >= past
-        teaches = history.stats.absmax > 0
-        numels = history.numels.sum(axis=-1)
-        self._columns = [
-            np.append(0, np.cumsum(column))
-            for column in (
-                counted & teaches,
-                counted & ~teaches,
-                np.where(counted & ~teaches, numels, 0),
-            )
-        ]
+        self._first = np.append(history.starts, len(history))
+        self._numels = history.numels
+        self._past = past
+        self._teaches = np.append(0, np.cumsum(history.stats.absmax > 0))
+        self._silent = np.flatnonzero(~(history.stats.absmax > 0))
 
-    def between(self, start: int, end: int) -> tuple[int, int, int]:
+    def between(self, start: int, end: int) -> tuple[int, int, list[int]]:
         """In steps start … end−1: records that teach, those that do not, and their elements."""
-        first, last = self.first[start], self.first[end]
-        teach, not_, elements = ((column[last] - column[first]).item() for column in self._columns)
-        return teach, not_, elements
+        first, last = max(self._past, self._first[start]), max(self._past, self._first[end])
+        teach = int(self._teaches[last] - self._teaches[first])
+        silent = self._silent[slice(*np.searchsorted(self._silent, [first, last]))]
+        return teach, silent.size, self._numels[silent].ravel().tolist()
 
 
 class SteppedLanes:
-    """The lanes of an estimator that is run step by step; each lane has a state of its own.
+    """The lanes of an estimator that is run step by step.
 
-    A step is `begin`, `show` for each of its records if `begin` said so, and `end`. Steps from
-    which nothing can be learned are passed over, all at once.
+    One that does not ask for the number format decides alike at every format: then all lanes share
+    one state; else each has its own. A step is `begin`, `show` for each of its records if `begin`
+    said so, and `end`. Steps from which nothing can be learned are passed over, all at once.
 
     Args:
         past: index of the first record past calibration.
@@ -124,16 +101,28 @@ class SteppedLanes:
 
     def __init__(self, lanes: Sequence[Lane], history: SiteHistory, past: int) -> None:
         self.lanes = lanes
+        self._history = history
         self._records = _CountedRecords(history, past)
         with_values = np.add.reduceat(history.has_values, history.starts, dtype=np.intp)
         self._with_values = np.flatnonzero(with_values)
         self._step = 0
-        self._estimator = lanes[0].choice.value
+        self._choice = lanes[0].choice
+        self._estimator = self._choice.value
         self._formats = tuple(lane.format for lane in lanes)
-        self._states = [State() for _ in lanes]
-        self._readings: list[list[Reading | None]] = [[] for _ in lanes]
+        self._each_its_own = "format" in self._estimator.asks
+        self._states = self._of_lanes([self._estimator.start() for _ in lanes])
+        self._readings: list[list[Reading | None]] = [[] for _ in self._states]
+        self._used: list[list[AnyRange]] = [[] for _ in self._states]
         self._plans: list[Plan] = []
         self._decisions: list[Decision] = []
+
+    def _of_lanes(self, lanes: Sequence[Any]) -> list[Any]:
+        """An entry for each lane that has a state of its own."""
+        return [*lanes] if self._each_its_own else [*lanes[:1]]
+
+    def _to_lanes(self, made: Sequence[Decision]) -> list[Decision]:
+        """The decisions of all lanes."""
+        return [*made] if self._each_its_own else [*made] * len(self.lanes)
 
     def next_step(self) -> int:
         """The first step to come in which a record may be read; no step's number if none is."""
@@ -146,50 +135,74 @@ class SteppedLanes:
         """Go on to a step, no later than `next_step`, and count the looks that read nothing."""
         if end == self._step:
             return
-        for lane, state in zip(self.lanes, self._states, strict=True):
+        for number, state in enumerate(self._states):
             quiet = quiet_steps(self._estimator, state, self._step, self._with_values)
             if quiet.looks and quiet.due < end:
-                lane.count_unread(*self._records.between(quiet.due, end))
-        self._states = [state._replace(steps=end) for state in self._states]
+                postponed, looks, numels = self._records.between(quiet.due, end)
+                for lane in [self.lanes[number]] if self._each_its_own else self.lanes:
+                    lane.ledger.postponed += postponed
+                    lane.ledger.count_plain(looks, numels)
+        self._states = [passed_over(self._estimator, state, end) for state in self._states]
         self._step = end
 
     def begin(self) -> bool:
         """Begin a step; returns whether its records must be shown, to be looked at or read."""
         self._plans = [self._estimator.plan(state) for state in self._states]
         self._decisions = []
-        return any(plan.reads or plan.range is None for plan in self._plans)
+        return any(plan.reads or plan.looks or plan.scale_one for plan in self._plans)
 
     def at(self, index: int) -> list[Decision]:
         """The decisions at the record shown last, or at any record of a step that shows none."""
-        return self._decisions or [Decision(plan.range, looked=False) for plan in self._plans]
+        if self._decisions:
+            return self._decisions
+        return self._to_lanes([Decision(plan.range) for plan in self._plans])
 
-    def show(self, stats: Stats, values: PreparedValues | None) -> list[Decision]:
-        """Decide at a record: only once for lanes with equal states, unless the format was read."""
-        shared: tuple[Decision, Reading | None] | None = None
-        self._decisions = []
-        for format_, state, readings in zip(
-            self._formats, self._states, self._readings, strict=True
-        ):
-            made = shared if state == self._states[0] else None
-            if made is None:
-                obs = Observation(stats, format_, values, self._formats)
-                made = decide(self._estimator, state, obs)
-                if not self._decisions and not obs.format_was_asked:
-                    shared = made
-            self._decisions.append(made[0])
-            readings.append(made[1])
+    def observation(
+        self, index: int, values: PreparedValues | None, format_: ElementFormat
+    ) -> RecordedObservation:
+        """A record as it is shown at a number format."""
+        stats, step = self._history.stats_at(index), int(self._history.steps[index])
+        shape = self._history.shape(index)
+        return RecordedObservation(stats, format_, values, self._formats, step, shape)
+
+    def show(self, index: int, values: PreparedValues | None) -> list[Decision]:
+        """Decide at a record.
+
+        Raises:
+            UsageError: the estimator asks a question that it does not declare.
+        """
+        made = []
+        for number, state in enumerate(self._states):
+            decision, reading = self._decided(
+                state, self.observation(index, values, self._formats[number])
+            )
+            self._readings[number].append(reading)
+            self._used[number] += [] if decision.range is None else [decision.range]
+            made.append(decision)
+        self._decisions = self._to_lanes(made)
         return self._decisions
+
+    def _decided(self, state: Any, obs: RecordedObservation) -> tuple[Decision, Reading | None]:
+        try:
+            return decide(self._estimator, state, obs)
+        except UndeclaredQuestionError as error:
+            cause = f"estimator '{self._choice.label}': {error.cause}"
+            raise UsageError(cause, error.remedy) from None
 
     def end(self) -> None:
         """Learn from the step's readings."""
         self._step += 1
         if not self._decisions:  # none was shown
-            self._states = [self._estimator.learn(state, None) for state in self._states]
+            pairs = zip(self._states, self._plans, strict=True)
+            self._states = [self._estimator.learn(state, None, p.range) for state, p in pairs]
             return
-        pairs = zip(self._states, self._readings, strict=True)
-        self._states = [advance(self._estimator, state, readings) for state, readings in pairs]
-        for readings in self._readings:
-            readings.clear()
+        each = zip(self._states, self._readings, self._used, strict=True)
+        self._states = [
+            advance(self._estimator, state, readings, widest(used))
+            for state, readings, used in each
+        ]
+        self._readings = [[] for _ in self._states]
+        self._used = [[] for _ in self._states]
 
 
 def lanes_of(

@@ -267,12 +267,14 @@ def _show(
     search_gap: bool,
 ) -> None:
     """Let lanes decide on a record, and count what they did."""
-    stats = history.stats_at(index)
-    for lane, decision in zip(lanes.lanes, lanes.show(stats, values), strict=True):
-        if counted:
-            lane.count(decision, sum(history.numels[index].tolist()) if decision.looked else 0)
-        if counted and search_gap:
-            lane.compare_with_scan(decision, stats, values)
+    decisions = lanes.show(index, values)
+    if not counted:
+        return
+    numels = history.numels[index].tolist()
+    for lane, decision in zip(lanes.lanes, decisions, strict=True):
+        lane.ledger.count(decision, numels)
+        if search_gap and decision.evaluations:
+            lane.compare_with_scan(decision, lanes.observation(index, values, lane.format))
 
 
 class _ReplaySums:
@@ -380,9 +382,9 @@ def _summaries(
             metrics=means,
             records=sums.records,
             replayed=sums.replayed,
-            looks=lane.looks,
-            evaluations=lane.evaluations,
-            postponed=lane.postponed,
+            looks=lane.ledger.looks,
+            evaluations=lane.ledger.evaluations,
+            postponed=lane.ledger.postponed,
             sampled=int(sums.sampled[i]),
             all_zero=sums.all_zero,
             **_mean_bytes(site, lane, sums, counts),
@@ -417,7 +419,7 @@ def _mean_bytes(
     if not bills or any(bill is None for bill, _ in bills):
         return {"static_bytes": None, "traffic_bytes": None}
     static = sum(bill.static_bits * times for bill, times in bills if bill is not None)
-    moved = static + lane.passes * bits.acc
+    moved = static + lane.ledger.moved() * bits.acc
     return {"static_bytes": as_bytes(static / tensors), "traffic_bytes": as_bytes(moved / tensors)}
 
 

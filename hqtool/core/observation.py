@@ -1,4 +1,4 @@
-"""What estimators and scoring can ask of a record: moments and statistics, never the tensor."""
+"""A record's values, prepared to answer for many formats and ranges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hqtool.core.moments.joining import by_lane
 from hqtool.core.moments.sorted import SortedValues
 from hqtool.core.samples import is_extreme, weighted
 from hqtool.core.stats import finite_values
-from hqtool.vocab import Moments, Range, Record, Stats
+from hqtool.vocab import Moments, Range, Record
 
 T = TypeVar("T")
 
@@ -77,6 +77,12 @@ class PreparedValues:
     def size(self) -> int:
         """Number of values, non-finite ones and extremes of a sample included."""
         return self._values.size + (0 if self._extremes is None else self._extremes.size)
+
+    @property
+    def parts(self) -> list[tuple[NDArray[Any], float]]:
+        """The finite values, 1-D, and for how many of the tensor's each of them stands."""
+        drawn = (self._finite, 1.0 if self._extremes is None else self._weight)
+        return [drawn] if self._extremes is None else [(self._extremes, 1.0), drawn]
 
     def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.ldexp(values, -self.exponent) if self.exponent else values
@@ -169,69 +175,6 @@ def _moments(
     if u is not None or values.size <= FEW_VALUES:
         return dense_moments(values, levels, rounding, u)
     return ascending().moments(levels, rounding)
-
-
-class Observation:
-    """A record as an estimator sees it, at the number format it is to be quantized in.
-
-    It notes whether its format was read: a decision made without reading it holds for all formats.
-
-    Args:
-        stats: exact statistics of the full tensor.
-        format: the number format aimed at.
-        values: None where only statistics were recorded.
-        formats: all formats this record is replayed at, `format` among them: a search that
-            serves several at once costs little more than one.
-    """
-
-    __slots__ = ("_format", "_formats", "format_was_asked", "stats", "values")
-
-    def __init__(
-        self,
-        stats: Stats,
-        format: ElementFormat,
-        values: PreparedValues | None = None,
-        formats: tuple[ElementFormat, ...] = (),
-    ) -> None:
-        self.stats = stats
-        self.values = values
-        self.format_was_asked = False
-        self._format = format
-        self._formats = formats or (format,)
-
-    @property
-    def format(self) -> ElementFormat:
-        """The number format that the tensor is to be quantized in."""
-        self.format_was_asked = True
-        return self._format
-
-    @property
-    def formats(self) -> tuple[ElementFormat, ...]:
-        """All formats that the tensor is replayed at."""
-        self.format_was_asked = True
-        return self._formats
-
-    @property
-    def teaches(self) -> bool:
-        """The tensor holds a finite value other than 0."""
-        return self.stats.absmax > 0
-
-    @property
-    def all_zero(self) -> bool:
-        """The tensor's finite values are all 0, and there are some."""
-        return self.stats.absmax == 0
-
-    def moments(
-        self, wanted: Sequence[Range], formats: Sequence[ElementFormat] | None = None
-    ) -> Moments | None:
-        """Moments under rounding to nearest in the levels of each range; None without values.
-
-        Args:
-            formats: one a range; the observation's own where None.
-        """
-        if self.values is None:
-            return None
-        return self.values.moments(wanted, formats or [self.format] * len(wanted))
 
 
 def values_of(record: Record) -> PreparedValues | None:

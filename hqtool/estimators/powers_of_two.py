@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from hqtool.core.observation import Observation
+from hqtool.core.questions import Observation
 from hqtool.estimators.protocol import Reading
 from hqtool.estimators.statistics import OfStats
 from hqtool.vocab import Range
@@ -39,6 +39,8 @@ class Shift:
     ±(1−2^(1−b)). Meant for symmetric integers: their step is then Shift/2^(b−1).
     """
 
+    asks: ClassVar[frozenset[str]] = frozenset({"extremes", "format"})
+
     def __call__(self, obs: Observation) -> Reading:
         share = 1 - 2.0 ** (1 - obs.format.bits)
         reach = math.ldexp(share, round_log2(obs.stats.absmax))
@@ -57,6 +59,7 @@ class PowerOfTwoDeviations(OfStats):
     """
 
     k: float
+    asks: ClassVar[frozenset[str]] = frozenset({"spread"})
 
     def ends(self, stats: Any) -> tuple[Any, Any]:
         with np.errstate(all="ignore"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hqtool.estimators.composed import Composed, Fixed
+from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.powers_of_two import PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
@@ -15,7 +15,7 @@ from hqtool.registry import Registry
 from hqtool.vocab import Range
 
 ESTIMATORS: Registry[Estimator] = Registry(
-    "estimator", group="hqtool.estimators", methods=("plan", "read", "learn")
+    "estimator", group="hqtool.estimators", methods=("asks", "start", "plan", "read", "learn")
 )
 
 #: The estimators that `compare` runs by default: the paper's four.
@@ -72,6 +72,12 @@ def fixed(lo: float, hi: float) -> Estimator:
     if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
         raise ValueError(f"lo={lo:g}, hi={hi:g} is not a range")
     return Fixed(Range(lo, hi))
+
+
+@ESTIMATORS.register
+def local() -> Estimator:
+    """no range: each block of the format reads itself, on chip; for MX formats"""
+    return Local()
 
 
 @ESTIMATORS.register

@@ -6,66 +6,83 @@ after the last of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from hqtool.core.observation import Observation
+from hqtool.core.questions import Asked, Observation
 from hqtool.estimators.entry_ranges import joined_ranges
-from hqtool.vocab import AnyRange, Decision, Range
+from hqtool.vocab import AnyRange, Decision, Look, Range
 
 
 class Reading(NamedTuple):
-    """The range that a statistic read from a tensor, and how many passes a search took for it."""
-
-    range: AnyRange
-    evaluations: int = 0
-
-
-class State(NamedTuple):
-    """What an estimator knows of a site between two steps; immutable: replay is repeatable.
+    """What an estimator read from a tensor, or from all tensors of a step.
 
     Args:
-        steps: how many steps of the site have passed.
-        range: the range it would quantize with now; None before the first reading.
-        recent: the last steps' readings, where a smoothing needs more than `range`.
-        due: the number of steps after which the next periodic look is due.
+        range: the range that its statistic gives; None where it gives something else.
+        evaluations: how many passes over the tensor a search took for it.
+        figure: a number beside or instead of the range, such as a share of values clipped.
+        weight: how much the figure counts among those of a step: mostly the number of elements.
     """
 
-    steps: int = 0
-    range: AnyRange | None = None
-    recent: tuple[AnyRange, ...] = ()
-    due: int = 0
+    range: AnyRange | None
+    evaluations: int = 0
+    figure: float | None = None
+    weight: float = 1.0
 
 
 class Plan(NamedTuple):
     """What an estimator is going to do with each record of the next step.
 
     Args:
-        range: the range that quantizes them; None: it must look at each of them first.
-        reads: whether it takes its statistic of them; at a look it always does.
+        range: what is known to quantize them with; None: nothing, or the format needs none.
+        reads: whether it reads something of them; at a look it always does.
+        looks: whether it must look at each of them before it quantizes it.
+        scale_one: quantize with the levels of the format itself; `range` is None then.
     """
 
     range: AnyRange | None
-    reads: bool
+    reads: bool = False
+    looks: bool = False
+    scale_one: bool = False
 
 
 class Estimator(Protocol):
     """Chooses the ranges of a site's records step by step; one object serves replay and training.
 
-    It is a frozen value without memory: all that it knows of a site is in the state.
+    It is a frozen value without memory: all that it knows of a site is in the state, a frozen
+    value of its own that nobody else looks into. One with a method `join`, from the readings of a
+    step's records (at least one) to the reading of the step, joins them in its own way; without,
+    `joined` does.
     """
 
-    def plan(self, state: State) -> Plan:
+    @property
+    def asks(self) -> frozenset[str]:
+        """The questions of `QUESTIONS` that `read` may ask; any other one is refused."""
+
+    def start(self) -> Any:
+        """The state before a site's first step."""
+
+    def plan(self, state: Any) -> Plan:
         """The plan for the next step, from the state before it."""
 
-    def read(self, state: State, obs: Observation) -> Reading | None:
-        """Its statistic of a tensor, where `plan` reads; None where `obs` lacks what it needs."""
+    def read(self, state: Any, obs: Observation) -> Reading | None:
+        """What it reads of a tensor, where `plan` reads.
 
-    def learn(self, state: State, reading: Reading | None) -> State:
-        """The state after one more step; None: nothing was read in it."""
+        None where `obs` lacks what it takes, or where the tensor teaches nothing.
+        """
+
+    def learn(self, state: Any, reading: Reading | None, used: AnyRange | None = None) -> Any:
+        """The state after one more step.
+
+        Args:
+            reading: of all its records; None: nothing was read.
+            used: the range that quantized them (the widest ends, where each was looked at); None
+                where nothing did, or where a decision is under way.
+        """
 
 
-def decide(estimator: Estimator, state: State, obs: Observation) -> tuple[Decision, Reading | None]:
+def decide(estimator: Estimator, state: Any, obs: Observation) -> tuple[Decision, Reading | None]:
     """The decision on one record, and what was read of it, for `advance`.
 
     Args:
@@ -75,26 +92,75 @@ def decide(estimator: Estimator, state: State, obs: Observation) -> tuple[Decisi
     than 0 teaches nothing: it is quantized with the known range, or with (0, 0) where none is known
     and it is all zero. It takes a look to find that out, so the decision has `looked` where one was
     due. Where a record lacks the values that a look needs, the look is `postponed`.
+
+    Raises:
+        UndeclaredQuestionError: the estimator asks what it does not declare.
     """
-    plan = estimator.plan(state)
-    reading = estimator.read(state, obs) if plan.reads and obs.teaches else None
-    if plan.range is not None:
-        return Decision(plan.range, looked=False), reading
+    plan, asked = estimator.plan(state), asked_by(estimator, obs)
+    reading = estimator.read(state, asked) if plan.reads or plan.looks else None
+    if not plan.looks:
+        return Decision(_standing(plan, asked)), reading
     if reading is not None:
-        own = estimator.learn(state, reading).range
-        return Decision(own, looked=True, evaluations=reading.evaluations), reading
-    known = Range(0.0, 0.0) if state.range is None and obs.all_zero else state.range
-    return Decision(known, looked=not obs.teaches, postponed=obs.teaches), None
+        plan = estimator.plan(estimator.learn(state, reading))
+    known = _standing(plan, asked)
+    if known is None and obs.all_zero:
+        known = Range(0.0, 0.0)
+    if reading is None and obs.teaches:
+        return Decision(known, postponed=True), None
+    return Decision(known, _look(reading, obs)), reading
 
 
-def advance(estimator: Estimator, state: State, readings: Iterable[Reading | None]) -> State:
-    """The state after a step, from the readings of its records, joined as if of one batch."""
-    return estimator.learn(state, joined([reading for reading in readings if reading is not None]))
+def asked_by(estimator: Estimator, obs: Observation) -> Asked:
+    """An observation that answers what the estimator declares."""
+    return Asked(obs, estimator.asks, f"a {type(estimator).__name__} estimator")
 
 
-def joined(readings: list[Reading]) -> Reading | None:
-    """The lowest and the highest end of readings, and all their passes; None without readings."""
-    if len(readings) < 2:
-        return readings[0] if readings else None
-    widest = joined_ranges([reading.range for reading in readings])
-    return Reading(widest, sum(reading.evaluations for reading in readings))
+def _standing(plan: Plan, asked: Asked) -> AnyRange | None:
+    return asked.range_at_scale_one if plan.scale_one else plan.range
+
+
+def _look(reading: Reading | None, obs: Observation) -> Look:
+    """A look at the whole tensor."""
+    return Look("tensor", math.prod(obs.shape), reading.evaluations if reading else 0)
+
+
+def advance(
+    estimator: Estimator,
+    state: Any,
+    readings: Iterable[Reading | None],
+    used: AnyRange | None = None,
+) -> Any:
+    """The state after a step, from the readings of its records, joined as if of one batch.
+
+    Args:
+        used: the range that quantized them; of several, `widest` gives it.
+    """
+    taken = [reading for reading in readings if reading is not None]
+    join = getattr(estimator, "join", joined)
+    return estimator.learn(state, join(taken) if taken else None, used)
+
+
+def joined(readings: Sequence[Reading]) -> Reading:
+    """The lowest and the highest end of at least one reading, and all their passes.
+
+    Their figures are averaged, each by its weight.
+    """
+    if len(readings) == 1:
+        return readings[0]
+    ranges = [each.range for each in readings if each.range is not None]
+    figures = [(each.figure, each.weight) for each in readings if each.figure is not None]
+    weight = sum(weight for _, weight in figures)
+    total = sum(figure * weight for figure, weight in figures)
+    return Reading(
+        range=widest(ranges),
+        evaluations=sum(each.evaluations for each in readings),
+        figure=total / weight if weight else None,
+        weight=weight,
+    )
+
+
+def widest(ranges: Sequence[AnyRange]) -> AnyRange | None:
+    """The lowest and the highest end, entry by entry; None of no range."""
+    if len(ranges) < 2:
+        return ranges[0] if ranges else None
+    return joined_ranges(ranges)

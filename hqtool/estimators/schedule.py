@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
-from hqtool.estimators.protocol import State
+
+class ComposedState(NamedTuple):
+    """What a composed estimator knows of a site between two steps.
+
+    Args:
+        steps: how many steps of the site have passed.
+        memory: what its smoothing keeps, a frozen value of its own; None before the first reading.
+        due: the number of steps after which the next periodic look is due.
+    """
+
+    steps: int = 0
+    memory: Any = None
+    due: int = 0
 
 
 class Schedule(Protocol):
@@ -14,27 +26,27 @@ class Schedule(Protocol):
     It counts the steps of a site; all records of a step are treated alike.
     """
 
-    def must_look(self, state: State) -> bool:
+    def must_look(self, state: ComposedState) -> bool:
         """Whether the next step's tensors must be read before they are quantized."""
 
-    def reads(self, state: State) -> bool:
+    def reads(self, state: ComposedState) -> bool:
         """Whether the statistic is taken of the next step's tensors."""
 
-    def next_due(self, state: State) -> int:
-        """`State.due` after a reading in the next step."""
+    def next_due(self, state: ComposedState) -> int:
+        """`ComposedState.due` after a reading in the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class EveryStep:
     """Dynamic quantization: look at every tensor (section 3.2)."""
 
-    def must_look(self, state: State) -> bool:
+    def must_look(self, state: ComposedState) -> bool:
         return True
 
-    def reads(self, state: State) -> bool:
+    def reads(self, state: ComposedState) -> bool:
         return True
 
-    def next_due(self, state: State) -> int:
+    def next_due(self, state: ComposedState) -> int:
         return state.due
 
 
@@ -42,13 +54,13 @@ class EveryStep:
 class PreviousStep:
     """In hindsight: quantize with readings of earlier steps; look only before the first (§4)."""
 
-    def must_look(self, state: State) -> bool:
-        return state.range is None
+    def must_look(self, state: ComposedState) -> bool:
+        return state.memory is None
 
-    def reads(self, state: State) -> bool:
+    def reads(self, state: ComposedState) -> bool:
         return True
 
-    def next_due(self, state: State) -> int:
+    def next_due(self, state: ComposedState) -> int:
         return state.due
 
 
@@ -66,11 +78,11 @@ class EveryInterval:
         if self.interval < 1:
             raise ValueError(f"interval={self.interval} is less than 1")
 
-    def must_look(self, state: State) -> bool:
+    def must_look(self, state: ComposedState) -> bool:
         return state.steps >= state.due
 
-    def reads(self, state: State) -> bool:
+    def reads(self, state: ComposedState) -> bool:
         return state.steps >= state.due
 
-    def next_due(self, state: State) -> int:
+    def next_due(self, state: ComposedState) -> int:
         return (state.steps // self.interval + 1) * self.interval

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hqtool.core.metrics import cosine, figure
-from hqtool.core.observation import Observation
+from hqtool.core.questions import Observation
 from hqtool.core.search import LOWEST_RATIO, Array
 from hqtool.vocab import Range
 
@@ -33,9 +33,9 @@ class SearchGap:
 
 def search_gap(obs: Observation, chosen: Range) -> SearchGap | None:
     """Compare a search's range with those of `RATIOS` ratios; None where nothing can be scanned."""
-    if obs.values is None or obs.stats.range is None:
+    if obs.held is None or obs.stats.range is None:
         return None
-    curve: Array = obs.values.once(("cosine curve", obs.format), lambda: _curve(obs))
+    curve: Array = obs.once(("cosine curve", obs.format), lambda: _curve(obs))
     mine = obs.moments([chosen])
     if mine is None or np.isnan(curve).any():
         return None

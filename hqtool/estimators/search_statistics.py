@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from hqtool.core.formats.format import ElementFormat
 from hqtool.core.metrics import cosine, figure, sqnr_db
-from hqtool.core.observation import Observation
+from hqtool.core.questions import Observation
 from hqtool.core.search import Array, Indices, golden_section
 from hqtool.estimators.protocol import Reading
 from hqtool.vocab import Moments, Range
@@ -69,11 +69,12 @@ class BestClip:
     objective: str
     tol: float
     coarse: int = 0
+    asks: ClassVar[frozenset[str]] = frozenset({"extremes", "format", "moments"})
 
     def __call__(self, obs: Observation) -> Reading | None:
-        if obs.values is None:
+        if obs.held is None:
             return None
-        found = obs.values.once((self, obs.formats), lambda: self._search(obs))
+        found = obs.once((self, obs.formats), lambda: self._search(obs))
         return found[obs.format]
 
     def _search(self, obs: Observation) -> dict[ElementFormat, Reading]:
@@ -86,8 +87,7 @@ class BestClip:
             moments = obs.moments(wanted, [formats[i] for i in which])
             return objective.of(moments) if moments else np.zeros(a.size)
 
-        size = obs.values.size if obs.values is not None else 0
-        ahead = min(MOST_AHEAD, max(1, (VALUES_AHEAD // max(1, size)).bit_length()))
+        ahead = min(MOST_AHEAD, max(1, (VALUES_AHEAD // max(1, obs.held or 0)).bit_length()))
         ratios, evaluations = golden_section(
             served, len(formats), self.tol, self.coarse, objective.equal, ahead
         )

@@ -9,35 +9,33 @@ from hqtool.estimators.entry_ranges import each_end, joined_ranges, known_or
 from hqtool.vocab import AnyRange
 
 
-class Memory(NamedTuple):
-    """The smoothed range, and the earlier readings that the next smoothing needs."""
-
-    range: AnyRange
-    recent: tuple[AnyRange, ...] = ()
-
-
 class Smoothing(Protocol):
-    """Pure: the memory before (range None: no reading yet) and a reading → the memory after.
+    """Pure; its memory is a frozen value of its own, in which nobody else looks.
 
     Where a reading says nothing of an entry, what was known of that entry stays.
     """
 
-    def __call__(
-        self, old: AnyRange | None, recent: tuple[AnyRange, ...], new: AnyRange
-    ) -> Memory: ...
+    def __call__(self, memory: Any, new: AnyRange) -> Any:
+        """The memory after a reading; `memory` is None before the first one."""
+
+    def range(self, memory: Any) -> AnyRange:
+        """The smoothed range, of a memory that is not None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The last reading alone."""
+    """The last reading alone; the memory is the range."""
 
-    def __call__(self, old: AnyRange | None, recent: tuple[AnyRange, ...], new: AnyRange) -> Memory:
-        return Memory(known_or(new, old))
+    def __call__(self, memory: AnyRange | None, new: AnyRange) -> AnyRange:
+        return known_or(new, memory)
+
+    def range(self, memory: AnyRange) -> AnyRange:
+        return memory
 
 
 @dataclass(frozen=True, slots=True)
 class Ema:
-    """Exponential moving average of both ends, eq. 2 and 3: (1−η)·new + η·old.
+    """Exponential moving average of both ends, eq. 2 and 3: (1−η)·new + η·old; the memory is it.
 
     Args:
         momentum: η, weight of the OLD value, 0 … 1. The first reading is taken as it is.
@@ -49,16 +47,26 @@ class Ema:
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"momentum={self.momentum:g} lies outside 0…1")
 
-    def __call__(self, old: AnyRange | None, recent: tuple[AnyRange, ...], new: AnyRange) -> Memory:
-        return Memory(new if old is None else each_end(self._mix, old, new))
+    def __call__(self, memory: AnyRange | None, new: AnyRange) -> AnyRange:
+        return new if memory is None else each_end(self._mix, memory, new)
+
+    def range(self, memory: AnyRange) -> AnyRange:
+        return memory
 
     def _mix(self, old: Any, new: Any) -> Any:
         return (1 - self.momentum) * new + self.momentum * old
 
 
+class Window(NamedTuple):
+    """The widest ends of some readings, and these readings."""
+
+    range: AnyRange
+    readings: tuple[AnyRange, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class WindowMax:
-    """The widest ends of the last `window` steps' readings, as FP8 delayed scaling keeps amax.
+    """The widest ends of the last `window` steps' readings.
 
     An entry of which these readings say nothing keeps the range that it had.
 
@@ -72,14 +80,20 @@ class WindowMax:
         if self.window < 1:
             raise ValueError(f"window={self.window} is less than 1")
 
-    def __call__(self, old: AnyRange | None, recent: tuple[AnyRange, ...], new: AnyRange) -> Memory:
-        kept = (*recent, new)[-self.window :]
-        return Memory(known_or(joined_ranges(kept), old), kept)
+    def __call__(self, memory: Window | None, new: AnyRange) -> Window:
+        readings = (*(memory.readings if memory else ()), new)[-self.window :]
+        return Window(known_or(joined_ranges(readings), memory and memory.range), readings)
+
+    def range(self, memory: Window) -> AnyRange:
+        return memory.range
 
 
 @dataclass(frozen=True, slots=True)
 class Widest:
-    """The widest ends of all readings so far."""
+    """The widest ends of all readings so far; the memory is the range."""
 
-    def __call__(self, old: AnyRange | None, recent: tuple[AnyRange, ...], new: AnyRange) -> Memory:
-        return Memory(new if old is None else joined_ranges((old, new)))
+    def __call__(self, memory: AnyRange | None, new: AnyRange) -> AnyRange:
+        return new if memory is None else joined_ranges((memory, new))
+
+    def range(self, memory: AnyRange) -> AnyRange:
+        return memory

@@ -5,17 +5,25 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from hqtool.core.observation import Observation
+from hqtool.core.questions import Observation
 from hqtool.estimators.protocol import Reading
 from hqtool.vocab import Range
 
 
 class Statistic(Protocol):
-    """Reads a range from an observation; None where the record lacks the values it needs."""
+    """Reads a range from an observation; None where the record lacks the values it needs.
+
+    One with a method `join`, from the readings of a step's records to the reading of the step, has
+    them joined in its own way; without, the lowest and the highest end are taken.
+    """
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """The questions of `QUESTIONS` that it may ask; any other one is refused."""
 
     def __call__(self, obs: Observation) -> Reading | None: ...
 
@@ -24,6 +32,7 @@ class OfStats(ABC):
     """A statistic that is a formula in the exact statistics, which every record has."""
 
     __slots__ = ()
+    asks: ClassVar[frozenset[str]]
 
     @abstractmethod
     def ends(self, stats: Any) -> tuple[Any, Any]:
@@ -39,6 +48,8 @@ class OfStats(ABC):
 class MinMax(OfStats):
     """(min, max) of the tensor; paper eq. 1."""
 
+    asks: ClassVar[frozenset[str]] = frozenset({"extremes"})
+
     def ends(self, stats: Any) -> tuple[Any, Any]:
         return stats.min, stats.max
 
@@ -46,6 +57,8 @@ class MinMax(OfStats):
 @dataclass(frozen=True, slots=True)
 class MaxAbs(OfStats):
     """(−max|x|, max|x|); [23] in the paper, and amax of FP8 recipes."""
+
+    asks: ClassVar[frozenset[str]] = frozenset({"extremes"})
 
     def ends(self, stats: Any) -> tuple[Any, Any]:
         return -stats.absmax, stats.absmax
@@ -62,6 +75,7 @@ class Deviations(OfStats):
     """
 
     k: float
+    asks: ClassVar[frozenset[str]] = frozenset({"spread"})
 
     def ends(self, stats: Any) -> tuple[Any, Any]:
         with np.errstate(over="ignore"):

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.estimators.composed import Composed, Fixed
+from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
-from hqtool.estimators.protocol import Estimator, State
-from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
+from hqtool.estimators.protocol import Estimator
+from hqtool.estimators.schedule import ComposedState, EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
 from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax, OfStats
@@ -47,8 +47,9 @@ def decide_all(estimator: Estimator, stats: Any, starts: Indices) -> AllDecision
         stats: `Stats` of all records in order; its entries are columns.
         starts: index of the first record of each step.
     """
-    if type(estimator) is Fixed:
-        ends = np.repeat(np.array(estimator.range)[:, None], stats.min.size, axis=1)
+    if type(estimator) is Fixed or type(estimator) is Local:
+        fixed = estimator.range if isinstance(estimator, Fixed) else (np.nan, np.nan)
+        ends = np.repeat(np.array(fixed)[:, None], stats.min.size, axis=1)
         return AllDecisions(ends, np.zeros(stats.min.size, np.bool_))
     if type(estimator) is not Composed:
         return None
@@ -74,7 +75,7 @@ class Quiet(NamedTuple):
     looks: bool
 
 
-def quiet_steps(estimator: Estimator, state: State, step: int, with_values: Indices) -> Quiet:
+def quiet_steps(estimator: Estimator, state: Any, step: int, with_values: Indices) -> Quiet:
     """How many steps of a site go by before an estimator may read a record.
 
     Args:
@@ -89,6 +90,11 @@ def quiet_steps(estimator: Estimator, state: State, step: int, with_values: Indi
         later = with_values[np.searchsorted(with_values, due) :]
         end = int(later[0]) if later.size else sys.maxsize
     return Quiet(due, end, estimator.schedule.must_look(state._replace(steps=due)))
+
+
+def passed_over(estimator: Estimator, state: Any, step: int) -> Any:
+    """The state before a step, after quiet steps (at least one) in which nothing was learned."""
+    return state._replace(steps=step) if type(estimator) is Composed else state
 
 
 def _all_decisions(
@@ -220,7 +226,7 @@ SCHEDULES: dict[type, Callable[[Flags], Flags]] = {
 NEED_VALUES: set[type] = {BestClip}
 
 #: Schedules → the step from which on they read; until something is read they stay of one mind.
-DUE: dict[type, Callable[[State], int]] = {
+DUE: dict[type, Callable[[ComposedState], int]] = {
     EveryStep: lambda state: 0,
     PreviousStep: lambda state: 0,
     EveryInterval: lambda state: state.due,

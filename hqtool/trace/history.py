@@ -22,6 +22,7 @@ class SiteHistory:
         numels: (records, devices) number of elements on each device that holds a part.
         has_values: (records,) whether values were kept.
         record: reads the record with an index, and its values.
+        shape: the tensor's full shape at the record with an index.
     """
 
     steps: NDArray[np.int64]
@@ -29,6 +30,7 @@ class SiteHistory:
     numels: NDArray[np.int64]
     has_values: NDArray[np.bool_]
     record: Callable[[int], Record]
+    shape: Callable[[int], tuple[int, ...]]
 
     def __len__(self) -> int:
         return self.steps.size
@@ -60,4 +62,5 @@ def history_of(
         numels=np.array([record.device_numels for record in records], np.int64),
         has_values=np.array([record.values is not None for record in records], bool),
         record=read or records.__getitem__,
+        shape=lambda index: records[index].shape,
     )

@@ -149,6 +149,7 @@ class TraceReader(ClosedAtEnd):
             numels=np.array([[numels[number]] for number in rows["shape"].tolist()], np.int64),
             has_values=rows["element"] > 0,
             record=lambda index: self.record(Row(*rows[index].item()), scaled=scaled),
+            shape=lambda index: self._journal.shapes[int(rows["shape"][index])],
         )
 
     def record(self, row: Row, values: bool = True, scaled: bool = False) -> Record:

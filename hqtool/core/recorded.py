@@ -1,0 +1,140 @@
+"""An observation that answers from what a trace recorded of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.core.formats.format import ElementFormat
+from hqtool.core.formats.lanes import levels_over
+from hqtool.core.observation import PreparedValues
+from hqtool.vocab import AnyRange, Moments, Range, Stats
+
+T = TypeVar("T")
+
+
+class RecordedObservation:
+    """A record as an `Observation`.
+
+    Args:
+        stats: exact statistics of the full tensor.
+        format: the number format aimed at.
+        values: None where only statistics were recorded.
+        formats: all formats this record is replayed at, `format` among them: a search that
+            serves several at once costs little more than one.
+        step: of the run.
+        shape: of the full tensor.
+    """
+
+    __slots__ = ("_known", "_values", "format", "formats", "shape", "stats", "step")
+
+    def __init__(
+        self,
+        stats: Stats,
+        format: ElementFormat,
+        values: PreparedValues | None = None,
+        formats: tuple[ElementFormat, ...] = (),
+        step: int = 0,
+        shape: tuple[int, ...] = (),
+    ) -> None:
+        self.stats = stats
+        self.format = format
+        self.formats = formats or (format,)
+        self.step = step
+        self.shape = shape
+        self._values = values
+        self._known: dict[Hashable, Any] = {}
+
+    @property
+    def held(self) -> int | None:
+        """How many values were kept; None where only statistics were."""
+        return None if self._values is None else self._values.size
+
+    @property
+    def teaches(self) -> bool:
+        """The tensor holds a finite value other than 0."""
+        return self.stats.absmax > 0
+
+    @property
+    def all_zero(self) -> bool:
+        """The tensor's finite values are all 0, and there are some."""
+        return self.stats.absmax == 0
+
+    @property
+    def range_at_scale_one(self) -> Range:
+        """The range whose levels are those of the format itself."""
+        return range_at_scale_one(self.format)
+
+    def extremes(self, per: str = "tensor") -> AnyRange | None:
+        """(min, max) of the whole tensor; None at other granularities, or of no finite value."""
+        return self.stats.range if per == "tensor" else None
+
+    def quantiles(self, shares: Sequence[float]) -> tuple[float, ...] | None:
+        """Between two values in proportion; of a sample each value counts by its weight."""
+        if self._values is None or not self.stats.absmax >= 0:
+            return None
+        values, weights = self.once("weighted values", self._weighted_values)
+        if not values.size:
+            return None
+        return tuple(_quantile(values, weights, share) for share in shares)
+
+    def clipped(self, within: Range) -> float | None:
+        """From the statistics where the range holds all values, else from the values."""
+        known = self.stats.range
+        if known is not None and within.lo <= known.lo and known.hi <= within.hi:
+            return 0.0
+        if self._values is None:
+            return None
+        values, weights = self.once("weighted values", self._weighted_values)
+        below = int(np.searchsorted(values, within.lo, "left"))
+        above = int(np.searchsorted(values, within.hi, "right"))
+        total = float(weights.sum())
+        inside = float(weights[below:above].sum())
+        return max(0.0, 1 - inside / total) if total else float("nan")
+
+    def moments(
+        self, wanted: Sequence[AnyRange], formats: Sequence[ElementFormat] | None = None
+    ) -> Moments | None:
+        """Moments under rounding to nearest on the levels of each range; None without values."""
+        if self._values is None:
+            return None
+        formats = formats or [self.format] * len(wanted)
+        ranges = [each.widest or Range(0.0, 0.0) for each in wanted]
+        return self._values.moments(ranges, formats)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The result of `make`; kept with the values, which serve all estimators and formats."""
+        if self._values is not None:
+            return self._values.once(key, make)
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
+
+    def _weighted_values(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """The values ascending, and for how many of the tensor's each one stands."""
+        assert self._values is not None
+        parts = self._values.parts
+        values = np.concatenate([part for part, _ in parts])
+        weights = np.concatenate([np.full(part.size, weight) for part, weight in parts])
+        order = np.argsort(values, kind="stable")
+        return values[order], weights[order]
+
+
+def range_at_scale_one(format_: ElementFormat) -> Range:
+    """The range over which a format's levels are its own numbers, undivided.
+
+    (−448, 448) of e4m3; of integers the codes' own range, where Δ = 1: (−128, 127) of int8.
+    """
+    levels = levels_over(format_, Range(-1.0, 1.0))
+    return Range(float(levels.lowest), float(levels.highest))
+
+
+def _quantile(values: NDArray[Any], weights: NDArray[np.float64], share: float) -> float:
+    """The value at a share of the weight; numpy's `quantile` where all weights are equal."""
+    places = np.cumsum(weights) - weights
+    last = float(places[-1]) if places[-1] else 1.0
+    return float(np.interp(share * last, places, values))
