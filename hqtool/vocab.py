@@ -159,6 +159,8 @@ class Record:
         sampled: values are a sample, in which each value of the tensor was equally likely.
         layout: where in the tensor a sample's values lie, and the tensor's extremes; None for
             whole tensors, and for samples in older traces.
+        channel_extremes: (2, channels) the lowest and the highest finite value of each channel of
+            the full tensor, NaN where it has none; None where they were not recorded.
         loss_scale: factor that the gradient carried when it was recorded (AMP); 1 where none.
             Readers divide it out of `stats` and `values` unless asked not to.
         rank_numels: number of elements on each rank, where the record joins several ranks'
@@ -175,6 +177,7 @@ class Record:
     loss_scale: float = 1.0
     rank_numels: tuple[int, ...] = ()
     layout: SampleLayout | None = None
+    channel_extremes: NDArray[np.float64] | None = None
 
     @property
     def numel(self) -> int:

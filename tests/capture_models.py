@@ -33,7 +33,8 @@ Key = tuple[str, str, int, int, int]
 @contextmanager
 def captured(path: Path, *, may_fail: bool = False, **options: Any) -> Iterator[Session]:
     """Capture any model that trains, as `hqtool capture` does; unless it may, nothing must fail."""
-    session = Session(TraceWriter(path), settings_of(options))
+    settings = settings_of(options)
+    session = Session(TraceWriter(path, channel_extremes=settings.per_channel), settings)
     session.attach()
     try:
         yield session

@@ -14,15 +14,17 @@ class StepCost(NamedTuple):
     Args:
         records: how many records it has.
         values: size of the values, where they are kept.
+        extremes: size of the extremes of channels.
     """
 
     records: float
     values: float
+    extremes: float = 0.0
 
     @property
     def statistics(self) -> float:
         """Of a step without values."""
-        return self.records * ROW.itemsize + COMMIT.itemsize
+        return self.records * ROW.itemsize + self.extremes + COMMIT.itemsize
 
     def mean(self, settings: CaptureSettings) -> float:
         """Of a step, as long as values are kept as often as was asked for."""

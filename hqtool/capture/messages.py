@@ -63,7 +63,8 @@ class Progress:
 
     def _project(self, recorder: Recorder) -> None:
         """Print how large the trace gets; where stderr is no terminal, only for a small budget."""
-        cost = StepCost(recorder.records / recorder.steps, recorder.value_bytes)
+        records, extremes = recorder.records, recorder.extremes_bytes
+        cost = StepCost(records / recorder.steps, recorder.value_bytes, extremes / recorder.steps)
         steps = cost.steps_to_thinning(recorder.settings)
         if self._at_terminal or (steps is not None and steps < _SOON_STEPS):
             say(*projection(cost, recorder.settings))

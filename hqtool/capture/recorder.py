@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from hqtool.capture.background import Background
 from hqtool.capture.budget import Budget
+from hqtool.capture.channels import channel_extremes
 from hqtool.capture.sampling import sample_bytes, sampled_values
 from hqtool.capture.settings import CaptureSettings
 from hqtool.capture.tensors import (
@@ -43,12 +45,14 @@ class TensorReading(NamedTuple):
 
     Args:
         stats: of the whole tensor; on an accelerator a vector of them that has to be fetched.
+        extremes: of each channel, (2, channels), where they are recorded; still on the device.
     """
 
     shape: tuple[int, ...]
     values: KeptValues
     stats: Stats | Tensor
     device: str
+    extremes: Tensor | None = None
 
 
 class _PendingRecord(NamedTuple):
@@ -82,6 +86,7 @@ class Recorder:
         without_geometry: layers whose geometry is unknown, and why.
         steps, steps_with_values: how many steps were committed, and kept values.
         records, value_bytes: how many records were made, and the size of their values.
+        extremes_bytes: the size of the extremes of their channels.
         busy_seconds: what training threads spent here, and in guarded blocks.
     """
 
@@ -103,6 +108,7 @@ class Recorder:
         self.steps_with_values = 0
         self.records = 0
         self.value_bytes = 0
+        self.extremes_bytes = 0
         self.busy_seconds = 0.0
         self._on_commit = on_commit
         self._pid = os.getpid()
@@ -150,7 +156,7 @@ class Recorder:
         return asked
 
     def read(
-        self, tensor: Tensor, step: int, channel_axis: int = -1
+        self, tensor: Tensor, step: int, channel_axis: int = -1, entry_axis: int | None = None
     ) -> TensorReading | Exception | None:
         """A tensor's statistics, and its values where they are due; see `Listener`.
 
@@ -161,17 +167,21 @@ class Recorder:
         if self._full:
             raise self._full
         try:
-            return self._reading(tensor, step, channel_axis)
+            return self._reading(tensor, step, channel_axis, entry_axis)
         except Exception as error:
             return error
 
-    def _reading(self, tensor: Tensor, step: int, channel_axis: int) -> TensorReading | None:
+    def _reading(
+        self, tensor: Tensor, step: int, channel_axis: int, entry_axis: int | None
+    ) -> TensorReading | None:
         if not (tensor.is_floating_point() and tensor.numel()):
             return None
         tensor = widened(dense_of(tensor))
         values = self._values(step, tensor, channel_axis)
         stats = stats_of_tensor(tensor) if _is_on_cpu(tensor) else deferred_stats(tensor)
-        return TensorReading(tuple(tensor.shape), values, stats, tensor.device.type)
+        axis = channel_axis if entry_axis is None else entry_axis
+        extremes = channel_extremes(tensor, axis) if self.settings.per_channel else None
+        return TensorReading(tuple(tensor.shape), values, stats, tensor.device.type, extremes)
 
     def record(
         self,
@@ -306,12 +316,13 @@ class Recorder:
             by_device.setdefault(vector.device, []).append((row, vector))
         for waiting in by_device.values():
             fetched = torch.stack([vector for _, vector in waiting]).tolist()
-            for (row, _), vector in zip(waiting, fetched, strict=True):
+            rows = _with_fetched_extremes([row for row, _ in waiting])
+            for row, vector in zip(rows, fetched, strict=True):
                 self._put(row, stats_of_vector(vector))
 
     def _put(self, row: _PendingRecord, stats: Stats) -> None:
         site, position, reading, loss_scale = row
-        values = reading.values
+        values, extremes = reading.values, reading.extremes
         write = functools.partial(
             self.writer.write,
             site.layer,
@@ -326,11 +337,14 @@ class Recorder:
             dtype=values.dtype,
             layout=values.layout,
             loss_scale=loss_scale,
+            channel_extremes=None if extremes is None else extremes.numpy(),
         )
         nbytes = values.nbytes
         self.records += 1
         self.value_bytes += nbytes
-        self._send(site, write, nbytes)
+        extremes_bytes = 0 if extremes is None else extremes.nbytes
+        self.extremes_bytes += extremes_bytes
+        self._send(site, write, nbytes + extremes_bytes)
 
     def _send(self, what: Site | str, call: Callable[[], None], nbytes: int = 0) -> None:
         self._background.put(functools.partial(self._attempt, what, call), nbytes)
@@ -379,6 +393,23 @@ class Recorder:
         if self.active:
             say(f"recording stopped, training goes on: {cause}")
         self.active = False
+
+
+def _with_fetched_extremes(rows: Sequence[_PendingRecord]) -> list[_PendingRecord]:
+    """The records, the extremes of their channels fetched from their device in one transfer."""
+    found = [row.reading.extremes for row in rows if row.reading.extremes is not None]
+    if not found:
+        return list(rows)
+    wide = torch.promote_types(torch.float32, max(found, key=lambda e: e.element_size()).dtype)
+    ends = list(itertools.accumulate(each.numel() for each in found))
+    together = torch.cat([each.reshape(-1).to(wide) for each in found]).cpu()
+    fetched = iter(torch.tensor_split(together, ends[:-1]))
+    return [
+        row
+        if row.reading.extremes is None
+        else row._replace(reading=row.reading._replace(extremes=next(fetched).reshape(2, -1)))
+        for row in rows
+    ]
 
 
 class _Guard:

@@ -142,7 +142,10 @@ class Recording:
         plan = self.plan
         run |= provenance(plan.command, plan.settings) | rank_of_process()
         path = os.path.join(plan.folder, self.path)
-        self.writer = TraceWriter(path, force=plan.settings.force, run=run)
+        settings = plan.settings
+        self.writer = TraceWriter(
+            path, force=settings.force, run=run, channel_extremes=settings.per_channel
+        )
 
     def begin(self) -> None:
         """Watch for torch, for forks and for the end of the process."""

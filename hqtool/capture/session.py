@@ -115,7 +115,12 @@ def open_session(
     """Record a model's training inside a `with` block; see `hqtool.capture`."""
     rank = rank_of_process()
     run = provenance([Path(sys.argv[0]).name, *sys.argv[1:]], settings) | rank
-    writer = TraceWriter(path_of_rank(path, rank), force=settings.force, run=run)
+    writer = TraceWriter(
+        path_of_rank(path, rank),
+        force=settings.force,
+        run=run,
+        channel_extremes=settings.per_channel,
+    )
     session = Session(writer, settings, model)
     state = "truncated"
     try:

@@ -39,6 +39,7 @@ class CaptureSettings:
         force: replace an existing trace.
         eval: record what only evaluates, too: modules in eval mode without gradients, and forward
             passes that no backward pass reaches.
+        per_channel: record the extremes of each channel, too, at every step.
         seed: of the sampling; training's own random numbers are never touched.
         budget_bytes: the trace's largest size, see `hqtool.capture.budget`; None: no limit.
         follow_fork: record what child processes train, too, each in a trace of its own; only
@@ -60,6 +61,7 @@ class CaptureSettings:
     step_on: str = "auto"
     force: bool = False
     eval: bool = False
+    per_channel: bool = False
     seed: int = 0
     budget_bytes: int | None = DEFAULT_BUDGET_BYTES
     follow_fork: bool = False
@@ -125,6 +127,7 @@ class CaptureOptions(TypedDict, total=False):
     step_on: str
     force: bool
     eval: bool
+    per_channel: bool
     seed: int
     budget_bytes: int | None
     follow_fork: bool

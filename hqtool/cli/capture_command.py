@@ -116,6 +116,11 @@ class CaptureCommand(FileCommand):
     show_default=True,
     help="Keep a sample of N values of larger tensors; statistics stay exact.",
 )
+@click.option(
+    "--per-channel",
+    is_flag=True,
+    help="Record the extremes of each channel at every step, for estimators with per=channel.",
+)
 @click.option("--full", is_flag=True, help="Keep all values, however large the tensor.")
 @click.option(
     "--budget",

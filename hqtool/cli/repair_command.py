@@ -42,4 +42,6 @@ def _loss_message(done: Repaired) -> str:
     lost = (
         f"{done.records_lost} of {counted(done.records + done.records_lost, 'record')} {verb} lost"
     )
-    return f"{lost}, {done.values_lost} more kept their statistics but lost their values"
+    values = f"{done.values_lost} more kept their statistics but lost their values"
+    extremes = f", {done.extremes_lost} lost the extremes of their channels"
+    return f"{lost}, {values}{extremes if done.extremes_lost else ''}"

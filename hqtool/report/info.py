@@ -50,6 +50,7 @@ def info_report(reader: TraceReader) -> Report:
         "steps": step_facts(reader.steps),
         "run": reader.run,
         "optimizers": optimizer_steps(reader),
+        "channel_extremes": reader.has_channel_extremes,
         "layers": {row["layer"]: reader.geometry(row["layer"]) for row in rows},
         "sites": rows,
     }
@@ -138,6 +139,8 @@ def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and what the recorder noted."""
     noted = {str(name): flat(value) for name, value in reader.run.items()}
     facts = {"state": STATE_SENTENCES[state], "steps": step_words(reader.steps), **noted}
+    if reader.has_channel_extremes:
+        facts["extremes"] = "of each channel, beside those of each tensor"
     by = [f"{name} ({counted(count, 'step')})" for name, count in optimizer_steps(reader).items()]
     return facts | ({"optimizers": ", ".join(by)} if by else {})
 

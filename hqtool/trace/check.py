@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.errors import HqtoolError
+from hqtool.trace.journal import JournalContent
 from hqtool.trace.raw import RawTrace
 from hqtool.trace.schema import ELEMENT_NAMES, ELEMENTS, UNIFORM, Row
 from hqtool.vocab import SampleLayout
@@ -24,27 +25,42 @@ _ITEM_BYTES = np.array([0, *(ELEMENTS[name].itemsize for name in ELEMENT_NAMES[1
 
 
 def damaged_values(
-    trace: RawTrace, rows: NDArray[Any], payload: int, shapes: Mapping[int, tuple[int, ...]]
+    trace: RawTrace, rows: NDArray[Any], payload: int, journal: JournalContent
 ) -> int:
     """How many records keep values that cannot be read, or do not match their checksum.
+
+    The extremes of channels count as values.
 
     Args:
         rows: 1-D, of dtype ROW.
         payload: bytes of the payload that are committed.
-        shapes: the tensors' shapes by number.
+        journal: the trace's.
     """
-    numels = {number: math.prod(shape) for number, shape in shapes.items()}
-    return sum(_damaged_near(trace, near, payload, numels) for near in _near_each_other(rows))
+    numels = {number: math.prod(shape) for number, shape in journal.shapes.items()}
+    extremes = functools.partial(_damaged_extremes, trace, payload)
+    damaged = [
+        _damaged_near(trace, near, payload, numels)
+        | (extremes(near) if journal.has_channel_extremes else False)
+        for near in _near_each_other(rows)
+    ]
+    if journal.has_channel_extremes:
+        damaged.append(extremes(rows[rows["element"] == 0]))
+    return sum(int(np.count_nonzero(each)) for each in damaged)
+
+
+def _damaged_extremes(trace: RawTrace, payload: int, rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """For each row, whether the extremes of its channels are damaged."""
+    return _failing(rows, lambda row: trace.channel_extremes(row, payload))
 
 
 def _damaged_near(
     trace: RawTrace, rows: NDArray[Any], payload: int, numels: Mapping[int, int]
-) -> int:
+) -> NDArray[np.bool_]:
     damaged = _damaged_in(trace, rows, payload)
     laid_out = np.flatnonzero(rows["sampled"] > UNIFORM)
     read = functools.partial(_layout, trace, payload, numels)
     damaged[laid_out] |= _failing(rows[laid_out], read)
-    return int(np.count_nonzero(damaged))
+    return damaged
 
 
 def _near_each_other(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:

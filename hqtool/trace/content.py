@@ -35,6 +35,7 @@ class Content(NamedTuple):
         stats: of the full tensor.
         sampled: WHOLE, UNIFORM or FIBRES, as a row has it.
         layout: the bytes stored after the values: a sample's layout.
+        extremes: the bytes stored before the values: the extremes of each channel.
     """
 
     element: str
@@ -43,6 +44,7 @@ class Content(NamedTuple):
     stats: Stats
     sampled: int = WHOLE
     layout: bytes = b""
+    extremes: bytes = b""
 
 
 def content_of(

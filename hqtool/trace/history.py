@@ -21,7 +21,8 @@ class SiteHistory:
         stats: `Stats` whose entries are columns.
         numels: (records, devices) number of elements on each device that holds a part.
         has_values: (records,) whether values were kept.
-        record: reads the record with an index, and its values.
+        has_channel_extremes: (records,) whether the extremes of each channel were.
+        record: reads the record with an index, its values, and the extremes of its channels.
         shape: the tensor's full shape at the record with an index.
     """
 
@@ -29,6 +30,7 @@ class SiteHistory:
     stats: Any
     numels: NDArray[np.int64]
     has_values: NDArray[np.bool_]
+    has_channel_extremes: NDArray[np.bool_]
     record: Callable[[int], Record]
     shape: Callable[[int], tuple[int, ...]]
 
@@ -61,6 +63,7 @@ def history_of(
         stats=Stats._make(map(np.array, columns or [()] * len(Stats._fields))),
         numels=np.array([record.device_numels for record in records], np.int64),
         has_values=np.array([record.values is not None for record in records], bool),
+        has_channel_extremes=np.array([r.channel_extremes is not None for r in records], bool),
         record=read or records.__getitem__,
         shape=lambda index: records[index].shape,
     )

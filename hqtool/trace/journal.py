@@ -60,6 +60,7 @@ class JournalContent(NamedTuple):
         shapes: by number.
         geometry: by layer.
         run: the provenance.
+        has_channel_extremes: the extremes of each channel are stored with each record.
         step_ends: (step, names of the optimizers that ended it and those after it), ascending.
     """
 
@@ -67,6 +68,7 @@ class JournalContent(NamedTuple):
     shapes: dict[int, tuple[int, ...]]
     geometry: dict[str, dict[str, Any]]
     run: dict[str, Any]
+    has_channel_extremes: bool
     step_ends: list[tuple[int, tuple[str, ...]]]
 
 
@@ -83,5 +85,6 @@ def journal_content(journal: NDArray[Any]) -> JournalContent:
         shapes={line[1]: tuple(line[2]) for line in lines if line[0] == "shape"},
         geometry={line[1]: line[2] for line in lines if line[0] == "geometry"},
         run={line[1]: line[2] for line in lines if line[0] == "note"},
+        has_channel_extremes=any(line == ["extremes", "channel"] for line in lines),
         step_ends=sorted(ends.items()),
     )

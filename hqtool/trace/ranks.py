@@ -191,7 +191,12 @@ class RanksReader(ClosedAtEnd):
         bare = [self._joint(rows, False, scaled) for rows in shared]
         history = history_of(bare, lambda index: self._joint(shared[index], True, scaled))
         kept = [all(row.element for row in rows) for rows in shared]
-        return replace(history, has_values=np.array(kept, bool))
+        extremes = all(trace.has_channel_extremes for trace in self.traces)
+        return replace(
+            history,
+            has_values=np.array(kept, bool),
+            has_channel_extremes=np.full(len(shared), extremes),
+        )
 
     def _shared_rows(self, site: Site) -> Iterator[list[Row]]:
         """The rows of each record that all traces have, in the order of ranks."""
@@ -204,7 +209,7 @@ class RanksReader(ClosedAtEnd):
     def _joint(self, rows: Sequence[Row], values: bool, scaled: bool) -> Record:
         kept = values and all(row.element for row in rows)
         parts = zip(self._by_rank, rows, strict=True)
-        return joint([trace.record(row, kept, scaled) for trace, row in parts])
+        return joint([trace.record(row, kept, scaled, values) for trace, row in parts])
 
 
 def _open_trace(trace: str | os.PathLike[str] | Prefix) -> TraceReader:
@@ -220,7 +225,8 @@ def joint(parts: Sequence[Record]) -> Record:
     sample if any of them is one: of ranks that sampled different shares of their tensors, each
     counts by the values it kept; the extremes of all of them are known, and of a rank that kept its
     whole tensor, all values are. Shapes are concatenated along the first dimension, or flattened
-    where the others differ. The loss scale is the ranks' own, NaN where they differ.
+    where the others differ. The extremes of a channel are those of all ranks. The loss scale
+    is the ranks' own, NaN where they differ.
     """
     first = parts[0]
     shape = _joint_shape([part.shape for part in parts])
@@ -237,6 +243,17 @@ def joint(parts: Sequence[Record]) -> Record:
         loss_scale=first.loss_scale if len({p.loss_scale for p in parts}) == 1 else math.nan,
         rank_numels=tuple(part.numel for part in parts),
         layout=layout,
+        channel_extremes=_joint_extremes([part.channel_extremes for part in parts]),
+    )
+
+
+def _joint_extremes(parts: Sequence[NDArray[Any] | None]) -> NDArray[np.float64] | None:
+    """The lowest and the highest of all ranks, channel by channel; None where one lacks them."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or len({part.shape for part in known}) > 1:
+        return None
+    return np.stack(
+        [np.fmin.reduce([part[0] for part in known]), np.fmax.reduce([part[1] for part in known])]
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.errors import DataError, HqtoolError, UsageError
+from hqtool.trace.channel_extremes import extremes_before
 from hqtool.trace.hdf5_files import ClosedAtEnd, open_to_read, reason
 from hqtool.trace.sample_layout import bytes_after_head, layout_from
 from hqtool.trace.schema import (
@@ -173,9 +174,25 @@ class RawTrace(ClosedAtEnd):
         )
         return layout_from(head, rest, dtype, row.size, numel)
 
+    def channel_extremes(self, row: Row, payload: int) -> NDArray[np.float64] | None:
+        """The extremes of each channel, (2, channels); their checksum is checked.
+
+        Args:
+            row: of a trace that stores them.
+            payload: bytes of the payload that are committed.
+
+        Returns:
+            None where they are not known.
+        """
+
+        def read(start: int, end: int) -> bytes:
+            return self._payload_bytes(start, end - start, payload)
+
+        return extremes_before(row.offset, read)
+
     def _payload_bytes(self, start: int, size: int, payload: int) -> bytes:
         if not 0 <= start <= start + size <= payload:
-            raise ValueError("a layout outside the payload")
+            raise ValueError("a layout or extremes outside the payload")
         return self._payload(start, start + size, payload).tobytes()
 
     def _payload(self, start: int, stop: int, payload: int) -> NDArray[Any]:

@@ -102,6 +102,11 @@ class TraceReader(ClosedAtEnd):
         known = bisect.bisect_right(ends, step, key=operator.itemgetter(0))
         return ends[known - 1][1] if known else ()
 
+    @property
+    def has_channel_extremes(self) -> bool:
+        """Whether the extremes of each channel were recorded, beside those of each tensor."""
+        return self._journal.has_channel_extremes
+
     def geometry(self, layer: str) -> dict[str, Any] | None:
         """A layer's geometry as described by the recorder; None where it was not."""
         return self._journal.geometry.get(layer)
@@ -112,7 +117,7 @@ class TraceReader(ClosedAtEnd):
         Args:
             site: one of `sites`, or an equal one.
             values: read values, where kept: in the tensor's shape and type (bfloat16 as float32),
-                or 1-D where sampled.
+                or 1-D where sampled; and the extremes of channels, where kept.
             scaled: give statistics and values as they were recorded. By default they are divided
                 by the record's loss scale: what the gradient is without loss scaling. float16
                 values are widened to float32 for it. A factor that is not a positive number cannot
@@ -148,19 +153,25 @@ class TraceReader(ClosedAtEnd):
             stats=stats,
             numels=np.array([[numels[number]] for number in rows["shape"].tolist()], np.int64),
             has_values=rows["element"] > 0,
+            has_channel_extremes=np.full(rows.size, self.has_channel_extremes),
             record=lambda index: self.record(Row(*rows[index].item()), scaled=scaled),
             shape=lambda index: self._journal.shapes[int(rows["shape"][index])],
         )
 
-    def record(self, row: Row, values: bool = True, scaled: bool = False) -> Record:
+    def record(
+        self, row: Row, values: bool = True, scaled: bool = False, extremes: bool | None = None
+    ) -> Record:
         """The record of a row that `rows` gave; the arguments are those of `records`.
+
+        Args:
+            extremes: read the extremes of channels; as `values` where None.
 
         Raises:
             UsageError: the trace is closed.
             DataError: the file proves damaged.
         """
         with self._failures_as_damage():
-            record = self._record(row, values)
+            record = self._record(row, values, values if extremes is None else extremes)
             return record if scaled or row.loss_scale == 1.0 else _unscaled(record)
 
     def overview(self) -> list[SiteSummary]:
@@ -186,7 +197,8 @@ class TraceReader(ClosedAtEnd):
     def damaged_values(self) -> int:
         """How many records keep values that cannot be read, or do not match their checksum.
 
-        Reads all values, `payload_bytes`. All else was checked when the trace was opened.
+        The extremes of channels count as values. Reads all values, `payload_bytes`. All else was
+        checked when the trace was opened.
 
         Raises:
             UsageError: the trace is closed.
@@ -194,9 +206,7 @@ class TraceReader(ClosedAtEnd):
         """
         with self._failures_as_damage():
             blocks, end = self._blocks(), self.payload_bytes
-            return sum(
-                damaged_values(self._raw, rows, end, self._journal.shapes) for rows in blocks
-            )
+            return sum(damaged_values(self._raw, rows, end, self._journal) for rows in blocks)
 
     # Opening
 
@@ -287,7 +297,7 @@ class TraceReader(ClosedAtEnd):
         ends = np.searchsorted(rows["site"], range(number, last + 2))
         return {number + i: rows[ends[i] : ends[i + 1]] for i in range(last + 1 - number)}
 
-    def _record(self, row: Row, values: bool) -> Record:
+    def _record(self, row: Row, values: bool, extremes: bool) -> Record:
         shape = self._journal.shapes[row.shape]
         return Record(
             step=row.step,
@@ -299,6 +309,7 @@ class TraceReader(ClosedAtEnd):
             sampled=bool(row.sampled),
             loss_scale=row.loss_scale,
             layout=self._layout(row, shape) if values and row.element else None,
+            channel_extremes=self._channel_extremes(row) if extremes else None,
         )
 
     def _values(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -311,6 +322,11 @@ class TraceReader(ClosedAtEnd):
         if layout is None:
             return None
         return replace(layout, extremes=from_stored(layout.extremes, ELEMENT_NAMES[row.element]))
+
+    def _channel_extremes(self, row: Row) -> NDArray[np.float64] | None:
+        if not self.has_channel_extremes:
+            return None
+        return self._raw.channel_extremes(row, self._covered.payload)
 
     def _failures_as_damage(self) -> contextlib.AbstractContextManager[None]:
         """Within it any failure to read becomes a DataError that says how to repair the trace."""
@@ -327,7 +343,14 @@ def _unscaled(record: Record) -> Record:
         values = _divided(values, factor)
     if layout is not None:
         layout = replace(layout, extremes=_divided(layout.extremes, factor))
-    return replace(record, stats=record.stats.divided(factor), values=values, layout=layout)
+    ends = record.channel_extremes
+    return replace(
+        record,
+        stats=record.stats.divided(factor),
+        values=values,
+        layout=layout,
+        channel_extremes=None if ends is None else ends / factor,
+    )
 
 
 def _divided(values: NDArray[Any], factor: float) -> NDArray[Any]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from hqtool.errors import DataError, UsageError
 from hqtool.outputs import same_file
@@ -29,6 +31,7 @@ class Repaired(NamedTuple):
         records: records in it.
         records_lost: committed records that are not in it.
         values_lost: records in it that lost their values and kept their statistics.
+        extremes_lost: records in it that lost the extremes of their channels.
     """
 
     state: str
@@ -36,11 +39,12 @@ class Repaired(NamedTuple):
     records: int
     records_lost: int
     values_lost: int
+    extremes_lost: int = 0
 
     @property
     def lost(self) -> bool:
         """Whether anything that had been committed is missing."""
-        return bool(self.records_lost or self.values_lost)
+        return bool(self.records_lost or self.values_lost or self.extremes_lost)
 
 
 def repair(
@@ -49,8 +53,8 @@ def repair(
     """Write a clean, closed trace of every committed record that can still be read.
 
     Values keep their bits, records and commits their order. The run's provenance gains the note
-    "repaired": the source's state, and how many records and values were lost. The result is
-    complete where the source was and no commit or record is lost, else truncated. The source is
+    "repaired": the source's state, and how many records, values and extremes were lost. The result
+    is complete where the source was and no commit or record is lost, else truncated. The source is
     only read, one record's values at a time, and nothing is left behind on an error.
 
     Args:
@@ -87,19 +91,25 @@ def _require_name(target: str, source: str | os.PathLike[str], force: bool) -> N
 
 def _writer(partial: str, trusted: TrustedPart) -> TraceWriter:
     run = trusted.journal.run
-    return TraceWriter(partial, force=True, run=run, reserve_bytes=MARGIN_BYTES)
+    return TraceWriter(
+        partial,
+        force=True,
+        run=run,
+        reserve_bytes=MARGIN_BYTES,
+        channel_extremes=trusted.journal.has_channel_extremes,
+    )
 
 
 def _rewrite(trusted: TrustedPart, partial: str) -> Repaired:
     with _writer(partial, trusted) as writer:
         _describe(trusted.journal, writer)
-        steps, records, values_lost = _copy_all(trusted, writer)
+        steps, records, values_lost, extremes_lost = _copy_all(trusted, writer)
         if not records:
             raise _nothing_saved(trusted)
         lost = trusted.committed - records
         ended = trusted.state == "complete" and trusted.whole and not lost
         state = "complete" if ended else "truncated"
-        done = Repaired(state, steps, records, lost, values_lost)
+        done = Repaired(state, steps, records, lost, values_lost, extremes_lost)
         writer.note("repaired", {"state": trusted.state} | _losses(done))
         writer.close(state)
     return done
@@ -124,30 +134,49 @@ def _describe(journal: JournalContent, writer: TraceWriter) -> None:
 
 
 def _losses(done: Repaired) -> dict[str, int]:
-    return {"records_lost": done.records_lost, "values_lost": done.values_lost}
+    extremes = {"extremes_lost": done.extremes_lost} if done.extremes_lost else {}
+    return {"records_lost": done.records_lost, "values_lost": done.values_lost} | extremes
 
 
-def _copy_all(trusted: TrustedPart, writer: TraceWriter) -> tuple[int, int, int]:
-    """Copy all records; the number of steps, of records, and of those that lost their values."""
+def _copy_all(trusted: TrustedPart, writer: TraceWriter) -> tuple[int, int, int, int]:
+    """Copy all records; the number of steps, of records, and of those that lost their values.
+
+    Last comes the number of those that lost the extremes of their channels.
+    """
     sites = {number: site for site, number in trusted.journal.sites.items()}
-    steps, records, values_lost = set[int](), 0, 0
+    steps, records, values_lost, extremes_lost = set[int](), 0, 0, 0
     for closed, rows in trusted.batches():
         for row in rows:
             with contextlib.suppress(DataError, UsageError, KeyError):
                 site, shape = sites[row.site], trusted.journal.shapes[row.shape]
                 kept = trusted.values(row, shape)
-                _copy(row, site, shape, kept, writer)
+                extremes, sound = _extremes(trusted, row)
+                _copy(row, site, shape, kept, extremes, writer)
                 steps.add(row.step)
                 records += 1
                 values_lost += kept is None and row.element > 0
+                extremes_lost += not sound
         if closed != NO_STEP:
             steps.add(closed)
             writer.commit(closed)
-    return len(steps), records, values_lost
+    return len(steps), records, values_lost, extremes_lost
+
+
+def _extremes(trusted: TrustedPart, row: Row) -> tuple[NDArray[Any] | None, bool]:
+    """The extremes of a record's channels, and whether they are sound."""
+    try:
+        return trusted.channel_extremes(row), True
+    except ValueError:
+        return None, False
 
 
 def _copy(
-    row: Row, site: Site, shape: tuple[int, ...], kept: KeptBits | None, writer: TraceWriter
+    row: Row,
+    site: Site,
+    shape: tuple[int, ...],
+    kept: KeptBits | None,
+    extremes: NDArray[Any] | None,
+    writer: TraceWriter,
 ) -> None:
     """Write a record as it was, with its values where they could be read.
 
@@ -164,4 +193,5 @@ def _copy(
         loss_scale=row.loss_scale,
         flags=row.flags,
         layout=kept and kept.layout,
+        channel_extremes=extremes,
     )

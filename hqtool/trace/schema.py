@@ -18,9 +18,15 @@ and the numbers of the fibres. Places and numbers are of type `place_type`. Read
 than this layout treat such a row like `sampled` = UNIFORM, and read its values correctly. Newer
 readers refuse a row whose `sampled` they do not know.
 
+Extremes of channels. Where the journal has the line `["extremes", "channel"]`, as one of its first,
+each record's values (or, of statistics alone, the place where they would be) come directly after
+the extremes of each channel of the tensor: the lowest ones, the highest ones, and `CHANNELS_TAIL`.
+Readers that are older than this read such a trace without them.
+
 A journal line is one of `["site", number, layer, tensor]`, `["shape", number, [size, …]]`,
-`["geometry", layer, {…}]`, `["note", key, value]` and `["optimizers", step, [name, …]]`: whose
-updates ended that step, and those after it until another such line. Rows refer to sites and
+`["geometry", layer, {…}]`, `["note", key, value]`, `["extremes", "channel"]`, and
+`["optimizers", step, [name, …]]`: whose updates ended that step, and those after it until another
+such line. Rows refer to sites and
 shapes by number, given in order of appearance; of several lines about one thing the last one
 counts.
 
@@ -70,6 +76,9 @@ WHOLE, UNIFORM, FIBRES = 0, 1, 2
 
 #: CRC-32 of what follows it in the layout, number of extremes, `length` and `stride` of a fibre.
 LAYOUT_HEAD = struct.Struct("<I I Q Q")
+
+#: Number of channels (0: not known), bytes of a number, CRC-32 of the extremes and of these two.
+CHANNELS_TAIL = struct.Struct("<I I I")
 
 #: The step of a commit that closes no step: the first one, and one that adds only notes.
 NO_STEP = -1

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.errors import HqtoolError
@@ -96,6 +97,19 @@ class TrustedPart(ClosedAtEnd):
             return KeptBits(bits if row.sampled else bits.reshape(shape), layout)
         except Exception:  # HDF5 reports damage in many ways
             return None
+
+    def channel_extremes(self, row: Row) -> NDArray[np.float64] | None:
+        """The extremes of each channel, (2, channels); None where they are not known.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        if not self.journal.has_channel_extremes:
+            return None
+        try:
+            return self._raw.channel_extremes(row, int(self._commits["payload"][-1]))
+        except Exception as error:  # HDF5 reports damage in many ways
+            raise ValueError("extremes of channels are damaged") from error
 
     def _load(self) -> None:
         self._raw.format()

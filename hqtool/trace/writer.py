@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, NoReturn, ParamSpec
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.file_lock import hold
 from hqtool.trace import hdf5_files
 from hqtool.trace.appender import Appender
+from hqtool.trace.channel_extremes import extremes_bytes
 from hqtool.trace.content import Content, content_of
 from hqtool.trace.detach import detach, detach_in_children, detached, forget, is_behind
 from hqtool.trace.journal import Journal
@@ -121,6 +123,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         force: replace an existing file, as soon as the new one is readable.
         run: provenance, a JSON-safe mapping.
         reserve_bytes: free disk space to leave untouched.
+        channel_extremes: keep the extremes of each channel, where `write` is given them.
 
     Raises:
         UsageError: the file exists (without `force`) or cannot be created, or `run` is not JSON.
@@ -134,9 +137,11 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         force: bool = False,
         run: Mapping[str, Any] | None = None,
         reserve_bytes: int = RESERVE_BYTES,
+        channel_extremes: bool = False,
     ) -> None:
         self._path = os.path.realpath(path)
         self._reserve_bytes = reserve_bytes
+        self._has_channel_extremes = channel_extremes
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._stopping_when_full = _StoppingWhenFull(self._path)
@@ -195,6 +200,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         loss_scale: float = 1.0,
         flags: int = 0,
         layout: SampleLayout | None = None,
+        channel_extremes: NDArray[Any] | None = None,
     ) -> None:
         """Record one tensor; its values are copied.
 
@@ -210,9 +216,12 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
             loss_scale: factor that a recorded gradient still carries.
             flags: 32 bits free for the recorder.
             layout: where a sample lies in its tensor; its extremes are of the values' type.
+            channel_extremes: (2, channels), the lowest and the highest finite value of each channel
+                of the full tensor; NaN where it has none. float32 or float64.
 
         Raises:
-            UsageError: an argument out of bounds, or stats or shape missing.
+            UsageError: an argument out of bounds, or stats or shape missing; or extremes of
+                channels, in a trace that was not opened for them.
             DataError: values of another type or number, or a record written before.
             TraceFull: the disk is nearly full, or writing failed.
         """
@@ -220,6 +229,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         key = _index(step), _index(micro), _index(call)
         try:
             content = content_of(values, dtype, stats, shape, sampled, layout)
+            content = content._replace(extremes=self._extremes(channel_extremes))
             loss_scale, flags = float(loss_scale), _flags(flags)
             site = self._journal.site_number(layer, tensor)
             row = self._row(site, key, content, loss_scale, flags)
@@ -227,6 +237,8 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         except (DataError, UsageError) as error:
             where = f"{self._path}: {Site(layer, tensor)} at step {step}"
             raise type(error)(f"{where}: {error.cause}", error.remedy) from None
+        if content.extremes:
+            self._payload.append(content.extremes)
         if content.stored.size:
             self._payload.append(content.stored.view(np.uint8).data)
         if content.layout:
@@ -315,6 +327,8 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         self._journal = Journal(self._lines)
         for key, value in run.items():
             self._journal.enter("note", key, value)
+        if self._has_channel_extremes:
+            self._journal.enter("extremes", "channel")
         self._commit(NO_STEP)
 
     def _appender(self, name: str, *, checksum: bool = True) -> Appender:
@@ -328,6 +342,15 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
 
     # Recording
 
+    def _extremes(self, extremes: NDArray[Any] | None) -> bytes:
+        """The extremes of channels as they are stored."""
+        if self._has_channel_extremes:
+            return extremes_bytes(extremes)
+        if extremes is not None:
+            cause = "this trace does not keep the extremes of channels"
+            raise UsageError(cause, "open it with channel_extremes=True")
+        return b""
+
     def _row(
         self,
         site: int,
@@ -336,7 +359,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         loss_scale: float,
         flags: int,
     ) -> bytes:
-        """The row of a record, as it is stored; its values must be appended next."""
+        """The row of a record, as it is stored; its content must be appended next."""
         row = Row(
             *key,
             site=site,
@@ -345,7 +368,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
             sampled=content.sampled,
             element=ELEMENT_NAMES.index(content.element),
             loss_scale=loss_scale,
-            offset=self._payload.end,
+            offset=self._payload.end + len(content.extremes),
             size=content.stored.size,
             crc=zlib.crc32(content.stored.data),
             stats=content.stats,

@@ -67,6 +67,7 @@ class Trial:
         status: the script's exit status; 0 where it was stopped.
         steps_with_values: how many of the steps kept values.
         timing: None where the script ended before it could be measured.
+        extremes_bytes: size of the extremes of channels, of all steps.
     """
 
     sites: tuple[SiteSummary, ...]
@@ -75,6 +76,7 @@ class Trial:
     status: int
     steps_with_values: int
     timing: Timing | None
+    extremes_bytes: int = 0
 
     @property
     def interrupted(self) -> bool:
@@ -84,8 +86,10 @@ class Trial:
     @property
     def cost(self) -> StepCost:
         """What a step adds to the trace, on average."""
-        records = sum(each.records for each in self.sites) / max(1, self.steps)
-        return StepCost(records, sum(map(self.values_bytes, self.sites)))
+        steps = max(1, self.steps)
+        records = sum(each.records for each in self.sites) / steps
+        values = sum(map(self.values_bytes, self.sites))
+        return StepCost(records, values, self.extremes_bytes / steps)
 
     def values_bytes(self, site: SiteSummary) -> float:
         """Bytes of one site's values in a step that keeps values."""
@@ -129,7 +133,8 @@ def try_script(
     finally:
         recording.close()
     timing = _timing(stop.ends, tried)
-    return Trial(trace.sites, trace.ops, trace.steps, status, trace.steps_with_values, timing)
+    counts = trace.steps_with_values, timing, trace.extremes_bytes
+    return Trial(trace.sites, trace.ops, trace.steps, status, *counts)
 
 
 def _tried_settings(settings: CaptureSettings, steps: int) -> CaptureSettings:
@@ -164,7 +169,7 @@ class _TemporaryTrace:
         self.path = os.path.join(self._folder, "trial.h5")
         self.sites: tuple[SiteSummary, ...] = ()
         self.ops: dict[str, str] = {}
-        self.steps = self.steps_with_values = 0
+        self.steps = self.steps_with_values = self.extremes_bytes = 0
 
     def finish(self, recording: Recording) -> None:
         """Read what a `Trial` needs, and remove the folder."""
@@ -174,6 +179,7 @@ class _TemporaryTrace:
             if recording.recorder is not None:
                 self.steps = recording.recorder.steps
                 self.steps_with_values = recording.recorder.steps_with_values
+                self.extremes_bytes = recording.recorder.extremes_bytes
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 

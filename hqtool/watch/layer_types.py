@@ -92,6 +92,11 @@ def channel_axis_of(module: nn.Module) -> int:
     return -1 - len(module.kernel_size) if isinstance(module, nn.modules.conv._ConvNd) else -1
 
 
+def output_axis_of(module: nn.Module | None) -> int:
+    """The axis of a weight's output channels: 0, as PyTorch lays weights out, or 1 (transposed)."""
+    return 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
+
+
 def geometry_of(name: str, module: nn.Module, shape: Size) -> dict[str, Any]:
     """The layer-spec keys of a layer that has read a tensor of this shape, or its class alone.
 

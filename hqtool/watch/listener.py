@@ -38,7 +38,9 @@ class Listener(Protocol):
     def asks_for(self, layer: str) -> bool:
         """Whether it asks for a layer of this name."""
 
-    def read(self, tensor: Tensor, step: int, channel_axis: int = -1) -> Any | None:
+    def read(
+        self, tensor: Tensor, step: int, channel_axis: int = -1, entry_axis: int | None = None
+    ) -> Any | None:
         """Read a tensor; None where there is nothing to read.
 
         A failure is returned, and noted when it is passed to `record`: only then it is known which
@@ -47,6 +49,8 @@ class Listener(Protocol):
         Args:
             step: the step that it will belong to, if its forward pass trains.
             channel_axis: the axis of its channels, counted from the last one, -1.
+            entry_axis: of a weight or its gradient, the axis of the output channels, which may each
+                have a range of their own; None: the same axis.
         """
 
     def record(self, site: Site, position: Position, reading: Any, loss_scale: float = 1.0) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hqtool.vocab import Site
 from hqtool.watch.layer_call import LayerCall
+from hqtool.watch.layer_types import output_axis_of
 from hqtool.watch.listener import Listener
 from hqtool.watch.loss_scale import LossScale
 from hqtool.watch.names import Names, Surroundings, full_name
@@ -25,10 +26,11 @@ _site = functools.lru_cache(maxsize=1 << 14)(Site)
 
 
 class _Weight(NamedTuple):
-    """A layer's weight, and the axis of its channels."""
+    """A layer's weight, and the axes of its channels and of its output channels."""
 
     reference: weakref.ref[Tensor]
     channel_axis: int
+    entry_axis: int
 
 
 class Reporter:
@@ -99,13 +101,14 @@ class Reporter:
         """
         wanted, step = set(parameters), self._positions.step
         self._updates += 1
-        for layer, (reference, axis) in self._weights.items():
+        for layer, (reference, axis, output_axis) in self._weights.items():
             weight = reference()
             if weight is not None and id(weight) in wanted:
                 here = self._positions.place(f"{layer}/weight", self._updates, step)
-                self._record(layer, "weight", here, weight, axis)
+                self._record(layer, "weight", here, weight, axis, output_axis)
                 if weight.grad is not None:
-                    self._record(layer, "grad_weight", here, weight.grad, axis, loss_scale)
+                    grad, kind = weight.grad, "grad_weight"
+                    self._record(layer, kind, here, grad, axis, output_axis, loss_scale)
 
     def _reached(self, call: LayerCall, backward: int) -> None:
         """Note that a backward pass has reached a layer's call."""
@@ -153,7 +156,8 @@ class Reporter:
         if call.geometry is not None:
             self._listener.describe(name, functools.partial(call.geometry, name))
         if call.weight is not None:
-            self._weights[name] = _Weight(call.weight, call.channel_axis)
+            axis = output_axis_of(call.module())
+            self._weights[name] = _Weight(call.weight, call.channel_axis, axis)
         self._unrecorded.recorded(name)
 
     def _find_name(self, call: LayerCall, around: Surroundings) -> None:
@@ -178,7 +182,7 @@ class Reporter:
         assert call.name is not None
         here = self._place(call, backward)
         factor = self._loss_scale.of(backward, call.forward.recomputed_in)
-        self._record(call.name, kind, here, gradient, call.channel_axis, factor)
+        self._record(call.name, kind, here, gradient, call.channel_axis, None, factor)
 
     def _place(self, call: LayerCall, backward: int) -> Position:
         """The position of the gradients that a backward pass brings to a call."""
@@ -197,11 +201,12 @@ class Reporter:
         here: Position,
         tensor: Tensor,
         channel_axis: int,
+        entry_axis: int | None = None,
         loss_scale: float = 1.0,
     ) -> None:
         site = _site(layer, kind)
         if kind in self._listener.kinds:
             with self._listener.guard(site), SubclassesDisabled():
-                reading = self._listener.read(tensor, here.step, channel_axis)
+                reading = self._listener.read(tensor, here.step, channel_axis, entry_axis)
                 if reading is not None:
                     self._listener.record(site, here, reading, loss_scale)
