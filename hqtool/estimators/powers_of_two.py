@@ -66,3 +66,22 @@ class PowerOfTwoDeviations(OfStats):
             within = np.minimum(self.k / math.sqrt(0.1) * stats.std, sys.float_info.max)
             reach = np.minimum(np.ldexp(1.0, ceil_log2(within)), sys.float_info.max)
         return -reach, reach
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoint:
+    """±2^s·(2^(b−1)−1) for the least whole s that holds max|x|: s = ⌈log2(max|x|/(2^(b−1)−1))⌉.
+
+    The shift of fixed-point back-propagation [23]: the step of symmetric integers is then 2^s.
+    Where it overflows, the largest float64 is taken.
+    """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"extremes", "format"})
+
+    def __call__(self, obs: Observation) -> Reading:
+        top = 2.0 ** (obs.format.bits - 1) - 1
+        (mantissa, exponent), (share, octave) = math.frexp(obs.stats.absmax), math.frexp(top)
+        with np.errstate(over="ignore"):
+            reach = float(np.ldexp(top, exponent - octave + (mantissa > share)))
+        reach = min(reach, sys.float_info.max)
+        return Reading(Range(-reach, reach))
