@@ -13,7 +13,11 @@ from deciding import decisions, observe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import mse, sqnr_db
+from hqtool.core.observation import PreparedValues
+from hqtool.core.recorded import RecordedObservation
+from hqtool.core.stats import stats_of
 from hqtool.estimators.powers_of_two import ceil_log2, round_log2
 from hqtool.estimators.presets import ESTIMATORS
 from hqtool.vocab import Range
@@ -145,3 +149,71 @@ def test_best_mse_finds_the_least_error(bits, scheme):
 def test_best_mse_does_not_clip_what_has_one_value(x, bits):
     (found,) = ranges("best-mse", [x], bits=bits)
     assert found == (min(x), max(x))
+
+
+# --- of values and magnitudes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("q", [60, 99, 99.9, 100])
+def test_percentile_is_numpys(q):
+    found = ranges(f"percentile:q={q}")
+    for x, found_range in zip(TENSORS, found, strict=True):
+        if np.any(x):
+            assert found_range == pytest.approx(np.percentile(x, [100 - q, q]), rel=1e-9, abs=1e-15)
+    assert all(looks("percentile"))
+
+
+def test_percentile_counts_a_samples_values_by_their_weight():
+    """As if each drawn value were there as often as it stands for others."""
+    known, drawn = np.array([-9.0, 8.0, 9.0]), np.linspace(-2, 2, 101)
+    values = PreparedValues(drawn, True, known, total=known.size + 5 * drawn.size)
+    whole = np.concatenate([known, np.repeat(drawn, 5)])
+    obs = RecordedObservation(stats_of(whole), UniformFormat(8), values)
+    shares = [0.01, 0.3, 0.5, 0.9, 0.99]
+    assert obs.quantiles(shares) == pytest.approx(np.quantile(whole, shares), abs=0.05)
+    assert obs.quantiles([0, 1]) == (-9, 9)
+    assert obs.magnitude() == pytest.approx(np.abs(whole).mean(), rel=1e-12)
+
+
+def test_a_percentile_without_values_is_postponed():
+    found = decisions(ESTIMATORS.parse("percentile").value, [observe(TENSORS[0], values=False)])
+    assert (found[0].range, found[0].looked, found[0].postponed) == (None, False, True)
+
+
+def test_sawb_is_its_formula():
+    for x, found in zip(teaching(TENSORS), ranges("sawb", teaching(TENSORS)), strict=True):
+        clip = 12.1 * math.sqrt(np.mean(x**2)) - 12.2 * np.mean(np.abs(x))
+        expected = clip if clip > 0 else max(abs(x))
+        assert found == pytest.approx((-expected, expected), rel=1e-9)
+    assert looks("sawb:hindsight=true") == IN_HINDSIGHT
+
+
+def test_sawb_of_one_sign_needs_no_values():
+    """Where all are of one sign, the mean magnitude is that of the mean."""
+    for sign in (1, -1):
+        x = sign * TENSORS[3]
+        with_values, without = (ranges("sawb", [x], values=kept)[0] for kept in (True, False))
+        assert with_values == without
+    assert ranges("sawb", TENSORS[:1], values=False) == [None]
+
+
+@pytest.mark.parametrize("bits", [2, 8, 16])
+def test_exponent_is_the_mean_of_the_shifts(bits):
+    top, mean, expected = 2 ** (bits - 1) - 1, None, []
+    for x in teaching(TENSORS):
+        shift = math.ceil(math.log2(max(abs(x)) / top))
+        mean = shift if mean is None else 0.25 * shift + 0.75 * mean
+        expected.append(2.0 ** math.floor(mean + 0.5) * top)
+    how = {"bits": bits, "scheme": "symmetric"}
+    found = ranges("exponent:momentum=0.75", teaching(TENSORS), **how)
+    assert found == [(-reach, reach) for reach in expected]
+    before = ranges("exponent:momentum=0.75,hindsight=true", teaching(TENSORS), **how)
+    assert before == [found[0], *found[:-1]]
+    for x, reach in zip(teaching(TENSORS)[:1], expected, strict=False):
+        assert max(abs(x)) <= reach < 2 * max(abs(x)) or bits == 2
+
+
+def test_te_current_is_the_maximum_or_scale_one():
+    tensors = [[1.0, -3.0], [0.0, 0.0], [2.0, math.nan], [2.0, math.inf], [-5.0]]
+    found = ranges("te-current", tensors)
+    assert found == [(-3, 3), (-3, 3), (-128, 127), (-128, 127), (-5, 5)]

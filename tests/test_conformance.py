@@ -326,7 +326,7 @@ def test_it_asks_what_it_declares(spec: str) -> None:
 def run_asking(estimator: Estimator, asks: frozenset[str]) -> None:
     """Run an estimator over tensors that answer these questions alone."""
     state = estimator.start()
-    for observation in records("growing"):
+    for observation in [*records("growing"), *records("infinite")]:
         asked = Asked(observation, asks, "the estimator")
         plan, reading = estimator.plan(state), None
         if plan.scale_one:

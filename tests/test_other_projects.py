@@ -20,7 +20,8 @@ from torch.ao.quantization import (
 )
 
 from hqtool import TraceReader
-from hqtool.core.grid import Format
+from hqtool.core.formats.lanes import levels_over
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.quantize import quantize
 from hqtool.estimators.presets import ESTIMATORS
 
@@ -30,7 +31,9 @@ TRACE = Path(__file__).parent.parent / "sample_data" / "digits.h5"
 def sites():
     """The recorded tensors of each site in order, as float32 arrays."""
     with TraceReader(str(TRACE)) as reader:
-        found = [[r.values for r in reader.records(s) if r.values is not None] for s in reader.sites]
+        found = [
+            [r.values for r in reader.records(s) if r.values is not None] for s in reader.sites
+        ]
     return [[x for x in tensors if np.any(x)] for tensors in found]
 
 
@@ -87,13 +90,13 @@ def test_torch_ao_affine(spec, observer, steps_of, bits):
             assert ours == pytest.approx(tuple(ends), rel=1e-6)
             if not above_floor(scale):
                 continue
-            grid = Format(bits).grid(ours)
-            assert grid.step == pytest.approx(scale, rel=1e-6)
-            assert -grid.first == zero_point
+            levels = levels_over(UniformFormat(bits), ours)
+            assert levels.scale == pytest.approx(scale, rel=1e-6)
+            assert -levels.lowest == zero_point
             q = torch.fake_quantize_per_tensor_affine(
                 torch.from_numpy(x), scale, zero_point, 0, top
             )
-            other += other_codes(quantize(x.astype("f8"), grid), q.numpy(), scale)
+            other += other_codes(quantize(x.astype("f8"), levels), q.numpy(), scale)
             compared += x.size
     assert compared > 200_000
     assert other <= SHARE_OF_OTHER_CODES * compared

@@ -28,7 +28,7 @@ QUESTIONS: dict[str, str] = {
     "nonfinite": "the number of NaN and of infinities",
     "quantiles": "values below which given shares of the tensor lie; needs values",
     "clipped": "the share of values beyond a range; needs values, unless the range holds all",
-    "chunks": "extremes of the parts that the tensor is cut into; needs values",
+    "magnitude": "the mean of |x|; needs values, unless they have one sign",
     "moments": "sums over values and quantized values under given ranges; needs values",
 }
 
@@ -87,6 +87,9 @@ class Observation(Protocol):
 
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...] | None:
         """For each share in 0…1 the value below which so many of the finite values lie."""
+
+    def magnitude(self) -> float | None:
+        """The mean of |x| over the finite values; NaN where there are none."""
 
     def clipped(self, within: Range) -> float | None:
         """The share of the finite values that lie outside a range; NaN where there are none."""
@@ -182,6 +185,10 @@ class Asked:
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...] | None:
         self.require("quantiles")
         return self._obs.quantiles(shares)
+
+    def magnitude(self) -> float | None:
+        self.require("magnitude")
+        return self._obs.magnitude()
 
     def clipped(self, within: Range) -> float | None:
         self.require("clipped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -81,6 +82,14 @@ class RecordedObservation:
             return None
         return tuple(_quantile(values, weights, share) for share in shares)
 
+    def magnitude(self) -> float | None:
+        """From the statistics where all values have one sign, else from the values."""
+        if self.stats.min >= 0 or self.stats.max <= 0:
+            return abs(self.stats.mean)
+        if self._values is None:
+            return None
+        return self.once("magnitude", self._magnitude)
+
     def clipped(self, within: Range) -> float | None:
         """From the statistics where the range holds all values, else from the values."""
         known = self.stats.range
@@ -114,6 +123,14 @@ class RecordedObservation:
         found: T = self._known[key]
         return found
 
+    def _magnitude(self) -> float:
+        """Values are divided by their number before they are added up: no sum overflows."""
+        assert self._values is not None
+        parts = [(np.abs(part), weight) for part, weight in self._values.parts]
+        total = sum(part.size * weight for part, weight in parts)
+        shares = [float(np.sum(part.astype(np.float64) / total)) * w for part, w in parts]
+        return sum(shares) if total else math.nan
+
     def _weighted_values(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The values ascending, and for how many of the tensor's each one stands."""
         assert self._values is not None
@@ -135,6 +152,11 @@ def range_at_scale_one(format_: ElementFormat) -> Range:
 
 def _quantile(values: NDArray[Any], weights: NDArray[np.float64], share: float) -> float:
     """The value at a share of the weight; numpy's `quantile` where all weights are equal."""
-    places = np.cumsum(weights) - weights
-    last = float(places[-1]) if places[-1] else 1.0
-    return float(np.interp(share * last, places, values))
+    middles = np.cumsum(weights) - weights / 2
+    place = float(middles[0]) + share * float(middles[-1] - middles[0])
+    upper = min(max(int(np.searchsorted(middles, place)), 1), values.size - 1)
+    if values.size == 1:
+        return float(values[0])
+    gap = float(middles[upper] - middles[upper - 1])
+    part = min(max((place - float(middles[upper - 1])) / gap, 0.0), 1.0)
+    return (1 - part) * float(values[upper - 1]) + part * float(values[upper])

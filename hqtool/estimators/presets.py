@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from hqtool.estimators.composed import Composed, Fixed, Local
-from hqtool.estimators.powers_of_two import PowerOfTwoDeviations, Shift
+from hqtool.estimators.powers_of_two import FixedPoint, PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
-from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
+from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep, Schedule
 from hqtool.estimators.search_statistics import BestClip
-from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
-from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax
+from hqtool.estimators.smoothing import Ema, ExponentEma, Latest, Widest, WindowMax
+from hqtool.estimators.statistics import AmaxOrOne, Deviations, MaxAbs, MinMax
+from hqtool.estimators.value_statistics import Percentile, Sawb
 from hqtool.registry import Registry
 from hqtool.vocab import Range
 
@@ -113,9 +114,9 @@ def luq(momentum: float = 0.9) -> Estimator:
 
 
 @ESTIMATORS.register
-def wage() -> Estimator:
+def wage(hindsight: bool = False) -> Estimator:
     """power of two next to max|x|, less one step: the shift of WAGE ([21, 22])"""
-    return Composed(Shift(), Latest(), EveryStep())
+    return Composed(Shift(), Latest(), _reading(hindsight))
 
 
 @ESTIMATORS.register
@@ -124,3 +125,32 @@ def sakr(k: float = 8.0) -> Estimator:
     if not 0 < k < math.inf:
         raise ValueError(f"k={k:g} is not positive")
     return Composed(PowerOfTwoDeviations(k), Widest(), PreviousStep())
+
+
+@ESTIMATORS.register
+def exponent(momentum: float = 0.96, hindsight: bool = False) -> Estimator:
+    """moving average of the exponent of the smallest fixed-point step that holds max|x| ([23])"""
+    return Composed(FixedPoint(), ExponentEma(momentum), _reading(hindsight))
+
+
+@ESTIMATORS.register
+def percentile(q: float = 99.9) -> Estimator:
+    """from the (100−q)-th to the q-th percentile of the tensor's values, read every step"""
+    return Composed(Percentile(q), Latest(), EveryStep())
+
+
+@ESTIMATORS.register
+def sawb(c1: float = 12.1, c2: float = 12.2, hindsight: bool = False) -> Estimator:
+    """c1·rms − c2·mean|x| either side of 0 (SAWB, with LUQ's coefficients for 4 bits)"""
+    return Composed(Sawb(c1, c2), Latest(), _reading(hindsight))
+
+
+@ESTIMATORS.register
+def te_current() -> Estimator:
+    """max|x| of the tensor itself, or scale 1 if not finite: TransformerEngine's current scaling"""
+    return Composed(AmaxOrOne(), Latest(), EveryStep())
+
+
+def _reading(hindsight: bool) -> Schedule:
+    """Of this step's tensor by a look, or of the previous one's without."""
+    return PreviousStep() if hindsight else EveryStep()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from hqtool.estimators.entry_ranges import each_end, joined_ranges, known_or
-from hqtool.vocab import AnyRange
+from hqtool.vocab import AnyRange, Range
 
 
 class Smoothing(Protocol):
@@ -97,3 +98,39 @@ class Widest:
 
     def range(self, memory: AnyRange) -> AnyRange:
         return memory
+
+
+class MeanExponent(NamedTuple):
+    """±mantissa·2^exponent, the exponent not yet rounded, the mantissa of ½ … 1."""
+
+    mantissa: float
+    exponent: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentEma:
+    """Exponential moving average of the exponents of ranges ±m·2^e, taken at its nearest integer.
+
+    For statistics whose readings, all ±hi, differ by powers of two alone.
+
+    Args:
+        momentum: weight of the OLD exponent, 0 … 1. The first reading is taken as it is.
+    """
+
+    momentum: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum={self.momentum:g} lies outside 0…1")
+
+    def __call__(self, memory: MeanExponent | None, new: AnyRange) -> MeanExponent:
+        assert isinstance(new, Range)
+        mantissa, exponent = math.frexp(new.hi)
+        if memory is None:
+            return MeanExponent(mantissa, exponent)
+        mean = (1 - self.momentum) * exponent + self.momentum * memory.exponent
+        return MeanExponent(mantissa, mean)
+
+    def range(self, memory: MeanExponent) -> Range:
+        reach = math.ldexp(memory.mantissa, math.floor(memory.exponent + 0.5))
+        return Range(-reach, reach)

@@ -81,3 +81,18 @@ class Deviations(OfStats):
         with np.errstate(over="ignore"):
             reach = np.minimum(self.k * stats.std, sys.float_info.max)
         return -reach, reach
+
+
+@dataclass(frozen=True, slots=True)
+class AmaxOrOne:
+    """(−max|x|, max|x|); where the tensor holds NaN or infinities, the range of scale 1.
+
+    TransformerEngine's current scaling: an amax that is not finite gives no scale, so 1 is taken.
+    """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"extremes", "nonfinite", "format"})
+
+    def __call__(self, obs: Observation) -> Reading:
+        if obs.stats.nnan or obs.stats.ninf:
+            return Reading(obs.range_at_scale_one)
+        return Reading(Range(-obs.stats.absmax, obs.stats.absmax))

@@ -49,9 +49,9 @@ class Sawb:
             raise ValueError(f"c1={self.c1:g}, c2={self.c2:g} are no coefficients")
 
     def __call__(self, obs: Observation) -> Reading | None:
-        magnitude = obs.magnitude()
+        magnitude, largest = obs.magnitude(), obs.stats.absmax
         if magnitude is None:
             return None
         clip = self.c1 * math.hypot(obs.stats.mean, obs.stats.std) - self.c2 * magnitude
-        reach = clip if 0 < clip < math.inf else obs.stats.absmax
+        reach = clip if 0 < clip < math.inf else largest
         return Reading(Range(-reach, reach))
