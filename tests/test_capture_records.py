@@ -8,7 +8,7 @@ import math
 import os
 import pickle
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -636,6 +636,21 @@ def test_packed_keys_and_values(tmp_path: Path) -> None:
     names = {"in_proj_q", "in_proj_kv", "out_proj"}
     names = {f"multiheadattention.{name}" for name in names}
     assert layers(read_records(tmp_path / "t.h5")) == names
+
+
+class Derived(nn.Linear):
+    """A layer of somebody's own."""
+
+
+def test_the_class_of_a_layer_and_those_it_derives_from_are_told(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        OrderedDict(own=Derived(4, 4), attention=nn.TransformerEncoderLayer(4, 1))
+    )
+    with captured(tmp_path / "t.h5"):
+        square(model(torch.randn(3, 2, 4))).backward()
+    with TraceReader(tmp_path / "t.h5") as trace:
+        assert trace.classes("own") == ("Derived", "Linear")
+        assert trace.classes("attention.self_attn.in_proj") == ("MultiheadAttention",)
 
 
 def test_geometry_explains_the_shapes(tmp_path: Path) -> None:

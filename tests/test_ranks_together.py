@@ -63,6 +63,7 @@ def write(
     told = {} if rank is None else {"rank": rank, "world_size": world_size}
     with TraceWriter(path, run=told | run) as writer:
         writer.describe("conv", GEOMETRY)
+        writer.name_classes("conv", ["Conv2d"])
         for step, group in itertools.groupby(writes, lambda each: each["step"]):
             for each in group:
                 writer.write(**each)
@@ -256,6 +257,8 @@ def test_sites_geometry_steps_and_state(tmp_path: Path) -> None:
         assert reader.sites == (OUTPUT, GRADIENT)
         assert (reader.steps, reader.state) == ([1, 2, 3], "complete")
         assert reader.geometry("conv") == GEOMETRY
+        assert reader.classes("conv") == ("Conv2d",)
+        assert reader.classes("head") is None
         assert reader.geometry("head") is None
         overview = {summary.site: summary for summary in reader.overview()}
     assert overview[OUTPUT].records == overview[OUTPUT].with_values == 7

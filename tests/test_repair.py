@@ -35,6 +35,7 @@ STATS = Stats(-1.0, 2.0, 2.0, 0.25, float("nan"), float("inf"), 3, 4, 5, 5e-324)
 def fill(writer, steps=(0, 7)):
     rng = np.random.default_rng(0)
     writer.describe("a", {"op": "linear", "early": True})
+    writer.name_classes("a", ["MyLinear", "Linear"])
     for step in steps:
         for name, kind in (("float16", "u2"), ("float32", "u4"), ("float64", "u8")):
             bits = rng.integers(0, np.iinfo(kind).max, (3, 50), kind, endpoint=True)
@@ -106,7 +107,8 @@ def about(path: Path) -> list[Any]:
     with TraceReader(path) as reader:
         layers = {site.layer for site in reader.sites}
         geometry = {layer: reader.geometry(layer) for layer in (*layers, "a")}
-        return [reader.sites, reader.steps, geometry, reader.overview()]
+        classes = [reader.classes(layer) for layer in geometry]
+        return [reader.sites, reader.steps, geometry, classes, reader.overview()]
 
 
 def run_of(path: Path) -> dict[str, Any]:

@@ -306,6 +306,7 @@ def test_geometry_and_notes(path: Path) -> None:
     with TraceWriter(path, run={"seed": 1, "argv": ["a", 2, None, True]}) as writer:
         writer.describe("conv", {"op": "conv2d", "kernel": [3, 3]})
         writer.describe("conv", {"op": "conv2d", "kernel": [1, 1]})
+        writer.name_classes("conv", ("MyConv", "Conv2d"))
         writer.commit(0)
         writer.note("skipped", {"steps": [1, 2]})
         writer.note("seed", 2)
@@ -313,6 +314,8 @@ def test_geometry_and_notes(path: Path) -> None:
         assert reader.run == {"seed": 2, "argv": ["a", 2, None, True], "skipped": {"steps": [1, 2]}}
         assert reader.geometry("conv") == {"op": "conv2d", "kernel": [1, 1]}
         assert reader.geometry("other") is None
+        assert reader.classes("conv") == ("MyConv", "Conv2d")
+        assert reader.classes("other") is None
         assert reader.steps == [0]
 
 

@@ -206,12 +206,16 @@ class Recorder:
         self.sites.add(site)
         self.devices.add(reading.device)
 
-    def describe(self, layer: str, geometry: Callable[[], Mapping[str, Any]]) -> None:
-        """Write a layer's geometry, once."""
+    def describe(
+        self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...] = ()
+    ) -> None:
+        """Write a layer's geometry and classes, once."""
         if layer not in self._described:
             self._described.add(layer)
             with self.guard("geometry"):
                 try:
+                    if classes:
+                        self.writer.name_classes(layer, classes)
                     self.writer.describe(layer, geometry())
                 except TraceFull:
                     raise

@@ -59,6 +59,7 @@ class JournalContent(NamedTuple):
         sites: their numbers.
         shapes: by number.
         geometry: by layer.
+        classes: names of a layer's class and of those it derives from, by layer.
         run: the provenance.
         has_channel_extremes: the extremes of each channel are stored with each record.
         step_ends: (step, names of the optimizers that ended it and those after it), ascending.
@@ -67,6 +68,7 @@ class JournalContent(NamedTuple):
     sites: dict[Site, int]
     shapes: dict[int, tuple[int, ...]]
     geometry: dict[str, dict[str, Any]]
+    classes: dict[str, tuple[str, ...]]
     run: dict[str, Any]
     has_channel_extremes: bool
     step_ends: list[tuple[int, tuple[str, ...]]]
@@ -84,6 +86,7 @@ def journal_content(journal: NDArray[Any]) -> JournalContent:
         sites={Site(*line[2:]): line[1] for line in lines if line[0] == "site"},
         shapes={line[1]: tuple(line[2]) for line in lines if line[0] == "shape"},
         geometry={line[1]: line[2] for line in lines if line[0] == "geometry"},
+        classes={line[1]: tuple(line[2]) for line in lines if line[0] == "classes"},
         run={line[1]: line[2] for line in lines if line[0] == "note"},
         has_channel_extremes=any(line == ["extremes", "channel"] for line in lines),
         step_ends=sorted(ends.items()),

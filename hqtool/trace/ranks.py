@@ -173,6 +173,11 @@ class RanksReader(ClosedAtEnd):
         described = (trace.geometry(layer) for trace in self._by_rank)
         return next((geometry for geometry in described if geometry is not None), None)
 
+    def classes(self, layer: str) -> tuple[str, ...] | None:
+        """A layer's classes on the lowest rank that tells them; None where none does."""
+        told = (trace.classes(layer) for trace in self._by_rank)
+        return next((classes for classes in told if classes is not None), None)
+
     def overview(self) -> list[SiteSummary]:
         """What the traces together hold of each site, also of those that some lack."""
         return joined_overview(trace.overview() for trace in self._by_rank)

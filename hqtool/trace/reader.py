@@ -111,6 +111,10 @@ class TraceReader(ClosedAtEnd):
         """A layer's geometry as described by the recorder; None where it was not."""
         return self._journal.geometry.get(layer)
 
+    def classes(self, layer: str) -> tuple[str, ...] | None:
+        """Names of a layer's class and of those it derives from; None where they are not told."""
+        return self._journal.classes.get(layer)
+
     def records(self, site: Site, *, values: bool = True, scaled: bool = False) -> Iterator[Record]:
         """A site's records in the order (step, micro, call), read one at a time.
 

@@ -126,9 +126,11 @@ def _nothing_saved(trusted: TrustedPart) -> DataError:
 
 
 def _describe(journal: JournalContent, writer: TraceWriter) -> None:
-    """Write the geometry of every layer, and which optimizers ended the steps."""
+    """Write geometry and classes of every layer, and which optimizers ended the steps."""
     for layer, geometry in journal.geometry.items():
         writer.describe(layer, geometry)
+    for layer, classes in journal.classes.items():
+        writer.name_classes(layer, classes)
     for step, names in journal.step_ends:
         writer.name_optimizers(step, names)
 

@@ -24,11 +24,11 @@ the extremes of each channel of the tensor: the lowest ones, the highest ones, a
 Readers that are older than this read such a trace without them.
 
 A journal line is one of `["site", number, layer, tensor]`, `["shape", number, [size, …]]`,
-`["geometry", layer, {…}]`, `["note", key, value]`, `["extremes", "channel"]`, and
-`["optimizers", step, [name, …]]`: whose updates ended that step, and those after it until another
-such line. Rows refer to sites and
+`["geometry", layer, {…}]`, `["classes", layer, [name, …]]`: the module's class and those it derives
+from, `["note", key, value]`, `["extremes", "channel"]`, and `["optimizers", step, [name, …]]`:
+whose updates ended that step, and those after it until another such line. Rows refer to sites and
 shapes by number, given in order of appearance; of several lines about one thing the last one
-counts.
+counts. Lines of another kind are passed over: newer writers may add some.
 
 Trust. A reader trusts what the last intact commit covers, and nothing beyond. A commit carries
 running checksums of all rows and journal bytes it covers, a row the checksum of its values, and

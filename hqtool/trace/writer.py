@@ -252,6 +252,11 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         self._journal.enter("geometry", layer, dict(geometry))
 
     @_exclusive
+    def name_classes(self, layer: str, names: Sequence[str]) -> None:
+        """Record the names of a layer's class and of those it derives from; see `describe`."""
+        self._journal.enter("classes", layer, list(names))
+
+    @_exclusive
     def note(self, key: str, value: Any) -> None:
         """Add an entry, JSON-safe, to the run's provenance; a later one of that key replaces it."""
         self._journal.enter("note", key, value)

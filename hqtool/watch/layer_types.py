@@ -92,6 +92,12 @@ def channel_axis_of(module: nn.Module) -> int:
     return -1 - len(module.kernel_size) if isinstance(module, nn.modules.conv._ConvNd) else -1
 
 
+def classes_of(module: nn.Module | None) -> tuple[str, ...]:
+    """Names of a module's class and of those it derives from, up to PyTorch's `Module`."""
+    derived = () if module is None else type(module).__mro__
+    return tuple(each.__name__ for each in derived if each not in (nn.Module, object))
+
+
 def output_axis_of(module: nn.Module | None) -> int:
     """The axis of a weight's output channels: 0, as PyTorch lays weights out, or 1 (transposed)."""
     return 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0

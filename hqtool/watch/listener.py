@@ -60,10 +60,16 @@ class Listener(Protocol):
             loss_scale: factor that a gradient carries.
         """
 
-    def describe(self, layer: str, geometry: Callable[[], Mapping[str, Any]]) -> None:
+    def describe(
+        self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...] = ()
+    ) -> None:
         """Take a function that computes a layer's geometry, the keys of a layer spec.
 
-        May be called more than once for a layer; the function is only needed the first time.
+        May be called more than once for a layer; only the first time counts.
+
+        Args:
+            classes: names of the class of the module that the layer is or is part of, and of those
+                it derives from; empty where it no longer exists.
         """
 
     def count(self, event: str, number: int = 1) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hqtool.vocab import Site
 from hqtool.watch.layer_call import LayerCall
-from hqtool.watch.layer_types import output_axis_of
+from hqtool.watch.layer_types import classes_of, output_axis_of
 from hqtool.watch.listener import Listener
 from hqtool.watch.loss_scale import LossScale
 from hqtool.watch.names import Names, Surroundings, full_name
@@ -154,7 +154,8 @@ class Reporter:
             self._unrecorded.unreadable(name, call.unreadable)
             return
         if call.geometry is not None:
-            self._listener.describe(name, functools.partial(call.geometry, name))
+            classes = classes_of(call.module())
+            self._listener.describe(name, functools.partial(call.geometry, name), classes)
         if call.weight is not None:
             axis = output_axis_of(call.module())
             self._weights[name] = _Weight(call.weight, call.channel_axis, axis)
