@@ -59,10 +59,20 @@ STATISTICS_TRIED = (
 )
 
 
+MORE = (
+    "fixed:lo=-1,hi=0.5",
+    "dsgc:interval=2",
+    "delayed:window=1,init=one",
+    "delayed:window=2,margin=3",
+    "delayed:window=3,algo=max,init=one,margin=-1",
+    "delayed:window=3,algo=most_recent",
+)
+
+
 def choices():
     """Every registered estimator at its defaults, and every composition of the parts there are."""
     specs = [e.usage for e in ESTIMATORS if "…" not in e.usage]
-    found = [ESTIMATORS.parse(spec) for spec in [*specs, "fixed:lo=-1,hi=0.5", "dsgc:interval=2"]]
+    found = [ESTIMATORS.parse(spec) for spec in [*specs, *MORE]]
     parts = [
         Composed(statistic, smoothing, schedule)
         for statistic in STATISTICS_TRIED
@@ -217,7 +227,9 @@ def test_which_estimators_decide_all_records_at_once():
         entry.name
         for entry in ESTIMATORS
         if "…" not in entry.usage
-        and decide_all(ESTIMATORS.parse(entry.name).value, history.stats, history.starts)
+        and decide_all(
+            ESTIMATORS.parse(entry.name).value, history.stats, history.starts, UniformFormat(8)
+        )
     }
     assert quick >= {"current", "running", "hindsight", "maxabs", "std", "delayed"}
     assert "dsgc" not in quick

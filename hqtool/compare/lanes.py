@@ -43,27 +43,37 @@ class Lane:
 
 
 class PrecomputedLanes:
-    """The lanes of an estimator whose decisions were computed in advance, alike at each format."""
+    """The lanes of an estimator whose decisions were computed in advance.
+
+    Args:
+        decisions: of each lane, or one for all of them.
+        past: index of the first record after calibration.
+    """
 
     def __init__(
-        self, lanes: Sequence[Lane], decisions: AllDecisions, history: SiteHistory, past: int
-    ):
-        """`past` is the index of the first record after calibration."""
+        self,
+        lanes: Sequence[Lane],
+        decisions: Sequence[AllDecisions],
+        history: SiteHistory,
+        past: int,
+    ) -> None:
         self.lanes = lanes
-        looked = np.flatnonzero(decisions.looked[past:]) + past
-        numels = history.numels[looked].ravel().tolist()
-        for lane in lanes:
-            lane.ledger.count_plain(looked.size, numels)
-        self._all_decisions = decisions
+        self._decisions = decisions
         self._numels = history.numels
+        self._times = len(lanes) // len(decisions)
+        for lane, made in zip(lanes, [*decisions] * self._times, strict=True):
+            looked = np.flatnonzero(made.looked[past:]) + past
+            lane.ledger.count_plain(looked.size, history.numels[looked].ravel().tolist())
 
     def at(self, index: int) -> list[Decision]:
         """The decisions at a record."""
-        lo, hi = self._all_decisions.ends[:, index].tolist()
+        return [self._at(index, made) for made in self._decisions] * self._times
+
+    def _at(self, index: int, made: AllDecisions) -> Decision:
+        lo, hi = made.ends[:, index].tolist()
         known = Range(lo, hi) if lo == lo else None
-        looked = bool(self._all_decisions.looked[index])
-        look = Look("tensor", int(self._numels[index].sum())) if looked else None
-        return [Decision(known, look)] * len(self.lanes)
+        looked = bool(made.looked[index])
+        return Decision(known, Look("tensor", int(self._numels[index].sum())) if looked else None)
 
 
 class _CountedRecords:
@@ -214,7 +224,9 @@ def lanes_of(
         past: index of the first record after calibration.
     """
     lanes = [Lane(choice, format_) for format_ in formats]
-    decisions = decide_all(choice.value, history.stats, history.starts)
-    if decisions is None:
+    apart = formats if "format" in choice.value.asks else formats[:1]
+    made = [decide_all(choice.value, history.stats, history.starts, each) for each in apart]
+    decisions = [each for each in made if each is not None]
+    if len(decisions) < len(made):
         return SteppedLanes(lanes, history, past)
     return PrecomputedLanes(lanes, decisions, history, past)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from hqtool.estimators.composed import Composed, Fixed, Local
+from hqtool.estimators.delayed import Delayed
 from hqtool.estimators.powers_of_two import FixedPoint, PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep, Schedule
@@ -96,9 +98,14 @@ def std(k: float = 3.0, momentum: float = 0.9) -> Estimator:
 
 
 @ESTIMATORS.register
-def delayed(window: int = 16) -> Estimator:
-    """largest max|x| of the last `window` steps, this one left out: FP8 delayed scaling"""
-    return Composed(MaxAbs(), WindowMax(window), PreviousStep())
+def delayed(
+    window: int = 16,
+    algo: Literal["max", "most_recent"] = "max",
+    margin: int = 0,
+    init: Literal["look", "one"] = "look",
+) -> Estimator:
+    """max|x| of the last `window` steps, this one left out: TransformerEngine's delayed scaling"""
+    return Delayed(window, algo, margin, init)
 
 
 @ESTIMATORS.register

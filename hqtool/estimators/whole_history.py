@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.formats.format import ElementFormat
+from hqtool.core.recorded import range_at_scale_one
 from hqtool.estimators.composed import Composed, Fixed, Local
+from hqtool.estimators.delayed import LARGEST_SCALE, Delayed
 from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.schedule import ComposedState, EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
 from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax, OfStats
+from hqtool.vocab import Range
 
 Ends = NDArray[np.float64]  # (2, n): lo and hi
 Indices = NDArray[np.intp]
@@ -40,8 +44,12 @@ class AllDecisions(NamedTuple):
     looked: Flags
 
 
-def decide_all(estimator: Estimator, stats: Any, starts: Indices) -> AllDecisions | None:
+def decide_all(
+    estimator: Estimator, stats: Any, starts: Indices, format_: ElementFormat
+) -> AllDecisions | None:
     """What an estimator decides at each record; None where it must be run record by record.
+
+    One that does not ask for the format decides alike at every format.
 
     Args:
         stats: `Stats` of all records in order; its entries are columns.
@@ -51,6 +59,8 @@ def decide_all(estimator: Estimator, stats: Any, starts: Indices) -> AllDecision
         fixed = estimator.range if isinstance(estimator, Fixed) else (np.nan, np.nan)
         ends = np.repeat(np.array(fixed)[:, None], stats.min.size, axis=1)
         return AllDecisions(ends, np.zeros(stats.min.size, np.bool_))
+    if type(estimator) is Delayed:
+        return _delayed(estimator, stats, starts, range_at_scale_one(format_))
     if type(estimator) is not Composed:
         return None
     statistic, smoothing, schedule = estimator.statistic, estimator.smoothing, estimator.schedule
@@ -203,6 +213,56 @@ def _all_so_far_with_own(
 
 def _widest(one: Ends, other: Ends) -> Ends:
     return np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
+
+
+# --- delayed scaling, which has a history of its own
+
+
+def _delayed(estimator: Delayed, stats: Any, starts: Indices, scale_one: Range) -> AllDecisions:
+    """The end that the steps before each step give; at a look, the record's own."""
+    own = _reaches(estimator, stats, scale_one.hi / LARGEST_SCALE)
+    by_step = np.maximum.reduceat(own, starts)
+    after = _last_sound(_seen(estimator, by_step))
+    before = np.append(np.nan, after[:-1])
+    step = np.repeat(np.arange(starts.size), np.diff(starts, append=own.size))
+    reach = before[step]
+    ends = np.stack([-reach, reach])
+    unknown = np.isnan(reach)
+    if estimator.init == "one":
+        ends[:, unknown] = np.array(scale_one)[:, None]
+        return AllDecisions(ends, np.zeros(own.size, np.bool_))
+    sound = unknown & (own > 0) & (own < np.inf)
+    ends[:, sound] = np.stack([-own, own])[:, sound]
+    ends[:, unknown & (stats.absmax == 0) & ~sound] = 0.0
+    return AllDecisions(ends, unknown)
+
+
+def _reaches(estimator: Delayed, stats: Any, least: float) -> NDArray[np.float64]:
+    """`Delayed.reach` of each record."""
+    amax = np.where(stats.nnan + stats.ninf > 0, np.inf, np.nan_to_num(stats.absmax, nan=0.0))
+    with np.errstate(over="ignore"):
+        wide = np.minimum(np.maximum(amax * 2.0**estimator.margin, least), sys.float_info.max)
+    reaches: NDArray[np.float64] = np.where((amax > 0) & (amax < np.inf), wide, amax)
+    return reaches
+
+
+def _seen(estimator: Delayed, by_step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the scale after each step follows from, before it is asked whether that is sound."""
+    seen = by_step.copy()
+    if estimator.algo == "max":
+        seen = _widest_of_last(estimator.window, np.stack([-by_step, by_step]))[1].copy()
+    if estimator.init == "look":
+        first = np.flatnonzero((by_step > 0) & (by_step < np.inf))[:1]
+        seen[: first[0] if first.size else None] = 0.0
+        seen[first] = by_step[first]
+    return seen
+
+
+def _last_sound(seen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each step the latest one that gives a scale; NaN before the first."""
+    sound = (seen > 0) & (seen < np.inf)
+    latest = np.maximum.accumulate(np.where(sound, np.arange(seen.size), -1))
+    return np.where(latest >= 0, seen[latest], np.nan)
 
 
 #: The statistics that take columns.
