@@ -8,44 +8,18 @@ tensors on which they bite are not compared.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from deciding import decisions, observe
+from real_tensors import SHARE_OF_OTHER_CODES, SITES, TENSORS, ranges
 from torch.ao.quantization import (
     MinMaxObserver,
     MovingAverageMinMaxObserver,
 )
 
-from hqtool import TraceReader
 from hqtool.core.formats.lanes import levels_over
 from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.quantize import quantize
-from hqtool.estimators.presets import ESTIMATORS
-
-TRACE = Path(__file__).parent.parent / "sample_data" / "digits.h5"
-
-
-def sites():
-    """The recorded tensors of each site in order, as float32 arrays."""
-    with TraceReader(str(TRACE)) as reader:
-        found = [
-            [r.values for r in reader.records(s) if r.values is not None] for s in reader.sites
-        ]
-    return [[x for x in tensors if np.any(x)] for tensors in found]
-
-
-SITES = sites()
-TENSORS = [x for tensors in SITES for x in tensors]
-
-#: Float32 rounds a quotient that is all but half-way to either side.
-SHARE_OF_OTHER_CODES = 6e-5
-
-
-def ranges(spec, tensors):
-    return [d.range for d in decisions(ESTIMATORS.parse(spec).value, map(observe, tensors))]
 
 
 def test_there_are_enough_tensors():
