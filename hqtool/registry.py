@@ -6,13 +6,13 @@ import inspect
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hqtool.errors import UsageError
-from hqtool.nearest import known_names
+from hqtool.nearest import did_you_mean
 from hqtool.parameters import from_json, is_text, parameters_of, read_text, shown, to_json
 
 if TYPE_CHECKING:
@@ -47,23 +47,49 @@ class Entry(Generic[T]):
 
     Args:
         package: the outside package that adds it; None where it is hqtool's own.
+        fixed: parameters that the name itself gives, where it is one of a family.
+        members: the names that it stands for; of a family, those worth suggesting.
     """
 
     name: str
     factory: Callable[..., T]
     summary: str
     package: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The factory's parameters by name, in order."""
-        return parameters_of(self.factory)
+        """The factory's parameters by name, in order, without those that the name gives."""
+        return {n: p for n, p in parameters_of(self.factory).items() if n not in self.fixed}
 
     @property
     def usage(self) -> str:
         """The spec a user types, with every default: `hindsight:momentum=0.9`."""
         defaults = [f"{name}={shown(p.default)}" for name, p in self.parameters.items()]
         return ":".join([self.name, ",".join(defaults)]) if defaults else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[T]):
+    """Names that follow a pattern, such as int2 … int16, all made by one factory.
+
+    Args:
+        entry: how the family is listed; its name stands for all.
+        pattern: of a whole name; what its groups match are the parameters of their names.
+    """
+
+    entry: Entry[T]
+    pattern: re.Pattern[str]
+
+    def member(self, name: str) -> Entry[T] | None:
+        """The entry of one name; None where it does not follow the pattern."""
+        found = self.pattern.fullmatch(name)
+        if found is None:
+            return None
+        known = parameters_of(self.entry.factory)
+        fixed = {key: read_text(known[key], text) for key, text in found.groupdict().items()}
+        return replace(self.entry, name=name, fixed=fixed, members=(name,))
 
 
 class Registry(Generic[T]):
@@ -75,7 +101,7 @@ class Registry(Generic[T]):
     Args:
         noun: what is registered, for error messages.
         group: entry-point group that outside packages add factories to.
-        methods: names of methods that every object made by a factory must have.
+        methods: names of methods or properties that every object made by a factory must have.
     """
 
     def __init__(self, noun: str, group: str, methods: tuple[str, ...] = ()) -> None:
@@ -83,6 +109,7 @@ class Registry(Generic[T]):
         self.group = group
         self.methods = methods
         self._entries: dict[str, Entry[T]] = {}
+        self._families: list[Family[T]] = []
         self._outside: dict[str, str | None] = {}  # entry point → why it does not load, or None
 
     def register(self, factory: Callable[..., T]) -> Callable[..., T]:
@@ -90,25 +117,56 @@ class Registry(Generic[T]):
         self._add(factory.__name__.replace("_", "-"), factory)
         return factory
 
+    def family(
+        self, name: str, pattern: str, members: Iterable[str]
+    ) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Decorator: add a factory under every name that follows a pattern.
+
+        Args:
+            name: how lists show the family, such as 'intN'.
+            pattern: regular expression; its named groups give the parameters of these names.
+            members: names to suggest where a name is unknown.
+        """
+
+        def register(factory: Callable[..., T]) -> Callable[..., T]:
+            given = dict.fromkeys(re.compile(pattern).groupindex)
+            entry = Entry(name, factory, _summary(factory), None, given, tuple(members))
+            self._families.append(Family(entry, re.compile(pattern)))
+            return factory
+
+        return register
+
     def _add(self, name: str, factory: Callable[..., T], package: str | None = None) -> None:
         parameters_of(factory)
-        summary = (inspect.getdoc(factory) or "").partition("\n")[0]
-        self._entries[name] = Entry(name, factory, summary, package)
+        self._entries[name] = Entry(name, factory, _summary(factory), package, members=(name,))
 
     def __iter__(self) -> Iterator[Entry[T]]:
-        """Every entry, those of outside packages last."""
+        """Every entry, one for each family; those of outside packages last."""
         self._load_outside()
-        return iter(list(self._entries.values()))
+        entries = [family.entry for family in self._families] + [*self._entries.values()]
+        return iter(sorted(entries, key=lambda entry: entry.package is not None))
+
+    def _found(self, name: str) -> Entry[T] | None:
+        members = (family.member(name) for family in self._families)
+        return self._entries.get(name) or next(filter(None, members), None)
 
     def entry(self, name: str) -> Entry[T]:
         """Raises: UsageError: no such name, here or in any installed package that loads."""
-        if name not in self._entries:
+        found = self._found(name)
+        if found is None:
             self._load_outside()
-        if name not in self._entries:
+            found = self._found(name)
+        if found is None:
             if why := self._outside.get(name):
                 raise UsageError(why, "repair or remove that package")
-            raise UsageError(f"unknown {self.noun} '{name}'", known_names(name, self._entries))
-        return self._entries[name]
+            raise UsageError(f"unknown {self.noun} '{name}'", self._suggested(name))
+        return found
+
+    def _suggested(self, name: str) -> str:
+        """The nearest known name, and all; of a family its own name stands for its members."""
+        entries = [family.entry for family in self._families] + [*self._entries.values()]
+        near = did_you_mean(name, [each for entry in entries for each in entry.members])
+        return f"{near}known: {', '.join(entry.name for entry in entries)}"
 
     def parse(self, text: str) -> Choice[T]:
         """'name' or 'name:key=value,…' as typed on the command line.
@@ -159,7 +217,7 @@ class Registry(Generic[T]):
         """The object that a factory makes; one of an outside package may fail in any way."""
         refusals = (Exception,) if entry.package else (ValueError,)
         try:
-            value = entry.factory(**parameters)
+            value = entry.factory(**entry.fixed, **parameters)
         except refusals as error:
             why = str(error) or type(error).__name__
             raise UsageError(f"{self.noun} '{label}': {why}", f"write {entry.usage}") from error
@@ -180,7 +238,7 @@ class Registry(Generic[T]):
         """Add what an entry point names; if it fails, warn, and return why."""
         package = point.dist.name if point.dist else "a package without name"
         try:
-            if point.name in self._entries:
+            if self._found(point.name):
                 raise ValueError("hqtool has one of this name")
             self._add(point.name, point.load(), package)
         except (Exception, SystemExit) as error:
@@ -189,6 +247,10 @@ class Registry(Generic[T]):
             _warn(f"hqtool: {why}")
             return why
         return None
+
+
+def _summary(factory: Callable[..., Any]) -> str:
+    return (inspect.getdoc(factory) or "").partition("\n")[0]
 
 
 def _warn(message: str) -> None:

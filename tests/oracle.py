@@ -11,6 +11,9 @@ def grid(lo, hi, bits, scheme):
         m = max(abs(lo), abs(hi))
         top = 2 ** (bits - 1) - 1
         return m / top, -top, top
+    if scheme == "fullrange":
+        m = max(abs(lo), abs(hi))
+        return m / ((2**bits - 1) / 2), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     assert scheme == "asymmetric"
     lo, hi = min(lo, 0.0), max(hi, 0.0)
     step = (hi - lo) / (2**bits - 1)

@@ -166,7 +166,7 @@ ONE_SIDED = {
 }
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])  # the range's end is a level
 @pytest.mark.parametrize("bits", [2, 3, 8, 16])
 @pytest.mark.parametrize("name", ONE_SIDED)
 def test_dsgc_does_not_clip_where_all_ratios_have_one_cosine(name, bits, scheme):

@@ -227,3 +227,31 @@ def test_a_broken_entry_point_by_name(outside: Registry[Any]) -> None:
         outside.parse("useless")
     with pytest.raises(UsageError, match=r"'failing': 1\.0"):
         outside.parse("failing")
+
+
+FAMILY: Registry[Made] = Registry("thing", group="hqtool.tests")
+
+
+@FAMILY.family("wN", r"w(?P<width>\d+)(?P<mark>[a-z]?)", ["w4", "w8"])
+def wide(width: int, mark: str, depth: float = 0.5) -> Made:
+    """things of any width"""
+    if width > 9:
+        raise ValueError("too wide")
+    return Made(locals())
+
+
+def test_a_name_of_a_family_gives_the_parameters_it_names() -> None:
+    choice = FAMILY.parse("w7x:depth=2")
+    assert choice.value.parameters == {"width": 7, "mark": "x", "depth": 2.0}
+    assert (choice.name, choice.parameters) == ("w7x", {"depth": 2.0})
+    assert FAMILY.from_json(json.loads(json.dumps(choice.to_json()))) == choice
+
+
+def test_a_family_is_listed_once_and_suggests_its_members() -> None:
+    assert [(entry.name, entry.usage) for entry in FAMILY] == [("wN", "wN:depth=0.5")]
+    with pytest.raises(UsageError, match=r"did you mean 'w4'.*known: wN"):
+        FAMILY.parse("W4")
+    with pytest.raises(UsageError, match=r"'w10': too wide\nwrite w10:depth=0.5"):
+        FAMILY.parse("w10")
+    with pytest.raises(UsageError, match="no parameter 'width'"):
+        FAMILY.parse("w4:width=3")

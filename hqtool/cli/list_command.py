@@ -12,5 +12,5 @@ from hqtool.report.catalogue import catalogue_report
 @click.command("list", cls=FileCommand)
 @file_options
 def command(json_to: str | None, csv_to: str | None, force: bool, quiet: bool) -> None:
-    """List estimators, metrics and tensor kinds, with their parameters."""
+    """List estimators, formats, metrics and tensor kinds, with their parameters."""
     deliver(catalogue_report(), json_to, csv_to, quiet, force=force)

@@ -1,9 +1,10 @@
-"""The report of what can be chosen: estimators, metrics and tensor kinds."""
+"""The report of what can be chosen: estimators, formats, metrics and tensor kinds."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from hqtool.core.formats.named import FORMATS
 from hqtool.core.metrics import METRICS
 from hqtool.estimators.presets import ESTIMATORS
 from hqtool.parameters import to_json
@@ -13,11 +14,15 @@ from hqtool.vocab import TENSOR_KINDS
 
 SCHEMA = "hqtool.list/1"
 
+#: Kinds that are chosen with parameters, and so are shown as they are typed.
+REGISTERED = ("estimator", "format")
+
 
 def catalogue_report() -> Report:
-    """Everything that is registered, with the estimators of outside packages."""
+    """Everything that is registered, with what outside packages add."""
     sections = {
-        "estimator": [_estimator(entry) for entry in ESTIMATORS],
+        "estimator": [_registered(entry) for entry in ESTIMATORS],
+        "format": [_registered(entry) for entry in FORMATS],
         "metric": [
             {"name": m.name, "unit": m.unit, "meaning": m.meaning} for m in METRICS.values()
         ],
@@ -32,7 +37,7 @@ def catalogue_report() -> Report:
     return Report(document, rows, [_table(kind, entries) for kind, entries in sections.items()])
 
 
-def _estimator(entry: Entry[Any]) -> dict[str, Any]:
+def _registered(entry: Entry[Any]) -> dict[str, Any]:
     parameters = {
         name: None if p.default is p.empty else to_json(p.default)
         for name, p in entry.parameters.items()
@@ -46,6 +51,6 @@ def _estimator(entry: Entry[Any]) -> dict[str, Any]:
 
 
 def _table(kind: str, entries: list[dict[str, Any]]) -> Table:
-    key = "usage" if kind == "estimator" else "name"
+    key = "usage" if kind in REGISTERED else "name"
     columns = (Column(key, kind, number=False), Column("meaning", "meaning", number=False))
     return Table(f"{kind}s", columns, tuple(entries))

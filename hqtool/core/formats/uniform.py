@@ -113,11 +113,27 @@ def symmetric(lo: Array, hi: Array, bits: int) -> UniformLevels:
     return UniformLevels(np.maximum(np.abs(lo), np.abs(hi)) / top, -top, top)
 
 
+def fullrange(lo: Array, hi: Array, bits: int) -> UniformLevels:
+    """2^b levels, one more below zero than above, Δ = m/((2^b−1)/2): torch.ao's symmetric qint8.
+
+    Its floor under the scale (1.19e-7) is left out.
+    """
+    half = np.full(lo.size, 2.0 ** (bits - 1))
+    return UniformLevels(np.maximum(np.abs(lo), np.abs(hi)) / (half - 0.5), -half, half - 1)
+
+
 #: Scheme → the function that makes its levels. A new scheme is one more function.
 SCHEMES: dict[str, Callable[[Array, Array, int], UniformLevels]] = {
     "asymmetric": asymmetric,
     "symmetric": symmetric,
+    "fullrange": fullrange,
 }
+
+
+def check_bits(bits: int) -> None:
+    """Raises: UsageError: bits outside 2…16."""
+    if bits not in BITS_ALLOWED:
+        raise UsageError(f"{bits} bits is out of bounds", "choose 2 to 16 bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +148,7 @@ class UniformFormat:
     scheme: str = "asymmetric"
 
     def __post_init__(self) -> None:
-        if self.bits not in BITS_ALLOWED:
-            raise UsageError(f"{self.bits} bits is out of bounds", "choose 2 to 16 bits")
+        check_bits(self.bits)
         if self.scheme not in SCHEMES:
             raise UsageError(f"unknown scheme '{self.scheme}'", f"known: {', '.join(SCHEMES)}")
 
