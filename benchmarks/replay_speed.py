@@ -20,8 +20,9 @@ from benchmarks.traces import write_small_records, write_trace
 from hqtool import TraceReader
 from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.execute import default_jobs, processes
-from hqtool.compare.replay import ReplaySettings
+from hqtool.compare.settings import ReplaySettings
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.estimators.quantizer import product, sweep_formats
 
 #: Forty parameter settings; with seven bit-widths, 280 grids for each tensor.
 FORTY = (
@@ -37,8 +38,10 @@ SWEEP = tuple(range(2, 9))
 
 def run_comparison(path: str, specs: Iterable[str], bits: tuple[int, ...], jobs: int) -> None:
     """One comparison through the library, as the command runs it."""
-    choices = tuple(choice for spec in specs for choice in ESTIMATORS.sweep(spec))
-    compare([path], ReplaySettings(choices, bits), Selection(), processes(jobs))
+    choices = [choice for spec in specs for choice in ESTIMATORS.sweep(spec)]
+    formats = sweep_formats(",".join(f"int{each}" for each in bits))
+    settings = ReplaySettings(tuple(product(choices, formats)))
+    compare([path], settings, Selection(), processes(jobs))
 
 
 def read(path: str) -> list[np.ndarray]:

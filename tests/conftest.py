@@ -4,6 +4,7 @@ These modules hold no tests:
 
 - oracle.py: formats and metrics in plain Python floats, one value at a time.
 - deciding.py: one estimator over one site's tensors.
+- quantizing.py: quantizers and settings of a replay, from the names of their parts.
 - command.py: `hqtool` in this process, and Python programs in processes of their own.
 - warm_python.py: Python programs that import torch, in a tenth of the time a new Python takes.
 - capture_models.py: models, training functions, `captured` for a capture in this process.

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import hqtool
+from quantizing import settings as settings_of
 
 import hqtool.compare.execute as execute
 from hqtool import TraceReader, TraceWriter
 from hqtool.compare.comparison import Selection, compare
-from hqtool.compare.replay import ReplaySettings
 from hqtool.errors import DataError
-from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.vocab import Stats
 
 DIGITS = Path(__file__).parent.parent / "sample_data" / "digits.h5"
@@ -58,7 +57,7 @@ def test_results_are_the_same_bytes_whatever_the_jobs(trace, always_in_pool):
 
 def test_the_longest_task_starts_first(trace, always_in_pool):
     """One worker beside an idle one takes tasks as they were handed out."""
-    settings = ReplaySettings((ESTIMATORS.parse("current"),))
+    settings = settings_of("current")
     seen = []
     compare([trace], settings, Selection(), watching(execute.processes(2), seen))
     seconds = [task.seconds for task in seen[0]]
@@ -104,7 +103,7 @@ def test_a_failing_task_ends_the_pools_own_processes_alone(trace, always_in_pool
     theirs.start()
     try:
         monkeypatch.setattr(execute, "run_task", fail_at_layer_3)
-        settings = ReplaySettings((ESTIMATORS.parse("current"),))
+        settings = settings_of("current")
         with pytest.raises(DataError, match="layer3"):
             compare([trace], settings, executor=execute.processes(3))
         assert multiprocessing.active_children() == [theirs]
@@ -288,7 +287,7 @@ def test_a_cluster_gives_the_same_although_a_worker_is_killed(tmp_path):
     """A real cluster of three worker processes; one is killed while it works."""
     distributed = pytest.importorskip("distributed")
     path = write(tmp_path / "run.h5", steps=12, layers=8, size=20_000)
-    settings = ReplaySettings(tuple(map(ESTIMATORS.parse, DEFAULTS)), bits=(8, 16))
+    settings = settings_of(formats="int8,int16")
     alone = compare([path], settings, Selection())
     killed = []
 
@@ -355,7 +354,7 @@ def meanwhile(executor, happens):
 
 def test_a_trace_replaced_meanwhile_is_an_error(tmp_path):
     path = write(tmp_path / "run.h5", steps=2)
-    settings = ReplaySettings((ESTIMATORS.parse("current"),))
+    settings = settings_of("current")
 
     def replace_trace():
         os.replace(write(tmp_path / "new.h5", steps=2, size=20), path)

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from command import hqtool
+from quantizing import settings as settings_of
 
 import hqtool.compare.execute as execute
 import hqtool.report.follow as follow_module
 from hqtool.compare.comparison import Comparison, Selection, compare
 from hqtool.compare.execute import SiteResult, Task
-from hqtool.compare.replay import ReplaySettings
 from hqtool.errors import DataError
-from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.report.follow import follow, snapshot_of, snapshots
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.writer import TraceWriter
@@ -290,7 +289,7 @@ def test_all_sites_are_scored_over_what_the_survey_saw(
         yield from execute.processes(jobs)(tasks)
 
     def replayed(executor: execute.Executor = execute.serial) -> Comparison:
-        settings = ReplaySettings(tuple(map(ESTIMATORS.parse, DEFAULTS)))
+        settings = settings_of()
         return compare([str(child.path)], settings, Selection(), executor)
 
     child.order("step", 0)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from command import hqtool
+from quantizing import settings
 
 from hqtool import TraceReader, TraceWriter
-from hqtool.compare.replay import ReplaySettings
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
-from hqtool.estimators.presets import ESTIMATORS
 from hqtool.report.follow import snapshot_of
 from hqtool.trace.repair import repair
 from hqtool.vocab import Range, Record, Site, Stats
@@ -219,7 +218,7 @@ def test_the_setting_is_echoed_and_explained(traces: dict[str, Path]) -> None:
     done = hqtool("compare", traces["plain"], "--loss-scale", "doubled")
     assert (done.status, len(done.err.splitlines())) == (2, 2)
     with pytest.raises(UsageError, match="doubled"):
-        ReplaySettings((ESTIMATORS.parse("current"),), loss_scale="doubled")
+        settings("current", loss_scale="doubled")
 
 
 def test_dividing_leaves_the_other_fields_alone(traces: dict[str, Path]) -> None:

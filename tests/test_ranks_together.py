@@ -18,16 +18,16 @@ from command import hqtool
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from quantizing import settings as settings_of
 
 import hqtool.compare.execute as execute
 from hqtool import TraceReader, TraceWriter
 from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.execute import SiteResult, Task
-from hqtool.compare.replay import ReplaySettings
 from hqtool.core.metrics import METRICS
 from hqtool.core.stats import stats_of
 from hqtool.errors import DataError
-from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
+from hqtool.estimators.presets import DEFAULTS
 from hqtool.trace.ranks import RanksReader, joint, names_of, pooled
 from hqtool.traffic.layers import layer_from_json
 from hqtool.vocab import Record, Site, Stats
@@ -470,7 +470,7 @@ def test_a_cluster_gives_the_same(tmp_path: Path) -> None:
 
 def test_ranks_that_still_grow_are_read_as_the_survey_saw_them(tmp_path: Path) -> None:
     """One rank commits more between survey and tasks than the other ever will."""
-    settings = ReplaySettings(tuple(map(ESTIMATORS.parse, DEFAULTS)))
+    settings = settings_of()
     rest = write(tmp_path / "1.h5", usual(1), 1)
     with TraceWriter(tmp_path / "0.h5", run={"rank": 0, "world_size": 2}) as writer:
         for each in usual(0, steps=[0, 1]):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import oracle
 import pytest
+from quantizing import settings
 
-from hqtool.compare.replay import ReplaySettings, replay
+from hqtool.compare.replay import replay
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.estimators.composed import Composed
-from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
 from hqtool.estimators.protocol import Reading
 from hqtool.estimators.schedule import EveryStep
 from hqtool.estimators.smoothing import Ema
@@ -31,10 +31,6 @@ def record(x, step, micro=0, call=0, values=True, sampled=False):
     return Record(step, micro, call, x.shape, stats_of(x), kept, sampled)
 
 
-def settings(*specs, **how):
-    return ReplaySettings(tuple(ESTIMATORS.parse(s) for s in specs or DEFAULTS), **how)
-
-
 def run(records, how, counts=None, site=SITE):
     rows = []
     return replay(site, history_of(records), how, counts, rows.append), rows
@@ -42,7 +38,7 @@ def run(records, how, counts=None, site=SITE):
 
 def test_every_row_and_every_mean_by_the_oracle():
     """Ranges by hand, metrics by plain Python, means over steps."""
-    how = settings("current", "hindsight:momentum=0.5", bits=(4, 8))
+    how = settings("current", "hindsight:momentum=0.5", formats="int4,int8")
     summaries, rows = run([record(x, t) for t, x in enumerate(TENSORS)], how)
     ends = [(float(x.min()), float(x.max())) for x in TENSORS]
     lagging = [ends[0], ends[0]]
@@ -164,7 +160,7 @@ def test_an_estimator_that_asks_for_the_format_decides_at_each():
     estimator = Composed(HalfAtFewBits(), Ema(0.5), EveryStep())
     choice = Choice("half", "half", {}, estimator)
     records = [record(np.array([-1.0, x]), t) for t, x in enumerate([2.0, 8.0, 2.0])]
-    _, rows = run(records, ReplaySettings((choice,), bits=(8, 4, 3)))
+    _, rows = run(records, settings(choice, formats="int8,int4,int3"))
     assert [r.hi for r in rows if r.bits == 8] == [2, 5, 3.5]
     assert [r.hi for r in rows if r.bits == 4] == [2, 3, 2.5]
     assert [r.hi for r in rows if r.bits == 3] == [2, 3, 2.5]
@@ -186,7 +182,7 @@ def test_values_that_are_not_finite_are_counted_at_each_record():
 
 def test_the_low_is_the_mean_of_the_worst_tenth():
     """Of 25 records the two worst; of fewer than ten the worst one."""
-    how = settings("fixed:lo=-3,hi=3", bits=(3,))
+    how = settings("fixed:lo=-3,hi=3", formats="int3")
     records = [record(RNG.laplace(size=50), t) for t in range(25)]
     (summary,), rows = run(records, how)
     figures = sorted(r.metrics["sqnr_db"] for r in rows)
@@ -212,11 +208,13 @@ def test_exact_is_told_from_missing():
 def test_expectation_is_the_mean_of_many_draws():
     x = RNG.standard_normal(400).astype("f4")
     _, (expected,) = run(
-        [record(x, 0)], settings("fixed:lo=-1,hi=1.5", rounding="stochastic", bits=(3,))
+        [record(x, 0)], settings("fixed:lo=-1,hi=1.5", rounding="stochastic", formats="int3")
     )
     draws = []
     for seed in range(400):
-        how = settings("fixed:lo=-1,hi=1.5", rounding="stochastic-sampled", bits=(3,), seed=seed)
+        how = settings(
+            "fixed:lo=-1,hi=1.5", rounding="stochastic-sampled", formats="int3", seed=seed
+        )
         draws.append(run([record(x, 0)], how)[1][0].metrics)
     for name in ("mse", "cosine", "norm_ratio", "saturation", "underflow"):
         sample = np.array([d[name] for d in draws])
@@ -225,14 +223,14 @@ def test_expectation_is_the_mean_of_many_draws():
 
 
 def test_noise_depends_on_seed_site_and_record_alone():
-    sampled = settings("current", rounding="stochastic-sampled", bits=(4,))
+    sampled = settings("current", rounding="stochastic-sampled", formats="int4")
     records = [record(TENSORS[0], t) for t in range(3)]
     _, rows = run(records, sampled)
     assert run(records[1:2], sampled)[1] == rows[1:2]
     assert len({r.metrics["mse"] for r in rows}) == 3
     _, elsewhere = run(records[:1], sampled, site=Site("conv2", "output"))
     assert elsewhere[0].metrics != rows[0].metrics
-    other = settings("current", rounding="stochastic-sampled", bits=(4,), seed=1)
+    other = settings("current", rounding="stochastic-sampled", formats="int4", seed=1)
     assert run(records[:1], other)[1][0].metrics != rows[0].metrics
 
 
@@ -241,7 +239,7 @@ def test_searches_round_to_nearest_whatever_the_rounding():
     ranges = {
         (r.lo, r.hi)
         for rounding in ("nearest", "stochastic", "stochastic-sampled")
-        for r in run(records, settings("dsgc", rounding=rounding, bits=(3,)))[1]
+        for r in run(records, settings("dsgc", rounding=rounding, formats="int3"))[1]
     }
     assert len(ranges) == 1
 
@@ -264,7 +262,7 @@ def test_the_bill_by_hand():
 
 
 def test_bits_change_the_static_bill_and_not_the_accumulator():
-    (summary,), _ = run([record(TENSORS[0], 0)], settings("current", bits=(4,)), COUNTS)
+    (summary,), _ = run([record(TENSORS[0], 0)], settings("current", formats="int4"), COUNTS)
     assert (summary.static_bytes, summary.traffic_bytes) == (90, 890)
 
 
@@ -303,5 +301,3 @@ def test_wrong_settings():
         settings(rounding="up")
     with pytest.raises(UsageError, match="calibrate"):
         settings(calibrate=-1)
-    with pytest.raises(UsageError, match="bits"):
-        settings(bits=(8, 32))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from quantizing import settings as settings_of
 
 from hqtool import TraceReader, TraceWriter
-from hqtool.compare.replay import ReplaySettings, replay
+from hqtool.compare.replay import replay
 from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import METRICS, measure
 from hqtool.core.observation import values_of
@@ -71,7 +72,7 @@ MORE = (
 
 def choices():
     """Every registered estimator at its defaults, and every composition of the parts there are."""
-    specs = [e.usage for e in ESTIMATORS if "…" not in e.usage]
+    specs = [e.usage for e in ESTIMATORS if "…" not in e.usage and e.name != "local"]
     found = [ESTIMATORS.parse(spec) for spec in [*specs, *MORE]]
     parts = [
         Composed(statistic, smoothing, schedule)
@@ -88,9 +89,8 @@ CHOICES = choices()
 def slow(records, settings):
     """Rows and summaries, one estimator and one format after the other, a record at a time."""
     return [
-        slow_lane(records, choice, UniformFormat(bits, settings.scheme), settings)
-        for choice in settings.estimators
-        for bits in settings.bits
+        slow_lane(records, each.estimator, each.format.value, settings)
+        for each in settings.quantizers
     ]
 
 
@@ -198,11 +198,11 @@ def records_of(steps, stride=1):
 @given(
     STEPS,
     st.lists(st.sampled_from(CHOICES), min_size=1, max_size=6, unique_by=lambda c: c.label),
-    st.sampled_from([(8,), (8, 3), (2, 4, 8)]),
+    st.sampled_from(["int8", "int8,int3", "int2,int4,int8", "int8,int4-symmetric"]),
     st.integers(0, 3),
 )
-def test_any_history_is_replayed_as_record_by_record(steps, some, bits, calibrate):
-    settings = ReplaySettings(tuple(some), bits=bits, calibrate=calibrate)
+def test_any_history_is_replayed_as_record_by_record(steps, some, formats, calibrate):
+    settings = settings_of(*some, formats=formats, calibrate=calibrate)
     check(records_of(steps, stride=7), settings)
 
 
@@ -216,7 +216,7 @@ def test_every_estimator_over_a_long_history():
             tensors[index] = np.full(3, rng.choice([0.0, math.nan]))
         steps.append([(list(x), rng.random() < 0.4, 1) for x in tensors])
     records = records_of(steps)
-    check(records, ReplaySettings(tuple(CHOICES), bits=(3, 8)))
+    check(records, settings_of(*CHOICES, formats="int3,int8"))
 
 
 def test_which_estimators_decide_all_records_at_once():
@@ -246,7 +246,7 @@ def test_a_type_derived_from_a_known_one_is_not_mistaken_for_it():
 
     steps = [[([1.0, -t], True, 0)] for t in range(4)]
     mine = Choice("mine", "mine", {}, Composed(MinMax(), Slower(0.5), PreviousStep()))
-    check(records_of(steps), ReplaySettings((mine,)))
+    check(records_of(steps), settings_of(mine))
 
 
 # --- histories as traces give them --------------------------------------------------------------
@@ -291,7 +291,7 @@ def test_a_traces_history_is_that_of_its_records(traces, scaled):
         for site in reader.sites:
             records = list(reader.records(site, scaled=scaled))
             same(reader.history(site, scaled=scaled), records)
-            check(records, ReplaySettings((CHOICES[2],)), reader.history(site, scaled=scaled))
+            check(records, settings_of(CHOICES[2]), reader.history(site, scaled=scaled))
 
 
 @pytest.mark.parametrize("scaled", [False, True])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from hqtool.nearest import did_you_mean
 
@@ -25,3 +26,23 @@ class NamedChoice(click.Choice[str]):
 def choice_of(names: Iterable[str]) -> NamedChoice:
     """The type of an option whose value is one of these names."""
     return NamedChoice(list(names))
+
+
+class NamedWords(click.ParamType[str]):
+    """Comma-separated words, completed with known names; what reads them says what is wrong."""
+
+    name = "words"
+
+    def __init__(self, known: Callable[[], Iterable[str]]) -> None:
+        self._known = known
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The words so far, the last of them completed."""
+        before, comma, begun = incomplete.rpartition(",")
+        return [
+            CompletionItem(before + comma + name)
+            for name in self._known()
+            if name.startswith(begun)
+        ]

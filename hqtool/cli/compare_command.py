@@ -8,24 +8,24 @@ from collections.abc import Iterable
 
 import click
 
-from hqtool.cli.choice import choice_of
+from hqtool.cli.choice import NamedWords, choice_of
 from hqtool.cli.files import INPUT, OUTPUT, REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
+from hqtool.cli.quantizer_options import SCHEMES, quantizers_of
 from hqtool.cli.step_streams import step_streams
-from hqtool.cli.words import bit_widths, split_words
+from hqtool.cli.words import split_words
 from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.execute import cluster, default_jobs, processes
-from hqtool.compare.replay import LOSS_SCALES, ReplaySettings
-from hqtool.core.formats.uniform import SCHEMES
+from hqtool.compare.settings import LOSS_SCALES, ReplaySettings
+from hqtool.core.formats.named import FORMATS
 from hqtool.core.metrics import METRICS
 from hqtool.core.moments.dense import ROUNDINGS
 from hqtool.errors import UsageError
-from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.estimators.protocol import Estimator
+from hqtool.estimators.presets import DEFAULTS
 from hqtool.outputs import names_stdout
-from hqtool.registry import Choice
-from hqtool.report.comparison_report import RANKINGS, comparison_report
+from hqtool.report.compared.rows import RANKINGS
+from hqtool.report.comparison_report import comparison_report
 from hqtool.report.table import render
 from hqtool.vocab import TENSOR_KINDS
 
@@ -53,43 +53,55 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
     return os.path.dirname(files[0]) or "." if files else "."
 
 
-def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
-    """Every estimator that the specs spell out, each once."""
-    choices = [choice for text in texts for choice in ESTIMATORS.sweep(text)]
-    return tuple({choice.label: choice for choice in choices}.values())
-
-
 @click.command("compare", cls=ExplainedCommand)
 @click.argument("traces", type=INPUT, metavar="TRACE...", nargs=-1, required=True)
+@click.option(
+    "--quantizer",
+    "quantizers",
+    metavar="EST@FORMAT[/ROUNDING]",
+    multiple=True,
+    help="A quantizer, such as hindsight:momentum=0.9@int8/stochastic; repeat for more. Lists and "
+    "ranges sweep: hindsight:momentum=0,0.5,0.9@int8 or current@int8,e4m3.",
+)
 @click.option(
     "--estimator",
     "estimators",
     metavar="SPEC",
     multiple=True,
-    help="An estimator as NAME or NAME:key=value,… (see hqtool list); repeat for more. Lists and "
-    "ranges sweep: hindsight:momentum=0,0.5,0.9 or dsgc:interval=10..100/10. "
+    help="An estimator as NAME or NAME:key=value,… (see hqtool list); repeat for more. Each is run "
+    "at every --format with every --rounding. Lists and ranges sweep: "
+    "hindsight:momentum=0,0.5,0.9 or dsgc:interval=10..100/10. "
     f"Default: {', '.join(DEFAULTS)}.",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=NamedWords(lambda: [entry.name for entry in FORMATS]),
+    metavar="FORMAT,…",
+    multiple=True,
+    help="Number formats such as int8, e4m3, mxfp8 (see hqtool list formats); default int8. Those "
+    "that scale their own blocks need no estimator.",
+)
+@click.option(
+    "--rounding",
+    "roundings",
+    type=NamedWords(lambda: ROUNDINGS),
+    metavar="ROUNDING,…",
+    multiple=True,
+    help=f"{', '.join(ROUNDINGS)}; default nearest. stochastic: the exact expectation; "
+    "stochastic-sampled: one draw, by --seed.",
 )
 @click.option(
     "--bits",
     metavar="8|4,8|2..8",
     multiple=True,
-    default=("8",),
-    help="Bit-widths of the grids, 2 to 16; default 8.",
-)
-@click.option(
-    "--rounding",
-    type=choice_of(list(ROUNDINGS)),
-    default="nearest",
-    show_default=True,
-    help="stochastic: the exact expectation; stochastic-sampled: one draw, by --seed.",
+    help="Short for --format int8, int4,int8, int2,int3,… (2 to 16).",
 )
 @click.option(
     "--scheme",
-    type=choice_of(list(SCHEMES)),
-    default="asymmetric",
-    show_default=True,
-    help="asymmetric: the range as it is, zero on a level; symmetric: mirrored about zero.",
+    type=choice_of(SCHEMES),
+    help="With --bits: asymmetric (the default) takes the range as it is, zero on a level; "
+    "symmetric mirrors it about zero.",
 )
 @click.option(
     "--loss-scale",
@@ -181,10 +193,12 @@ def _choices(texts: tuple[str, ...]) -> tuple[Choice[Estimator], ...]:
 @file_options
 def command(
     traces: tuple[str, ...],
+    quantizers: tuple[str, ...],
     estimators: tuple[str, ...],
+    formats: tuple[str, ...],
+    roundings: tuple[str, ...],
     bits: tuple[str, ...],
-    rounding: str,
-    scheme: str,
+    scheme: str | None,
     loss_scale: str,
     reduce_ranks: bool,
     layers: tuple[str, ...],
@@ -208,7 +222,7 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Replay TRACE through range estimators and say what each costs.
+    """Replay TRACE through quantizers and say what each costs.
 
     Every estimator sees the recorded tensors in order, as it would in training. Metrics are
     means over a site's scored steps, then over sites; the best of each column is marked *.
@@ -219,10 +233,7 @@ def command(
     if per_step and not any(targets):
         raise UsageError("--per-step has nowhere to go", "add --json, --csv, --jsonl or --parquet")
     settings = ReplaySettings(
-        estimators=_choices(estimators or DEFAULTS),
-        bits=bit_widths(bits),
-        scheme=scheme,
-        rounding=rounding,
+        quantizers=quantizers_of(quantizers, estimators, formats, roundings, bits, scheme),
         calibrate=calibrate,
         seed=seed,
         search_gap=search_gap,

@@ -1,4 +1,4 @@
-"""Comparing estimators on traces: choose sites, replay each, collect the results."""
+"""Comparing quantizers on traces: choose sites, replay each, collect the results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from hqtool.compare.execute import Executor, SiteResult, Task, serial
-from hqtool.compare.replay import ReplaySettings, Summary
+from hqtool.compare.results import Summary
+from hqtool.compare.settings import ReplaySettings
 from hqtool.errors import DataError, UsageError
 from hqtool.nearest import known_names
 from hqtool.trace.overview import SiteSummary
@@ -246,12 +247,11 @@ def _tasks(survey: _Survey, settings: ReplaySettings, selection: Selection) -> l
 
 
 def _expected_seconds(summary: SiteSummary, settings: ReplaySettings) -> float:
-    """Seconds a site may take: 3 ns a byte, 1 µs a decision; to score 0.5 ms, and 30 µs a grid."""
-    estimators = len(settings.estimators)
-    decisions = summary.records * estimators
-    grids = summary.with_values * estimators * len(settings.bits)
+    """Seconds a site may take: 3 ns a byte, 1 µs a decision; to score 0.5 ms, 30 µs a quantizer."""
+    decisions = summary.records * len(settings.estimators)
+    lanes = summary.with_values * len(settings.quantizers)
     prepared = summary.payload_bytes * 3e-9 + summary.with_values * 5e-4
-    return prepared + decisions * 1e-6 + grids * 3e-5
+    return prepared + decisions * 1e-6 + lanes * 3e-5
 
 
 def _in_order(

@@ -19,7 +19,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hqtool.compare.replay import ReplaySettings, StepRow, Summary, replay
+from hqtool.compare.replay import replay
+from hqtool.compare.results import StepRow, Summary
+from hqtool.compare.settings import ReplaySettings
 from hqtool.errors import DataError, HqtoolError
 from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import Prefix, TraceReader

@@ -1,10 +1,10 @@
-"""Lanes: a lane is one estimator at one number format, run over a site's records."""
+"""Lanes: a lane is one quantizer, run over a site's records; those of one estimator are a group."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,26 +14,32 @@ from hqtool.core.questions import UndeclaredQuestionError
 from hqtool.core.recorded import RecordedObservation
 from hqtool.errors import UsageError
 from hqtool.estimators.ledger import Ledger
-from hqtool.estimators.protocol import Estimator, Plan, Reading, advance, decide, widest
+from hqtool.estimators.protocol import Plan, Reading, advance, decide, widest
+from hqtool.estimators.quantizer import Quantizer
 from hqtool.estimators.search_gap import SearchGap, search_gap
 from hqtool.estimators.whole_history import AllDecisions, decide_all, passed_over, quiet_steps
-from hqtool.registry import Choice
 from hqtool.trace.history import SiteHistory
 from hqtool.vocab import AnyRange, Decision, Look, Range
 
 
 @dataclass(slots=True)
 class Lane:
-    """What an estimator did at one format after calibration.
+    """What a quantizer's estimator did after calibration.
 
     Args:
+        place: its index among all lanes.
         ledger: its looks, and what they moved.
     """
 
-    choice: Choice[Estimator]
-    format: ElementFormat
+    quantizer: Quantizer
+    place: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     gaps: list[SearchGap] = field(default_factory=list)
+
+    @property
+    def format(self) -> ElementFormat:
+        """The number format that it quantizes to."""
+        return cast(ElementFormat, self.quantizer.format.value)
 
     def compare_with_scan(self, decision: Decision, obs: RecordedObservation) -> None:
         """Where a search was made, compare its result with an exhaustive scan."""
@@ -46,7 +52,7 @@ class PrecomputedLanes:
     """The lanes of an estimator whose decisions were computed in advance.
 
     Args:
-        decisions: of each lane, or one for all of them.
+        decisions: at each format of `_decided_at`.
         past: index of the first record after calibration.
     """
 
@@ -60,14 +66,16 @@ class PrecomputedLanes:
         self.lanes = lanes
         self._decisions = decisions
         self._numels = history.numels
-        self._times = len(lanes) // len(decisions)
-        for lane, made in zip(lanes, [*decisions] * self._times, strict=True):
+        self._index = _decided_at(lanes)[1]
+        for lane, index in zip(lanes, self._index, strict=True):
+            made = decisions[index]
             looked = np.flatnonzero(made.looked[past:]) + past
             lane.ledger.count_plain(looked.size, history.numels[looked].ravel().tolist())
 
     def at(self, index: int) -> list[Decision]:
         """The decisions at a record."""
-        return [self._at(index, made) for made in self._decisions] * self._times
+        made = [self._at(index, each) for each in self._decisions]
+        return [made[i] for i in self._index]
 
     def _at(self, index: int, made: AllDecisions) -> Decision:
         lo, hi = made.ends[:, index].tolist()
@@ -102,8 +110,9 @@ class SteppedLanes:
     """The lanes of an estimator that is run step by step.
 
     One that does not ask for the number format decides alike at every format: then all lanes share
-    one state; else each has its own. A step is `begin`, `show` for each of its records if `begin`
-    said so, and `end`. Steps from which nothing can be learned are passed over, all at once.
+    one state; else those of each format do. A step is `begin`, `show` for each of its records if
+    `begin` said so, and `end`. Steps from which nothing can be learned are passed over, all at
+    once.
 
     Args:
         past: index of the first record past calibration.
@@ -116,23 +125,19 @@ class SteppedLanes:
         with_values = np.add.reduceat(history.has_values, history.starts, dtype=np.intp)
         self._with_values = np.flatnonzero(with_values)
         self._step = 0
-        self._choice = lanes[0].choice
+        self._choice = lanes[0].quantizer.estimator
         self._estimator = self._choice.value
-        self._formats = tuple(lane.format for lane in lanes)
-        self._each_its_own = "format" in self._estimator.asks
-        self._states = self._of_lanes([self._estimator.start() for _ in lanes])
+        self._formats = tuple(dict.fromkeys(lane.format for lane in lanes))
+        decided_at, self._state_of = _decided_at(lanes)
+        self._states = [self._estimator.start() for _ in decided_at]
         self._readings: list[list[Reading | None]] = [[] for _ in self._states]
         self._used: list[list[AnyRange]] = [[] for _ in self._states]
         self._plans: list[Plan] = []
         self._decisions: list[Decision] = []
 
-    def _of_lanes(self, lanes: Sequence[Any]) -> list[Any]:
-        """An entry for each lane that has a state of its own."""
-        return [*lanes] if self._each_its_own else [*lanes[:1]]
-
     def _to_lanes(self, made: Sequence[Decision]) -> list[Decision]:
-        """The decisions of all lanes."""
-        return [*made] if self._each_its_own else [*made] * len(self.lanes)
+        """The decisions of all lanes, from those by state."""
+        return [made[state] for state in self._state_of]
 
     def next_step(self) -> int:
         """The first step to come in which a record may be read; no step's number if none is."""
@@ -149,9 +154,10 @@ class SteppedLanes:
             quiet = quiet_steps(self._estimator, state, self._step, self._with_values)
             if quiet.looks and quiet.due < end:
                 postponed, looks, numels = self._records.between(quiet.due, end)
-                for lane in [self.lanes[number]] if self._each_its_own else self.lanes:
-                    lane.ledger.postponed += postponed
-                    lane.ledger.count_plain(looks, numels)
+                for lane, its in zip(self.lanes, self._state_of, strict=True):
+                    if its == number:
+                        lane.ledger.postponed += postponed
+                        lane.ledger.count_plain(looks, numels)
         self._states = [passed_over(self._estimator, state, end) for state in self._states]
         self._step = end
 
@@ -215,18 +221,39 @@ class SteppedLanes:
         self._used = [[] for _ in self._states]
 
 
-def lanes_of(
-    choice: Choice[Estimator], formats: Sequence[ElementFormat], history: SiteHistory, past: int
-) -> PrecomputedLanes | SteppedLanes:
-    """An estimator's lanes, one for each format.
+Lanes = PrecomputedLanes | SteppedLanes
+
+
+def groups_of(lanes: Sequence[Lane], history: SiteHistory, past: int) -> list[Lanes]:
+    """The lanes of each estimator together.
 
     Args:
         past: index of the first record after calibration.
     """
-    lanes = [Lane(choice, format_) for format_ in formats]
-    apart = formats if "format" in choice.value.asks else formats[:1]
-    made = [decide_all(choice.value, history.stats, history.starts, each) for each in apart]
+    by_estimator: dict[str, list[Lane]] = {}
+    for lane in lanes:
+        by_estimator.setdefault(lane.quantizer.estimator.label, []).append(lane)
+    return [_group(group, history, past) for group in by_estimator.values()]
+
+
+def _group(lanes: Sequence[Lane], history: SiteHistory, past: int) -> Lanes:
+    estimator = lanes[0].quantizer.estimator.value
+    made = [
+        decide_all(estimator, history.stats, history.starts, format_)
+        for format_ in _decided_at(lanes)[0]
+    ]
     decisions = [each for each in made if each is not None]
     if len(decisions) < len(made):
         return SteppedLanes(lanes, history, past)
     return PrecomputedLanes(lanes, decisions, history, past)
+
+
+def _decided_at(lanes: Sequence[Lane]) -> tuple[tuple[ElementFormat, ...], list[int]]:
+    """The formats at which an estimator must decide, and the index of each lane's among them.
+
+    One that does not ask for the format decides alike at all, and so at the first one alone.
+    """
+    formats = tuple(dict.fromkeys(lane.format for lane in lanes))
+    if "format" not in lanes[0].quantizer.estimator.value.asks:
+        return formats[:1], [0] * len(lanes)
+    return formats, [formats.index(lane.format) for lane in lanes]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.formats.format import ElementFormat
 from hqtool.core.metrics import METRICS, measure
 from hqtool.core.moments.batch import moments_of_each
 from hqtool.core.moments.joining import in_rows
 from hqtool.core.noise import noise_of
 from hqtool.core.observation import PreparedValues
+from hqtool.estimators.quantizer import Quantizer
 from hqtool.vocab import Decision, Range, Record, Site
 
 #: (metrics, records, lanes), NaN is missing.
@@ -51,17 +51,43 @@ def batches(decided: Iterable[Decided]) -> Iterator[list[Decided]]:
 
 
 def score(
-    batch: Sequence[Decided], formats: Sequence[ElementFormat], rounding: str, seed: int, site: Site
+    batch: Sequence[Decided], quantizers: Sequence[Quantizer], seed: int, site: Site
 ) -> Figures:
-    """Each lane's metrics of each record; without a range all but `nonfinite` are missing.
+    """Each lane's metrics of each record; without the range that its format needs all but
+    `nonfinite` are missing.
 
     Args:
-        formats: one for each lane.
-        rounding: a name of `ROUNDINGS`.
+        quantizers: one for each lane.
         seed: of the noise of 'stochastic-sampled'.
     """
-    given = [[decision.range for decision in each.decisions] for each in batch]
-    ranges = [[(ends and ends.widest) or Range(0.0, 0.0) for ends in row] for row in given]
+    figures = np.empty((len(METRICS), len(batch), len(quantizers)))
+    places: dict[str, list[int]] = {}
+    for place, quantizer in enumerate(quantizers):
+        places.setdefault(quantizer.rounding, []).append(place)
+    for rounding, some in places.items():
+        formats = [quantizers[place].format.value for place in some]
+        figures[:, :, some] = _score(batch, some, formats, rounding, seed, site)
+    return figures
+
+
+def _score(
+    batch: Sequence[Decided],
+    places: Sequence[int],
+    formats: Sequence[Any],
+    rounding: str,
+    seed: int,
+    site: Site,
+) -> Figures:
+    """The metrics of the lanes at these places, whose rounding is the same."""
+    given = [[_widest(each.decisions[place]) for place in places] for each in batch]
+    lacks = [
+        [ends is None and f.needs_range for ends, f in zip(row, formats, strict=True)]
+        for row in given
+    ]
+    ranges: list[list[Any]] = [
+        [Range(0.0, 0.0) if lack else ends for lack, ends in zip(*rows, strict=True)]
+        for rows in zip(lacks, given, strict=True)
+    ]
     if rounding == "stochastic-sampled":
         moments = in_rows(
             each.values.moments(row, formats, rounding, noise_of(seed, site, each.record))
@@ -70,6 +96,10 @@ def score(
     else:
         moments = moments_of_each([each.values for each in batch], ranges, formats, rounding)
     figures = np.array(list(measure(moments).values()))
-    figures[:, [[ends is None for ends in row] for row in given]] = np.nan
+    figures[:, lacks] = np.nan
     figures[NONFINITE] = moments.nonfinite  # known even where there is no range
     return figures
+
+
+def _widest(decision: Decision) -> Range | None:
+    return None if decision.range is None else decision.range.widest

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 #: Where a line may end: after a space, and after the signs that join the parts of a name or a
 #: spec; a number is not broken after its decimal point.
-_AFTER = re.compile(r"(?<=[ :,/])|(?<=\.)(?!(?<=\d\.)\d)")
+_AFTER = re.compile(r"(?<=[ :,/@])|(?<=\.)(?!(?<=\d\.)\d)")
 
 #: Where a line may also end if a part is still too long.
 _LAST_RESORT = re.compile(r"(?<=[=_×-])")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hqtool.core.formats.named import FORMATS
 from hqtool.core.metrics import METRICS
+from hqtool.errors import UsageError
 from hqtool.estimators.presets import ESTIMATORS
+from hqtool.nearest import known_names
 from hqtool.parameters import to_json
 from hqtool.registry import Entry
 from hqtool.report.model import Column, Report, Table
@@ -14,30 +18,74 @@ from hqtool.vocab import TENSOR_KINDS
 
 SCHEMA = "hqtool.list/1"
 
-#: Kinds that are chosen with parameters, and so are shown as they are typed.
-REGISTERED = ("estimator", "format")
+Row = dict[str, Any]
 
 
-def catalogue_report() -> Report:
-    """Everything that is registered, with what outside packages add."""
-    sections = {
-        "estimator": [_registered(entry) for entry in ESTIMATORS],
-        "format": [_registered(entry) for entry in FORMATS],
-        "metric": [
-            {"name": m.name, "unit": m.unit, "meaning": m.meaning} for m in METRICS.values()
-        ],
-        "tensor kind": [{"name": n, "meaning": meaning} for n, meaning in TENSOR_KINDS.items()],
-    }
-    document = {"schema": SCHEMA} | {f"{k}s".replace(" ", "_"): v for k, v in sections.items()}
-    rows = [
-        {"kind": kind, "name": row.get("usage", row["name"]), "meaning": row["meaning"]}
-        for kind, entries in sections.items()
-        for row in entries
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the catalogue.
+
+    Args:
+        noun: what its rows are.
+        rows: makes them, those of outside packages included; each has `name` and `meaning`.
+        key: the entry that tables show for a row's name.
+    """
+
+    noun: str
+    rows: Callable[[], list[Row]]
+    key: str = "name"
+
+    def named(self, name: str | None) -> list[Row]:
+        """Its rows, or those of one name.
+
+        Raises:
+            UsageError: no such name.
+        """
+        rows = self.rows()
+        found = [row for row in rows if name in (None, row["name"])]
+        if not found:
+            known = known_names(str(name), [row["name"] for row in rows])
+            raise UsageError(f"unknown {self.noun} '{name}'", known)
+        return found
+
+
+#: The word for a section on the command line → the section.
+SECTIONS = {
+    "estimators": Section("estimator", lambda: list(map(_registered, ESTIMATORS)), "usage"),
+    "formats": Section("format", lambda: list(map(_registered, FORMATS)), "usage"),
+    "metrics": Section(
+        "metric",
+        lambda: [{"name": m.name, "unit": m.unit, "meaning": m.meaning} for m in METRICS.values()],
+    ),
+    "tensors": Section(
+        "tensor kind", lambda: [{"name": n, "meaning": text} for n, text in TENSOR_KINDS.items()]
+    ),
+}
+
+
+def catalogue_report(section: str | None = None, name: str | None = None) -> Report:
+    """Everything that is registered, with what outside packages add.
+
+    Args:
+        section: a key of `SECTIONS`; None for all.
+        name: of one row of the section.
+
+    Raises:
+        UsageError: the section has no row of this name.
+    """
+    chosen = list(SECTIONS.values()) if section is None else [SECTIONS[section]]
+    rows = {each: each.named(name) for each in chosen}
+    document = {f"{each.noun}s".replace(" ", "_"): found for each, found in rows.items()}
+    flat = [
+        {"kind": each.noun, "name": row[each.key], "meaning": row["meaning"]}
+        for each, found in rows.items()
+        for row in found
     ]
-    return Report(document, rows, [_table(kind, entries) for kind, entries in sections.items()])
+    tables = [_table(each, found) for each, found in rows.items()]
+    return Report({"schema": SCHEMA} | document, flat, tables)
 
 
-def _registered(entry: Entry[Any]) -> dict[str, Any]:
+def _registered(entry: Entry[Any]) -> Row:
     parameters = {
         name: None if p.default is p.empty else to_json(p.default)
         for name, p in entry.parameters.items()
@@ -50,7 +98,9 @@ def _registered(entry: Entry[Any]) -> dict[str, Any]:
     }
 
 
-def _table(kind: str, entries: list[dict[str, Any]]) -> Table:
-    key = "usage" if kind in REGISTERED else "name"
-    columns = (Column(key, kind, number=False), Column("meaning", "meaning", number=False))
-    return Table(f"{kind}s", columns, tuple(entries))
+def _table(section: Section, rows: list[Row]) -> Table:
+    columns = (
+        Column(section.key, section.noun, number=False),
+        Column("meaning", "meaning", number=False),
+    )
+    return Table(f"{section.noun}s", columns, tuple(rows))

@@ -1,20 +1,19 @@
-"""The report of a comparison: which estimator costs how much, for which tensor."""
+"""The report of a comparison: which quantizer costs how much, for which tensor."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, replace
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from hqtool.compare.comparison import Comparison, RanksFacts
-from hqtool.compare.replay import Summary
-from hqtool.core.metrics import METRICS
+from hqtool.compare.results import Summary
+from hqtool.report.compared.naming import Lane, Names, lane_of, scheme_of
+from hqtool.report.compared.notes import notes_on
+from hqtool.report.compared.rows import best_of, by_kind, by_site, in_json, ordered
+from hqtool.report.compared.sentence import sentence
 from hqtool.report.info_ranks import ranks_entry
 from hqtool.report.model import (
-    EXACT,
     MISSING,
     Column,
     Report,
@@ -30,42 +29,24 @@ from hqtool.vocab import TENSOR_KINDS
 SCHEMA = "hqtool.compare/1"
 
 SCORE_COLUMNS = (
-    Column("estimator", "estimator", number=False),
-    Column("bits", "bits"),
     Column("sqnr_db", "SQNR dB", decibels, max),
     Column("sqnr_db_low", "low dB", decibels),
     Column("cosine", "cosine", lambda c: f"{c:.6f}", max),
     Column("saturation", "saturated", percent, min),
     Column("looked", "looked", percent, min),
-    Column("traffic", "traffic", times, min),
 )
 
+#: Traffic relative to never looking, where quantizers of as many bits compete; else as such.
+TRAFFIC = Column("traffic", "traffic", times, min)
+TRAFFIC_KIB = Column("traffic_bytes", "KiB", lambda amount: f"{amount / 1024:.1f}", min)
 
 SEARCH_COLUMNS = (
-    Column("tensor", "tensor", number=False),
-    SCORE_COLUMNS[0],
-    SCORE_COLUMNS[1],
     Column("evaluations", "passes", lambda n: f"{n:.1f}"),
     Column("search_gap", "largest gap", lambda gap: f"{gap:.1e}", min),
     Column("multimodal", "several maxima", percent),
 )
 
-#: The figures that rows can be ranked by → whether a higher one is better.
-RANKINGS = {
-    "cosine": True,
-    "sqnr_db": True,
-    "mse": False,
-    "sqnr_db_low": True,
-    "saturation": False,
-    "underflow": False,
-    "nonfinite": False,
-    "looked": False,
-    "traffic": False,
-}
-
 WORST_COLUMNS = (
-    Column("estimator", "estimator", number=False),
-    Column("bits", "bits"),
     Column("step", "step"),
     Column("asked", "range asked for"),
     Column("true", "true range"),
@@ -87,7 +68,7 @@ def comparison_report(
 
     Args:
         best_by: a key of `RANKINGS`: show only each method's best parameters, per tensor kind
-            (or site) and bit-width.
+            (or site), format and rounding.
         steps: a file of JSON lines with the scored records, for the JSON document.
         sort: a key of `RANKINGS`: show the worst rows first; layers by their worst row.
         top: show only the first so many layers of each tensor kind.
@@ -110,11 +91,11 @@ def comparison_report(
     of_traces = _by_trace(comparison)
     parts = _with_names([_trace_part(each, by, best_by, sort, top) for each in of_traces])
     if best_by is not None:
-        best = [_in_json(row) for part in parts for row in part.shown]
+        best = [in_json(row) for part in parts for row in part.shown]
         document["best"] = {"by": best_by, "rows": best}
     extra = _traces_side_by_side(comparison, parts) if len(parts) > 1 else []
     if extra:
-        document["side_by_side"] = [_in_json(row) for table in extra for row in table.rows]
+        document["side_by_side"] = [in_json(row) for table in extra for row in table.rows]
     if comparison.settings.worst:
         worst = _worst(comparison)
         document["worst"] = worst
@@ -124,7 +105,7 @@ def comparison_report(
         rows=summary,
         tables=[*(table for part in parts for table in part.tables), *extra],
         closing="\n".join(part.closing for part in parts if part.closing),
-        notes=_notes(comparison),
+        notes=notes_on(comparison),
         steps=steps,
     )
 
@@ -133,7 +114,7 @@ class _TracePart(NamedTuple):
     """The part of a report that concerns one trace, or ranks taken together.
 
     Args:
-        overall: a row for each (tensor kind, estimator, bits).
+        overall: a row for each (tensor kind, quantizer).
         shown: the rows of its tables.
     """
 
@@ -161,15 +142,16 @@ def _by_trace(comparison: Comparison) -> list[Comparison]:
 def _trace_part(
     part: Comparison, by: str, best_by: str | None, sort: str | None, top: int | None
 ) -> _TracePart:
-    overall = _by_kind(part.summaries)
-    shown = overall if by == "tensor" else _by_site(part)
+    names = Names(part.settings)
+    overall = by_kind(part.summaries, names)
+    shown = overall if by == "tensor" else by_site(part.summaries)
     if best_by is not None:
-        overall, shown = (_best(rows, part, best_by) for rows in (overall, shown))
+        overall, shown = (best_of(rows, names, best_by) for rows in (overall, shown))
     if sort is not None or top is not None:
-        shown = _ordered(shown, sort or "sqnr_db", top)
+        shown = ordered(shown, sort or "sqnr_db", top)
     if part.ranks is None:
         shown = [{**row, "trace": part.traces[0].path} for row in shown]
-    closing = _closing(overall, _methods(part)) if overall else ""
+    closing = sentence(overall, names) if overall else ""
     return _TracePart(part, overall, shown, _tables(part, shown, by), closing)
 
 
@@ -194,26 +176,25 @@ SIDE_COLUMNS = (
 
 
 def _traces_side_by_side(comparison: Comparison, parts: Sequence[_TracePart]) -> list[Table]:
-    """A table for each tensor kind: every estimator on every trace, over the sites all share."""
+    """A table for each tensor kind: every quantizer on every trace, over the sites all share."""
+    names = Names(comparison.settings)
     sites = [{(s.layer, s.tensor) for s in part.comparison.summaries} for part in parts]
     shared = set.intersection(*sites)
     rows = [
         {**row, "trace": part.comparison.traces[0].path}
         for part in parts
-        for row in _by_kind([s for s in part.comparison.summaries if (s.layer, s.tensor) in shared])
+        for row in by_kind(_of_sites(part.comparison, shared), names)
     ]
-    listed = {_lane(row) for part in parts for row in part.overall}
-    lanes = {_lane(row): [r for r in rows if _lane(r) == _lane(row)] for row in rows}
+    listed = {_lane_of_kind(row) for part in parts for row in part.overall}
+    groups: dict[tuple[str, Lane], list[TableRow]] = {}
+    for row in rows:
+        groups.setdefault(_lane_of_kind(row), []).append(row)
     tables = []
-    for kind in dict.fromkeys(lane[0] for lane in lanes):
+    for kind in dict.fromkeys(kind for kind, _ in groups):
         chosen = [
-            {
-                **row,
-                "lane": _lane_name(lane, comparison),
-                "sqnr_db_difference": _gain(row, alike[0]),
-            }
-            for lane, alike in lanes.items()
-            if lane[0] == kind and lane in listed
+            {**row, "lane": names.title(lane), "sqnr_db_difference": _gain(row, alike[0])}
+            for (tensor, lane), alike in groups.items()
+            if tensor == kind and (tensor, lane) in listed
             for row in alike
         ]
         layers = counted(sum(tensor == kind for _, tensor in shared), "layer")
@@ -222,12 +203,12 @@ def _traces_side_by_side(comparison: Comparison, parts: Sequence[_TracePart]) ->
     return tables
 
 
-def _lane(row: TableRow) -> tuple[str, str, int]:
-    return row["tensor"], row["estimator"], row["bits"]
+def _of_sites(part: Comparison, sites: Container[tuple[str, str]]) -> list[Summary]:
+    return [s for s in part.summaries if (s.layer, s.tensor) in sites]
 
 
-def _lane_name(lane: tuple[str, str, int], comparison: Comparison) -> str:
-    return lane[1] if len(comparison.settings.bits) == 1 else f"{lane[1]}, {lane[2]} bits"
+def _lane_of_kind(row: TableRow) -> tuple[str, Lane]:
+    return row["tensor"], lane_of(row)
 
 
 def _gain(row: TableRow, first: TableRow) -> float | None:
@@ -242,6 +223,8 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "layer": s.layer,
         "tensor": s.tensor,
         "estimator": s.estimator,
+        "format": s.format,
+        "rounding": s.rounding,
         "bits": s.bits,
         "steps": s.steps,
         **s.metrics,
@@ -267,10 +250,12 @@ def summary_row(s: Summary) -> dict[str, Any]:
 def _settings(comparison: Comparison) -> dict[str, Any]:
     settings, selection = comparison.settings, comparison.selection
     return {
+        "quantizers": [quantizer.label for quantizer in settings.quantizers],
         "estimators": [choice.to_json() for choice in settings.estimators],
-        "bits": list(settings.bits),
-        "scheme": settings.scheme,
-        "rounding": settings.rounding,
+        "formats": [choice.to_json() for choice in settings.formats],
+        "bits": list(dict.fromkeys(choice.value.bits for choice in settings.formats)),
+        "scheme": scheme_of(settings),
+        "rounding": settings.roundings[0] if len(settings.roundings) == 1 else None,
         "calibrate": settings.calibrate,
         "seed": settings.seed,
         "loss_scale": settings.loss_scale,
@@ -287,95 +272,6 @@ def _ranks(comparison: Comparison, facts: RanksFacts) -> dict[str, Any]:
         "records_left_out": comparison.records_left_out,
         "sites_left_out": facts.sites_left_out,
     }
-
-
-def _by_kind(summaries: Sequence[Summary]) -> list[TableRow]:
-    """A row for each (tensor kind, estimator, bits): means over sites, kinds in the usual order."""
-    groups: dict[tuple[str, str, float], list[Summary]] = {}
-    for s in summaries:
-        groups.setdefault((s.tensor, s.estimator, s.bits), []).append(s)
-    order = list(TENSOR_KINDS)
-    keys = sorted(groups, key=lambda key: (order.index(key[0]), key[2]))
-    return [{**_row_of(groups[key]), "layer": None} for key in keys]
-
-
-def _by_site(comparison: Comparison) -> list[TableRow]:
-    """A row for each (site, estimator, bits)."""
-    return [_row_of([s]) for s in comparison.summaries]
-
-
-def _row_of(group: Sequence[Summary]) -> TableRow:
-    """The table row of one site, or of several together."""
-    first = group[0]
-    billed = [(s.traffic_bytes, s.static_bytes) for s in group if s.static_bytes]
-    replayed, looks, evaluations = (
-        sum(getattr(s, name) for s in group) for name in ("replayed", "looks", "evaluations")
-    )
-    metrics = {name: _mean(s.metrics[name] for s in group) for name in METRICS}
-    return {
-        "layer": first.layer,
-        "tensor": first.tensor,
-        "estimator": first.estimator,
-        "bits": first.bits,
-        **metrics,
-        "sqnr_db": _or_exact(metrics["sqnr_db"], metrics["mse"]),
-        "sqnr_db_low": _or_exact(_mean(s.sqnr_db_low for s in group), metrics["mse"]),
-        "exact": metrics["mse"] == 0,
-        "looked": looks / replayed if replayed else None,
-        "evaluations": evaluations / looks if looks else None,
-        "search_gap": max((s.search_gap for s in group if s.search_gap is not None), default=None),
-        "multimodal": _mean(s.multimodal for s in group),
-        "traffic": sum(t or 0 for t, _ in billed) / sum(s for _, s in billed) if billed else None,
-    }
-
-
-def _mean(figures: Iterable[float | None]) -> float | None:
-    known = [f for f in figures if f is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _or_exact(db: float | None, mse: float | None) -> float | str | None:
-    return EXACT if db is None and mse == 0 else db
-
-
-def _in_json(row: TableRow) -> TableRow:
-    """A table's row for programs, where "exact" has a key of its own."""
-    return {key: None if entry == EXACT else entry for key, entry in row.items()}
-
-
-def _columns(comparison: Comparison) -> tuple[Column, ...]:
-    """The columns; a single bit-width is in the title instead."""
-    single = len(comparison.settings.bits) == 1
-    return tuple(column for column in SCORE_COLUMNS if not (single and column.key == "bits"))
-
-
-def _best(rows: Sequence[TableRow], comparison: Comparison, by: str) -> list[TableRow]:
-    """Of the rows that differ only in a method's parameters, the one that ranks first."""
-    method = _methods(comparison)
-    best: dict[tuple[Any, ...], TableRow] = {}
-    for row in rows:
-        key = (row["tensor"], row.get("layer"), row["bits"], method[row["estimator"]])
-        if key not in best or _rank(row, by) > _rank(best[key], by):
-            best[key] = row
-    return list(best.values())
-
-
-def _ordered(rows: Sequence[TableRow], by: str, top: int | None) -> list[TableRow]:
-    """The rows, the worst first and those without a figure last; a layer's rows stay together."""
-
-    def badness(row: TableRow) -> tuple[bool, float]:
-        rank = _rank(row, by)
-        return rank == -math.inf, rank
-
-    layers: dict[tuple[str, str | None], list[TableRow]] = {}
-    for row in sorted(rows, key=badness):
-        layers.setdefault((row["tensor"], row["layer"]), []).append(row)
-    met: Counter[str] = Counter()
-    kept = []
-    for (tensor, _), group in layers.items():
-        met[tensor] += 1
-        kept += group if top is None or met[tensor] <= top else []
-    return kept
 
 
 def _worst(comparison: Comparison) -> list[TableRow]:
@@ -399,208 +295,47 @@ def _worst_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table:
         }
         for row in rows
     )
-    single = len(comparison.settings.bits) == 1
-    columns = tuple(c for c in WORST_COLUMNS if not (single and c.key == "bits"))
+    names = Names(comparison.settings)
+    columns = (*names.columns, *WORST_COLUMNS)
     title = f"the {counted(len(rows), 'record')} of lowest SQNR, the lowest first"
-    return Table(title, columns, shown, section="site")
+    return Table(title, columns, tuple(map(names.shown, shown)), section="site")
 
 
 def _ends(lo: float | None, hi: float | None) -> str:
     return MISSING if lo is None or hi is None else f"{lo:.3g}…{hi:.3g}"
 
 
-def _methods(comparison: Comparison) -> dict[str, str]:
-    """Each estimator's label → its name without parameters."""
-    return {choice.label: choice.name for choice in comparison.settings.estimators}
-
-
-def _rank(row: TableRow, by: str) -> float:
-    """Higher is better; a missing figure comes last, but 'exact' first."""
-    figure = row[by]
-    if not isinstance(figure, float):
-        return math.inf if figure == EXACT else -math.inf
-    return figure if RANKINGS[by] else -figure
-
-
 def _tables(comparison: Comparison, rows: Sequence[TableRow], by: str) -> list[Table]:
     """A table for each tensor kind, in the usual order; `by` 'layer': a section for each layer."""
+    names = Names(comparison.settings)
+    shown = list(map(names.shown, rows))
     kinds = [k for k in TENSOR_KINDS if any(row["tensor"] == k for row in rows)]
     tables = [
         Table(
-            _title(kind, comparison),
-            _columns(comparison),
-            tuple(row for row in rows if row["tensor"] == kind),
-            group=("layer", "bits"),
+            _title(kind, comparison, names),
+            (*names.columns, *SCORE_COLUMNS, _traffic_column(comparison, names)),
+            tuple(row for row in shown if row["tensor"] == kind),
+            group=names.group,
             section="layer" if by == "layer" else None,
         )
         for kind in kinds
     ]
-    searches = tuple(row for row in rows if row["search_gap"] is not None)
-    return [*tables, _search_table(searches)] if searches else tables
+    searches = tuple(row for row in shown if row["search_gap"] is not None)
+    return [*tables, _search_table(searches, names)] if searches else tables
 
 
-def _search_table(rows: tuple[TableRow, ...]) -> Table:
+def _traffic_column(comparison: Comparison, names: Names) -> Column:
+    widths = {quantizer.bits for quantizer in comparison.settings.quantizers}
+    return TRAFFIC if len(widths) == 1 or names.formats_apart else TRAFFIC_KIB
+
+
+def _search_table(rows: tuple[TableRow, ...], names: Names) -> Table:
     title = "searches: passes each, cosine lost against an exhaustive scan"
-    return Table(title, SEARCH_COLUMNS, rows, group=("tensor", "layer", "bits"), section="layer")
+    columns = (Column("tensor", "tensor", number=False), *names.columns, *SEARCH_COLUMNS)
+    return Table(title, columns, rows, group=("tensor", *names.group), section="layer")
 
 
-def _title(kind: str, comparison: Comparison) -> str:
-    of_kind = [s for s in comparison.summaries if s.tensor == kind]
-    settings = comparison.settings
-    sites = len(of_kind) // (len(settings.estimators) * len(settings.bits))
-    bits = f"{settings.bits[0]} bits, " if len(settings.bits) == 1 else ""
-    layers = counted(sites, "layer")
-    return f"{kind} ({layers}; {bits}{settings.scheme}, {settings.rounding} rounding)"
-
-
-def _closing(overall: Sequence[TableRow], methods: Mapping[str, str]) -> str:
-    """A sentence that compares estimators that seldom look with the first one that looks often."""
-    bits = overall[0]["bits"]
-    rows = _named_alike([row for row in overall if row["bits"] == bits], methods)
-    names = list(dict.fromkeys(row["estimator"] for row in rows))
-    seldom = [
-        n for n in names if all((r["looked"] or 0) <= 0.5 for r in rows if r["estimator"] == n)
-    ]
-    often = [n for n in names if n not in seldom]
-    if not seldom or not often:
-        return ""
-    base = {row["tensor"]: row for row in rows if row["estimator"] == often[0]}
-    clauses = [_clause(n, [r for r in rows if r["estimator"] == n], base) for n in seldom[:2]]
-    return f"Against {often[0]} at {bits} bits: {'; '.join(clauses)}."
-
-
-def _named_alike(rows: Sequence[TableRow], methods: Mapping[str, str]) -> list[TableRow]:
-    """The rows, with the method's name for estimators whose best parameters differ between kinds.
-
-    Args:
-        methods: label of an estimator → its method.
-    """
-    kinds = {row["tensor"] for row in rows}
-    met = {(row["estimator"], row["tensor"]) for row in rows}
-
-    def name(label: str) -> str:
-        return label if all((label, kind) in met for kind in kinds) else methods[label]
-
-    return [{**row, "estimator": name(row["estimator"])} for row in rows]
-
-
-def _clause(name: str, rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
-    changes = [change for row in rows if (change := _change(row, base[row["tensor"]]))]
-    known = [
-        f"{verb} {' and '.join(amount for _, amount in alike)}"
-        for verb, alike in groupby(changes, key=lambda change: change[0])
-    ]
-    return f"{name} {', '.join(known) or 'has no SQNR to compare'} and {_saving(rows, base)}"
-
-
-def _saving(rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
-    mine, theirs = (_mean(r["traffic"] for r in group) for group in (rows, base.values()))
-    if mine is None or not theirs:
-        looked = _mean(row["looked"] for row in rows) or 0
-        return f"looks at {percent(looked)} of the tensors"
-    more = round(100 * (mine / theirs - 1))
-    if more == 0:
-        return "moves as much memory traffic"
-    return f"moves {abs(more)} % {'more' if more > 0 else 'less'} memory traffic"
-
-
-def _change(row: TableRow, base: TableRow) -> tuple[str, str] | None:
-    """Verb and amount; None where either has no SQNR."""
-    if not isinstance(row["sqnr_db"], float) or not isinstance(base["sqnr_db"], float):
-        return None
-    gain = row["sqnr_db"] - base["sqnr_db"]
-    return "gains" if gain >= 0 else "loses", f"{abs(gain):.2f} dB on {row['tensor']}"
-
-
-def _notes(comparison: Comparison) -> list[str]:
-    return [note for note in _possible_notes(comparison) if note]
-
-
-def _possible_notes(comparison: Comparison) -> Iterable[str]:
-    all_ = comparison.summaries
-    scored, replayed = (sum(getattr(s, name) for s in all_) for name in ("steps", "replayed"))
-    sampled = sum(s.sampled for s in all_)
-    if comparison.ranks is not None:
-        yield from _rank_notes(comparison, comparison.ranks)
-    for facts in comparison.traces:
-        if facts.state != "complete":
-            yield f"{facts.path} is {facts.state}: read up to its last committed step"
-    unscored = sum(s.unscored for s in all_)
-    yield _nonfinite_note(all_)
-    if not scored and not unscored:
-        yield "nothing was scored: no values were recorded past calibration"
-    elif scored < replayed:
-        yield (
-            f"{percent(scored / replayed)} of the records have values and are scored; "
-            "looks and traffic count all of them"
-        )
-    if sampled:
-        yield (
-            f"{percent(sampled / scored)} of the scored records are samples of larger tensors: "
-            "their metrics are estimates, ranges are exact"
-        )
-    if unscored:
-        yield (
-            f"{percent(unscored / (scored + unscored))} of the records with values could not be "
-            "scored: they hold nothing finite, or nothing finite came before"
-        )
-    if exact := sum(s.exact_steps for s in all_ if not s.exact):
-        yield (
-            f"{percent(exact / scored)} of the scored records have no error at all: the means in "
-            "dB are over the others"
-        )
-    yield _all_zero_note(all_)
-    for name in dict.fromkeys(s.estimator for s in all_ if s.postponed):
-        yield (
-            f"{name}: searches that fell on records without values "
-            "happened at the next record that has them"
-        )
-    if any(s.static_bytes is None for s in all_):
-        yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"
-
-
-def _nonfinite_note(summaries: Iterable[Summary]) -> str:
-    """A note on where NaN and infinities were recorded; '' where there are none."""
-    sites = {(s.layer, s.tensor): s for s in summaries if s.nonfinite_records}
-    if not sites:
-        return ""
-    first = min(s.nonfinite_step for s in sites.values() if s.nonfinite_step is not None)
-    worst = sorted(sites.values(), key=lambda s: -s.nonfinite_records / s.records)[:3]
-    named = ", ".join(
-        f"{s.layer}/{s.tensor} {percent(s.nonfinite_records / s.records)}" for s in worst
-    )
-    return (
-        f"NaN or infinities were recorded, first at step {first}, at {_sites(len(sites))}; by "
-        f"share of records that hold some: {named}"
-    )
-
-
-def _all_zero_note(summaries: Iterable[Summary]) -> str:
-    """A note on sites whose tensors are mostly all zero; '' where there are none."""
-    shares = {
-        f"{s.layer}/{s.tensor}": s.all_zero / s.replayed
-        for s in summaries
-        if s.replayed and 2 * s.all_zero >= s.replayed
-    }
-    if not shares:
-        return ""
-    worst = max(shares, key=shares.__getitem__)
-    return (
-        f"tensors that are all zero teach an estimator nothing: they are half the records or more "
-        f"at {_sites(len(shares))}, {percent(shares[worst])} at {worst}"
-    )
-
-
-def _sites(count: int) -> str:
-    return f"{count} site{'s' if count != 1 else ''}"
-
-
-def _rank_notes(comparison: Comparison, facts: RanksFacts) -> Iterable[str]:
-    yield f"{facts.ranks} taken together: ranges and metrics are of all, traffic is of one"
-    if facts.sites_left_out:
-        yield f"sites left out because some rank lacks them: {facts.sites_left_out}"
-    if comparison.records_left_out:
-        yield (
-            f"records left out because some rank lacks them: {comparison.records_left_out} "
-            f"of the ranks' {facts.records}"
-        )
+def _title(kind: str, comparison: Comparison, names: Names) -> str:
+    sites = {s.layer for s in comparison.summaries if s.tensor == kind}
+    layers = counted(len(sites), "layer")
+    return f"{kind} ({'; '.join([layers, *filter(None, [names.alike])])})"

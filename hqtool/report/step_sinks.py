@@ -76,12 +76,16 @@ class ParquetRows:
         """Finish the file."""
         self._writer.close()
 
-    def _schema_of(self, names: list[str]) -> Any:
-        """Texts, whole numbers and truth values as such; all figures float64, for any may miss."""
-        texts = dict.fromkeys(("layer", "tensor", "estimator", "trace"), self._arrow.string())
-        whole = dict.fromkeys(("step", "micro", "call", "bits"), self._arrow.int64())
+    def _schema_of(self, entries: list[str]) -> Any:
+        """Texts, whole numbers and truth values as such; all figures, and bits, float64.
+
+        Any figure may be missing; bits may be a fraction.
+        """
+        names = ("layer", "tensor", "estimator", "format", "rounding", "trace")
+        texts = dict.fromkeys(names, self._arrow.string())
+        whole = dict.fromkeys(("step", "micro", "call"), self._arrow.int64())
         kinds = texts | whole | dict.fromkeys(("looked", "exact"), self._arrow.bool_())
-        return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in names])
+        return self._arrow.schema([(n, kinds.get(n, self._arrow.float64())) for n in entries])
 
 
 def _in_utf8(row: dict[str, Any]) -> dict[str, Any]:

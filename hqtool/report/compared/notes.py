@@ -1,0 +1,104 @@
+"""Notes on the limits of a comparison's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hqtool.compare.comparison import Comparison, RanksFacts
+from hqtool.compare.results import Summary
+from hqtool.report.model import percent
+
+
+def notes_on(comparison: Comparison) -> list[str]:
+    """One sentence each."""
+    return [note for note in _possible_notes(comparison) if note]
+
+
+def _possible_notes(comparison: Comparison) -> Iterable[str]:
+    all_ = comparison.summaries
+    scored, replayed = (sum(getattr(s, name) for s in all_) for name in ("steps", "replayed"))
+    sampled = sum(s.sampled for s in all_)
+    if comparison.ranks is not None:
+        yield from _rank_notes(comparison, comparison.ranks)
+    for facts in comparison.traces:
+        if facts.state != "complete":
+            yield f"{facts.path} is {facts.state}: read up to its last committed step"
+    unscored = sum(s.unscored for s in all_)
+    yield _nonfinite_note(all_)
+    if not scored and not unscored:
+        yield "nothing was scored: no values were recorded past calibration"
+    elif scored < replayed:
+        yield (
+            f"{percent(scored / replayed)} of the records have values and are scored; "
+            "looks and traffic count all of them"
+        )
+    if sampled:
+        yield (
+            f"{percent(sampled / scored)} of the scored records are samples of larger tensors: "
+            "their metrics are estimates, ranges are exact"
+        )
+    if unscored:
+        yield (
+            f"{percent(unscored / (scored + unscored))} of the records with values could not be "
+            "scored: they hold nothing finite, or nothing finite came before"
+        )
+    if exact := sum(s.exact_steps for s in all_ if not s.exact):
+        yield (
+            f"{percent(exact / scored)} of the scored records have no error at all: the means in "
+            "dB are over the others"
+        )
+    yield _all_zero_note(all_)
+    for name in dict.fromkeys(s.estimator for s in all_ if s.postponed):
+        yield (
+            f"{name}: searches that fell on records without values "
+            "happened at the next record that has them"
+        )
+    if any(s.static_bytes is None for s in all_):
+        yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"
+
+
+def _nonfinite_note(summaries: Iterable[Summary]) -> str:
+    """A note on where NaN and infinities were recorded; '' where there are none."""
+    sites = {(s.layer, s.tensor): s for s in summaries if s.nonfinite_records}
+    if not sites:
+        return ""
+    first = min(s.nonfinite_step for s in sites.values() if s.nonfinite_step is not None)
+    worst = sorted(sites.values(), key=lambda s: -s.nonfinite_records / s.records)[:3]
+    named = ", ".join(
+        f"{s.layer}/{s.tensor} {percent(s.nonfinite_records / s.records)}" for s in worst
+    )
+    return (
+        f"NaN or infinities were recorded, first at step {first}, at {_sites(len(sites))}; by "
+        f"share of records that hold some: {named}"
+    )
+
+
+def _all_zero_note(summaries: Iterable[Summary]) -> str:
+    """A note on sites whose tensors are mostly all zero; '' where there are none."""
+    shares = {
+        f"{s.layer}/{s.tensor}": s.all_zero / s.replayed
+        for s in summaries
+        if s.replayed and 2 * s.all_zero >= s.replayed
+    }
+    if not shares:
+        return ""
+    worst = max(shares, key=shares.__getitem__)
+    return (
+        f"tensors that are all zero teach an estimator nothing: they are half the records or more "
+        f"at {_sites(len(shares))}, {percent(shares[worst])} at {worst}"
+    )
+
+
+def _sites(count: int) -> str:
+    return f"{count} site{'s' if count != 1 else ''}"
+
+
+def _rank_notes(comparison: Comparison, facts: RanksFacts) -> Iterable[str]:
+    yield f"{facts.ranks} taken together: ranges and metrics are of all, traffic is of one"
+    if facts.sites_left_out:
+        yield f"sites left out because some rank lacks them: {facts.sites_left_out}"
+    if comparison.records_left_out:
+        yield (
+            f"records left out because some rank lacks them: {comparison.records_left_out} "
+            f"of the ranks' {facts.records}"
+        )

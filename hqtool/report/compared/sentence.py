@@ -1,0 +1,77 @@
+"""The sentence that sums a comparison up: what is lost, and what traffic is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from hqtool.report.compared.naming import Names, lane_of
+from hqtool.report.compared.rows import mean
+from hqtool.report.model import TableRow, percent
+
+
+def sentence(overall: Sequence[TableRow], names: Names) -> str:
+    """Quantizers that seldom look, against the first one that looks often.
+
+    Where each format is compared with itself, only the first format is told of. Where quantizers
+    differ in format, and none looks often, the first one is compared with the others.
+    """
+    setting = lane_of(overall[0])[1:]
+    apart = names.formats_apart
+    rows = [row for row in overall if not apart or lane_of(row)[1:] == setting]
+    rows = _named_alike(rows, names)
+    called = list(dict.fromkeys(row["name"] for row in rows))
+    seldom = [n for n in called if all((r["looked"] or 0) <= 0.5 for r in rows if r["name"] == n)]
+    often = [n for n in called if n not in seldom]
+    if not often and names.many_formats and not apart:
+        often, seldom = called[:1], called[1:]
+    if not seldom or not often:
+        return ""
+    base = {row["tensor"]: row for row in rows if row["name"] == often[0]}
+    most = 2 if apart else 3
+    clauses = [_clause(n, [r for r in rows if r["name"] == n], base) for n in seldom[:most]]
+    at = f" at {names.setting(lane_of(overall[0]))}" if apart else ""
+    return f"Against {often[0]}{at}: {'; '.join(clauses)}."
+
+
+def _named_alike(rows: Sequence[TableRow], names: Names) -> list[TableRow]:
+    """The rows with the name of each; the method's where best parameters differ between kinds."""
+    kinds = {row["tensor"] for row in rows}
+    met = {(lane_of(row), row["tensor"]) for row in rows}
+
+    def name(row: TableRow) -> str:
+        lane = lane_of(row)
+        everywhere = all((lane, kind) in met for kind in kinds)
+        return names.name(lane if everywhere else names.method(lane))
+
+    return [{**row, "name": name(row)} for row in rows]
+
+
+def _clause(name: str, rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
+    changes = [change for row in rows if (change := _change(row, base[row["tensor"]]))]
+    known = [
+        f"{verb} {' and '.join(amount for _, amount in alike)}"
+        for verb, alike in groupby(changes, key=lambda change: change[0])
+    ]
+    return f"{name} {', '.join(known) or 'has no SQNR to compare'} and {_saving(rows, base)}"
+
+
+def _saving(rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
+    same_bits = all(row["bits"] == base[row["tensor"]]["bits"] for row in rows)
+    key = "traffic" if same_bits else "traffic_bytes"
+    mine, theirs = (mean(r[key] for r in group) for group in (rows, base.values()))
+    if mine is None or not theirs:
+        looked = mean(row["looked"] for row in rows) or 0
+        return f"looks at {percent(looked)} of the tensors"
+    more = round(100 * (mine / theirs - 1))
+    if more == 0:
+        return "moves as much memory traffic"
+    return f"moves {abs(more)} % {'more' if more > 0 else 'less'} memory traffic"
+
+
+def _change(row: TableRow, base: TableRow) -> tuple[str, str] | None:
+    """Verb and amount; None where either has no SQNR."""
+    if not isinstance(row["sqnr_db"], float) or not isinstance(base["sqnr_db"], float):
+        return None
+    gain = row["sqnr_db"] - base["sqnr_db"]
+    return "gains" if gain >= 0 else "loses", f"{abs(gain):.2f} dB on {row['tensor']}"
