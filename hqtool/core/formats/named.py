@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from hqtool.core.formats.block import BlockFormat, PowerOfTwo, RealScale, TwoLevels, tile_rows
 from hqtool.core.formats.codebook import Codebook, CodebookFormat
 from hqtool.core.formats.floating import floating_codebook
 from hqtool.core.formats.format import Format
@@ -75,3 +76,82 @@ def fp4_radix4(scale: Scaling = "free", phase: Literal["even", "odd"] = "even") 
 def _radix4_codebook(factor: float) -> Codebook:
     positive = factor * 4.0 ** np.arange(7)
     return Codebook(np.concatenate([-positive[::-1], [0.0], positive]))
+
+
+#: A name of `SCALE_RULES`.
+Rule = Literal["floor", "ceil", "even", "rceil"]
+
+
+@FORMATS.register
+def mxfp8(scale: Rule = "floor") -> Format:
+    """blocks of 32 e4m3 under a power of two (OCP MX); scale=rceil clips nothing"""
+    return BlockFormat(_floats(4, 3), 32, PowerOfTwo(scale))
+
+
+@FORMATS.register
+def mxfp8_e5m2(scale: Rule = "floor") -> Format:
+    """blocks of 32 e5m2 under a power of two (OCP MX)"""
+    return BlockFormat(_floats(5, 2), 32, PowerOfTwo(scale))
+
+
+@FORMATS.register
+def mxfp6_e3m2(scale: Rule = "floor") -> Format:
+    """blocks of 32 e3m2 under a power of two (OCP MX)"""
+    return BlockFormat(_floats(3, 2), 32, PowerOfTwo(scale))
+
+
+@FORMATS.register
+def mxfp6_e2m3(scale: Rule = "floor") -> Format:
+    """blocks of 32 e2m3 under a power of two (OCP MX)"""
+    return BlockFormat(_floats(2, 3), 32, PowerOfTwo(scale))
+
+
+@FORMATS.register
+def mxfp4(scale: Rule = "floor") -> Format:
+    """blocks of 32 e2m1 under a power of two (OCP MX)"""
+    return BlockFormat(_floats(2, 1), 32, PowerOfTwo(scale))
+
+
+@FORMATS.register
+def mxint8(scale: Rule = "floor") -> Format:
+    """blocks of 32 levels k/64, k = −128 … 127, under a power of two (OCP MX; −2 is used)"""
+    return BlockFormat(UniformFormat(8, "fullrange"), 32, PowerOfTwo(scale), unit=1 / 64)
+
+
+@FORMATS.register
+def nvfp4(tile: int = 0) -> Format:
+    """blocks of 16 e2m1 under e4m3 scales, and those under one of the tensor; tile=16: 16×16"""
+    return BlockFormat(_floats(2, 1), 16, TwoLevels(_floats(4, 3)), tile_rows(tile, 16))
+
+
+@FORMATS.family(
+    "eXmY-blockN",
+    r"e(?P<exponent_bits>\d+)m(?P<mantissa_bits>\d+)-block(?P<size>\d+)",
+    ["e4m3-block128", "e5m2-block128"],
+)
+def float_blocks(
+    exponent_bits: int,
+    mantissa_bits: int,
+    size: int,
+    scale: Literal["free", "pow2"] = "free",
+    tile: int = 0,
+) -> Format:
+    """blocks of N eXmY under a float32 scale, amax onto the largest level; tile=N: N×N"""
+    element = _floats(exponent_bits, mantissa_bits)
+    return BlockFormat(element, size, RealScale(scale == "pow2"), tile_rows(tile, size))
+
+
+@FORMATS.family(
+    "intB-blockN", r"int(?P<bits>\d+)-block(?P<size>\d+)", ["int8-block32", "int4-block32"]
+)
+def integer_blocks(
+    bits: int, size: int, scale: Literal["free", "pow2"] = "free", tile: int = 0
+) -> Format:
+    """blocks of N integers −(2^(B−1)−1) … 2^(B−1)−1 under a float32 scale; tile=N: N×N (Jetfire)"""
+    element = UniformFormat(bits, "symmetric")
+    return BlockFormat(element, size, RealScale(scale == "pow2"), tile_rows(tile, size))
+
+
+def _floats(exponent_bits: int, mantissa_bits: int) -> CodebookFormat:
+    codebook = floating_codebook(exponent_bits, mantissa_bits)
+    return CodebookFormat(codebook, 1 + exponent_bits + mantissa_bits)

@@ -7,16 +7,19 @@ One pass over the values, in pieces that stay in cache; all pieces' sums make on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.core.formats.format import BEYOND, Array, Indices, Levels
+from hqtool.core.moments.dense import LONGEST_DOT
 from hqtool.vocab import Moments
 
-#: Values in a piece: its temporaries stay in cache, and BLAS sums it up in one thread.
-PIECE = 1 << 13
+#: Values in a piece: its temporaries stay in cache, and below the size from which the C library
+#: asks the system for memory each time.
+PIECE = 15 << 10
 
 
 class Outcome(NamedTuple):
@@ -24,13 +27,12 @@ class Outcome(NamedTuple):
 
     Args:
         q: its value; of an expectation E[q].
-        e: x − q.
         variance: of an expectation, of q; None where q is certain.
-        saturated, underflowed: whether it is, or how likely.
+        saturated: whether a value does, or how likely.
+        underflowed: whether a value becomes 0, or how likely; counts where x is not 0.
     """
 
     q: Array
-    e: Array
     variance: Array | None
     saturated: NDArray[Any]
     underflowed: NDArray[Any]
@@ -52,45 +54,46 @@ def grouped_moments(
         rounding: a name of `OUTCOMES`.
         noise: uniform [0, 1) of x's shape, where rounding is 'stochastic-sampled'.
     """
-    sums = np.zeros(SUMS)
+    sums, known = np.zeros(5), np.zeros(2)
     for part in pieces_of(x.shape, PIECE):
         wide = x[part].astype(np.float64, order="C")
         own = levels.at(lanes[_within(lanes.shape, part)])
+        known += known_of_piece(wide)
         sums += sums_of_piece(wide, own, rounding, None if noise is None else noise[part])
-    return moments_of(x.size, sums)
+    return moments_of(x.size, known, sums)
 
 
-def moments_of(count: float, sums: Array) -> Moments:
-    """Moments with one entry, from sums as `sums_of_piece` gives them."""
-    nonzero, xx, *each = sums.reshape(SUMS, 1)
-    return Moments(count, nonzero, xx, *each)
+def moments_of(count: float, known: Array, sums: Array) -> Moments:
+    """Moments with one entry, from what `known_of_piece` and `sums_of_piece` gave."""
+    return Moments(count, *known.tolist(), *sums.reshape(5, 1))
 
 
-#: How many figures `sums_of_piece` gives.
-SUMS = 7
+def known_of_piece(x: Array) -> Array:
+    """What no levels change: how many values are not 0, and Σx²."""
+    return np.array([np.count_nonzero(x != 0), _dot(x, x)])
 
 
-def sums_of_piece(x: Array, levels: Levels, rounding: str, noise: Array | None) -> Array:
-    """Of a piece: nonzero values, Σx², Σq², Σxq, Σ(x−q)², saturated, underflowed.
+def sums_of_piece(
+    x: Array,
+    levels: Levels,
+    rounding: str,
+    noise: Array | None = None,
+    suspects: Indices | None = None,
+) -> Array:
+    """Of a piece: Σq², Σxq, Σ(x−q)², saturated, underflowed.
 
     Args:
         x: finite and contiguous.
         levels: arrays that broadcast to x's shape.
+        suspects: of a matrix with one scale a column, the columns that may saturate; None: all.
     """
     with np.errstate(all="ignore"):
-        found = OUTCOMES[rounding](x, levels, noise)
-        x_, q_, e_ = x.reshape(-1), found.q.reshape(-1), found.e.reshape(-1)
-        extra = 0.0 if found.variance is None else found.variance.sum()
+        found = OUTCOMES[rounding](x, levels, noise, suspects)
+        q, e = found.q, x - found.q
+        extra = 0.0 if found.variance is None else float(found.variance.sum())
+        saturated, underflowed = _total(found.saturated), _total(found.underflowed)
         return np.array(
-            [
-                np.count_nonzero(x_ != 0),
-                x_ @ x_,
-                q_ @ q_ + extra,
-                x_ @ q_,
-                e_ @ e_ + extra,
-                _total(found.saturated),
-                _total(found.underflowed),
-            ]
+            [_dot(q, q) + extra, _dot(x, q), _dot(e, e) + extra, saturated, underflowed]
         )
 
 
@@ -100,7 +103,8 @@ def pieces_of(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
         yield ()
         return
     inside = int(np.prod(shape[1:]))
-    together = max(1, most // max(1, inside))
+    parts = max(1, -(-shape[0] * inside // most))
+    together = max(1, -(-shape[0] // parts))
     rest = [()] if inside <= most else list(pieces_of(shape[1:], most))
     for start in range(0, shape[0], together):
         for each in rest:
@@ -108,39 +112,24 @@ def pieces_of(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
 
 
 def _within(shape: tuple[int, ...], part: tuple[slice, ...]) -> tuple[slice, ...]:
-    """The part of an array of that shape, where it broadcasts, too."""
-    full = (slice(None),) * len(shape)
-    return (
-        tuple(
-            own if size != 1 else every
-            for size, own, every in zip(shape, part or full, full, strict=False)
-        )
-        + full[len(part) :]
-    )
+    """A part of an array, of one of this shape that broadcasts to it."""
+    return tuple(slice(None) if size == 1 else own for size, own in zip(shape, part, strict=False))
 
 
-def _nearest(x: Array, levels: Levels, noise: Array | None) -> Outcome:
+def _nearest(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
     y = x / _never_zero(levels.scale)
-    level = levels.nearest(y)
-    return _certain(x, y, level, levels, _beyond(y, levels))
+    q = levels.nearest(y) * levels.scale
+    return Outcome(q, None, _saturated(x, y, levels, suspects), (q == 0) & (x != 0))
 
 
-def _drawn(x: Array, levels: Levels, noise: Array | None) -> Outcome:
-    y = x / _never_zero(levels.scale)
-    level = levels.drawn(y, noise)
+def _drawn(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
+    level = levels.drawn(x / _never_zero(levels.scale), noise)
     kept = np.clip(level, levels.lowest, levels.highest)
-    return _certain(x, y, kept, levels, level != kept)
+    q = kept * levels.scale
+    return Outcome(q, None, _or_dead(level != kept, x, levels), (q == 0) & (x != 0))
 
 
-def _certain(
-    x: Array, y: Array, level: Array, levels: Levels, beyond: NDArray[np.bool_]
-) -> Outcome:
-    q = level * levels.scale
-    underflowed = (level == 0) & (x != 0)
-    return Outcome(q, x - q, None, _or_dead(beyond, x, levels), underflowed)
-
-
-def _expected(x: Array, levels: Levels, noise: Array | None) -> Outcome:
+def _expected(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
     """Between levels l ≤ x < u, E[q] = x and E[(x−q)²] = (x−l)(u−x); beyond the ends, clipped."""
     y = x / _never_zero(levels.scale)
     below, above = levels.neighbours(y)
@@ -152,13 +141,17 @@ def _expected(x: Array, levels: Levels, noise: Array | None) -> Outcome:
     too_high = np.clip((y - levels.highest) / levels.high_gap, 0.0, 1.0)
     lost = np.where(x != 0, np.where(levels.scale == 0, 1.0, levels.chance_of_zero(y)), 0.0)
     saturated = _or_dead(too_low + too_high, x, levels)
-    return Outcome(q, x - q, np.where(inside, spread, 0.0), saturated, lost)
+    return Outcome(q, np.where(inside, spread, 0.0), saturated, lost)
 
 
-def _beyond(y: Array, levels: Levels) -> NDArray[np.bool_]:
-    lowest = levels.lowest - BEYOND * levels.low_gap
-    found: NDArray[np.bool_] = (y < lowest) | (y > levels.highest + BEYOND * levels.high_gap)
-    return found
+def _saturated(x: Array, y: Array, levels: Levels, suspects: Indices | None) -> NDArray[Any]:
+    """Which values of the suspected columns lie beyond the ends of their levels."""
+    if suspects is not None:
+        x, y = x[:, suspects], y[:, suspects]
+        levels = replace(levels, scale=levels.scale[suspects])
+    lowest, highest = levels.lowest, levels.highest
+    low, high = lowest - BEYOND * levels.low_gap, highest + BEYOND * levels.high_gap
+    return _or_dead((y < low) | (y > high), x, levels)
 
 
 def _never_zero(scale: Array) -> Array:
@@ -172,12 +165,20 @@ def _or_dead(saturated: NDArray[Any], x: Array, levels: Levels) -> NDArray[Any]:
     return np.where(dead & (x != 0), 1, saturated) if np.any(dead) else saturated
 
 
+def _dot(a: Array, b: Array) -> float:
+    """Σab over all values, in parts that BLAS computes in one thread."""
+    if a.shape[-1] <= LONGEST_DOT:
+        return float(np.vecdot(a, b).sum())
+    some = slice(LONGEST_DOT), slice(LONGEST_DOT, None)
+    return sum(_dot(a[..., part], b[..., part]) for part in some)
+
+
 def _total(which: NDArray[Any]) -> float:
     return float(np.count_nonzero(which) if which.dtype == bool else which.sum())
 
 
 #: Name → what it makes of a piece of values. 'stochastic' is the exact expectation.
-OUTCOMES: dict[str, Callable[[Array, Levels, Array | None], Outcome]] = {
+OUTCOMES: dict[str, Callable[[Array, Levels, Array | None, Indices | None], Outcome]] = {
     "nearest": _nearest,
     "stochastic": _expected,
     "stochastic-sampled": _drawn,

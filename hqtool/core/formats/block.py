@@ -1,0 +1,266 @@
+"""Block formats: a few elements along the channel axis share a scale that they make themselves.
+
+Each is a value: an element format, how many elements form a block, and how the scale of a block
+follows from its largest magnitude. An outside package adds one as a factory that returns such a
+value, under the entry-point group of `FORMATS`:
+
+    def mxint4(scale: str = "floor") -> BlockFormat:
+        '''Blocks of 32 integers of four bits.'''
+        return BlockFormat(UniformFormat(4, "fullrange"), 32, PowerOfTwo(scale), unit=1 / 4)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from hqtool.core.formats.format import Array, ElementFormat, Levels
+from hqtool.errors import UsageError
+from hqtool.nearest import known_names
+from hqtool.vocab import Range
+
+
+class ElementLimits:
+    """What block scales must know of the elements, whose levels have a scale of 1.
+
+    Args:
+        levels: of the elements, one lane as plain numbers.
+
+    Attributes:
+        largest: the highest level: 448 of e4m3.
+        exponent: of `largest`, ⌊log2⌋: OCP's emax, 8 of e4m3.
+        fraction_bits: how many of them the largest elements have: 3 of e4m3.
+    """
+
+    __slots__ = ("exponent", "fraction_bits", "largest")
+
+    def __init__(self, levels: Levels) -> None:
+        self.largest = float(levels.highest * levels.scale)
+        self.exponent = math.frexp(self.largest)[1] - 1
+        self.fraction_bits = self.exponent - math.frexp(levels.high_gap * levels.scale)[1] + 1
+
+
+class BlockScaling(Protocol):
+    """How the scale of a block follows from its largest magnitude: a frozen, hashable value."""
+
+    @property
+    def bits(self) -> int:
+        """Bits that the scale of one block takes."""
+        ...
+
+    @property
+    def needs_range(self) -> bool:
+        """Whether it needs the range of the whole tensor, which an estimator must give."""
+        ...
+
+    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
+        """The scale of each block, 0 where all of it becomes 0.
+
+        Args:
+            amax: the largest magnitude of each block's finite values, 0 where it has none.
+            wanted: range of the whole tensor; without meaning where `needs_range` is false.
+        """
+        ...
+
+
+#: Exponents that an E8M0 scale can hold (OCP Microscaling Formats 1.0, section 5.4.1).
+E8M0_EXPONENTS = -127, 127
+
+
+def _floor(amax: Array, element: ElementLimits) -> Array:
+    """⌊log2 amax⌋ − emax, the OCP default; it clips the largest magnitudes of many blocks."""
+    return np.frexp(amax)[1] - 1.0 - element.exponent
+
+
+def _ceil(amax: Array, element: ElementLimits) -> Array:
+    """One more than `floor` where amax is no power of two."""
+    return _floor(amax, element) + (np.frexp(amax)[0] > 0.5)
+
+
+def _even(amax: Array, element: ElementLimits) -> Array:
+    """As `floor` of amax rounded to the element's fraction bits, halves up."""
+    half = 2.0 ** -(element.fraction_bits + 2)  # half a unit in the last place, of 0.5 ≤ m < 1
+    return _floor(amax, element) + (np.frexp(amax)[0] + half >= 1.0)
+
+
+def _rceil(amax: Array, element: ElementLimits) -> Array:
+    """⌈log2(amax / largest)⌉: the smallest that clips nothing; TransformerEngine's."""
+    m, exponent = np.frexp(amax / element.largest)
+    return exponent - 1.0 + (m > 0.5)
+
+
+#: Name → exponent of the scale (torchao, mx_tensor.py; FIELD: Microscaling).
+SCALE_RULES: dict[str, Callable[[Array, ElementLimits], Array]] = {
+    "floor": _floor,
+    "ceil": _ceil,
+    "even": _even,
+    "rceil": _rceil,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOfTwo:
+    """An E8M0 scale: a power of two from 2^-127 to 2^127, whatever the block would need.
+
+    Args:
+        rule: a name of `SCALE_RULES`.
+
+    Raises:
+        UsageError: an unknown rule.
+    """
+
+    rule: str = "floor"
+
+    def __post_init__(self) -> None:
+        if self.rule not in SCALE_RULES:
+            cause = f"unknown block scale '{self.rule}'"
+            raise UsageError(cause, known_names(self.rule, SCALE_RULES))
+
+    @property
+    def bits(self) -> int:
+        return 8
+
+    @property
+    def needs_range(self) -> bool:
+        return False
+
+    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
+        exponents = np.clip(SCALE_RULES[self.rule](amax, element), *E8M0_EXPONENTS)
+        found: Array = np.ldexp(1.0, exponents.astype(np.intp))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class RealScale:
+    """A float32 scale that puts the largest magnitude on the largest level.
+
+    DeepSeek-V3 has it for 1×128 and 128×128 tiles of E4M3, TransformerEngine's block scaling with
+    `power_of_two`. As with all scales of DESIGN section 3 it is computed in float64.
+
+    Args:
+        power_of_two: rounded up to a power of two.
+    """
+
+    power_of_two: bool = False
+
+    @property
+    def bits(self) -> int:
+        return 32
+
+    @property
+    def needs_range(self) -> bool:
+        return False
+
+    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
+        if not self.power_of_two:
+            return amax / element.largest
+        found: Array = np.ldexp(1.0, _rceil(amax, element).astype(np.intp))
+        return np.where(amax > 0, found, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoLevels:
+    """A floating-point scale of the block, under one float32 scale of the tensor: NVFP4's.
+
+    S = largest scale · largest level / m, with m from the tensor's range; the block's scale is
+    amax·S/largest level, rounded to its format and saturated there, and an element's value is
+    level · block scale / S. S is at most the largest float32, and 1 where it or m would be 0
+    (TransformerEngine, core_nvfp4.cuh). A block whose scale is rounded to 0 becomes 0.
+
+    Args:
+        scale: the format of a block's scale.
+    """
+
+    scale: ElementFormat
+
+    @property
+    def bits(self) -> int:
+        return int(self.scale.bits)
+
+    @property
+    def needs_range(self) -> bool:
+        return True
+
+    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
+        stored = _unit_levels(self.scale)
+        of_tensor = self.of_tensor(wanted, stored.highest * element.largest)
+        found: Array = stored.nearest(amax * of_tensor / element.largest) / of_tensor
+        return found
+
+    @staticmethod
+    def of_tensor(wanted: Range, largest: float) -> float:
+        """S, the scale of the tensor, for `largest` in place of the range's larger magnitude."""
+        m = max(abs(wanted.lo), abs(wanted.hi))
+        with np.errstate(all="ignore"):
+            scale = np.float32(np.float64(largest) / m)
+        return float(min(scale, np.finfo(np.float32).max)) if m > 0 and scale > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """Blocks along the channel axis, each with a scale of its own; a last short block as it is.
+
+    Args:
+        element: the format of the elements, of levels that do not depend on the range but for
+            their scale.
+        size: elements along the channel axis that share a scale.
+        scaling: the scale of a block.
+        rows: how many neighbours along the axes before the channel axis share it, too.
+        unit: the value of the element's level 1 in a block of scale 1.
+
+    Raises:
+        UsageError: a block without elements.
+    """
+
+    element: ElementFormat
+    size: int
+    scaling: BlockScaling
+    rows: int = 1
+    unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.rows < 1:
+            raise UsageError("a block has no elements", "give it a size of 1 or more")
+
+    @property
+    def bits(self) -> float:
+        """Of an element and its share of the block's scale; that of the tensor is not counted."""
+        found = self.element.bits + self.scaling.bits / (self.size * self.rows)
+        return int(found) if found == int(found) else found
+
+    @property
+    def needs_range(self) -> bool:
+        return self.scaling.needs_range
+
+    def levels(self, amax: Array, wanted: Range, exponent: int = 0) -> Levels:
+        """The levels of blocks, plain numbers but for the scale, which is of amax's shape.
+
+        Args:
+            amax: the largest magnitude of each block.
+            wanted: the range of the tensor, not divided.
+            exponent: e, where amax, and the values to quantize, were divided by 2^e.
+        """
+        unit = replace(_unit_levels(self.element), scale=self.unit)
+        scales = self.scaling.scales(np.ldexp(amax, exponent), ElementLimits(unit), wanted)
+        return replace(unit, scale=np.ldexp(scales * self.unit, -exponent), exponent=exponent)
+
+
+def _unit_levels(element: ElementFormat) -> Levels:
+    """The levels of a format at scale 1, as plain numbers."""
+    one = element.levels(np.array([-1.0]), np.array([1.0])).one()
+    return replace(one, scale=1.0)
+
+
+def tile_rows(tile: int, size: int) -> int:
+    """How many rows share a scale: one, or where `tile` is 1 or the block's size, as many.
+
+    Raises:
+        UsageError: another tile.
+    """
+    if tile not in (0, 1, size):
+        raise UsageError(f"tile={tile} is neither 0 nor {size}", f"write tile={size}")
+    return size if tile else 1
