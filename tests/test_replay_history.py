@@ -67,6 +67,10 @@ MORE = (
     "delayed:window=2,margin=3",
     "delayed:window=3,algo=max,init=one,margin=-1",
     "delayed:window=3,algo=most_recent",
+    "exponent:momentum=0.3",
+    "exponent:momentum=0.6,hindsight=true",
+    "wage:hindsight=true",
+    "sakr:k=0.1",
 )
 
 

@@ -9,10 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hqtool.core.questions import Observation
-from hqtool.estimators.protocol import Reading
-from hqtool.estimators.statistics import OfStats
-from hqtool.vocab import Range
+from hqtool.core.formats.format import ElementFormat
+from hqtool.estimators.statistics import OfStats, OfStatsAndFormat
 
 
 def ceil_log2(x: Any) -> Any:
@@ -21,18 +19,14 @@ def ceil_log2(x: Any) -> Any:
     return np.where(mantissa > 0, exponent - (mantissa == 0.5), -5000)
 
 
-def round_log2(x: float) -> int:
-    """log2 x to the nearest whole number, exactly; no double is a tie.
-
-    Args:
-        x: > 0.
-    """
-    mantissa, exponent = math.frexp(x)
+def round_log2(x: Any) -> Any:
+    """log2 x to the nearest whole number, exactly, of one float > 0 or an array; none is a tie."""
+    mantissa, exponent = np.frexp(x)
     return exponent - (mantissa < math.sqrt(0.5))
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class Shift(OfStatsAndFormat):
     """±2^round(log2 max|x|)·(1−2^(1−b)): the power of two next to max|x|, less one step of b bits.
 
     WAGE [21] and WAGEUBN [22] divide the error by the power of two, Shift, and clip it to
@@ -41,10 +35,9 @@ class Shift:
 
     asks: ClassVar[frozenset[str]] = frozenset({"extremes", "format"})
 
-    def __call__(self, obs: Observation) -> Reading:
-        share = 1 - 2.0 ** (1 - obs.format.bits)
-        reach = math.ldexp(share, round_log2(obs.stats.absmax))
-        return Reading(Range(-reach, reach))
+    def ends(self, stats: Any, format_: ElementFormat) -> tuple[Any, Any]:
+        reach = np.ldexp(1 - 2.0 ** (1 - format_.bits), round_log2(stats.absmax))
+        return -reach, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ class PowerOfTwoDeviations(OfStats):
 
 
 @dataclass(frozen=True, slots=True)
-class FixedPoint:
+class FixedPoint(OfStatsAndFormat):
     """±2^s·(2^(b−1)−1) for the least whole s that holds max|x|: s = ⌈log2(max|x|/(2^(b−1)−1))⌉.
 
     The shift of fixed-point back-propagation [23]: the step of symmetric integers is then 2^s.
@@ -78,10 +71,10 @@ class FixedPoint:
 
     asks: ClassVar[frozenset[str]] = frozenset({"extremes", "format"})
 
-    def __call__(self, obs: Observation) -> Reading:
-        top = 2.0 ** (obs.format.bits - 1) - 1
-        (mantissa, exponent), (share, octave) = math.frexp(obs.stats.absmax), math.frexp(top)
+    def ends(self, stats: Any, format_: ElementFormat) -> tuple[Any, Any]:
+        top = 2.0 ** (format_.bits - 1) - 1
+        (mantissa, exponent), (share, octave) = np.frexp(stats.absmax), math.frexp(top)
         with np.errstate(over="ignore"):
-            reach = float(np.ldexp(top, exponent - octave + (mantissa > share)))
-        reach = min(reach, sys.float_info.max)
-        return Reading(Range(-reach, reach))
+            reach = np.ldexp(top, exponent - octave + (mantissa > share))
+        reach = np.minimum(reach, sys.float_info.max)
+        return -reach, reach

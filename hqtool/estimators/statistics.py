@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from hqtool.core.formats.format import ElementFormat
 from hqtool.core.questions import Observation
+from hqtool.core.recorded import range_at_scale_one
 from hqtool.estimators.protocol import Reading
 from hqtool.vocab import Range
 
@@ -83,8 +85,24 @@ class Deviations(OfStats):
         return -reach, reach
 
 
+class OfStatsAndFormat(ABC):
+    """A statistic that is a formula in the exact statistics and the number format."""
+
+    __slots__ = ()
+    asks: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def ends(self, stats: Any, format_: ElementFormat) -> tuple[Any, Any]:
+        """(lo, hi) of a tensor that teaches, or of many: of floats or of arrays alike."""
+
+    def __call__(self, obs: Observation) -> Reading:
+        """The range of one tensor."""
+        lo, hi = self.ends(obs.stats, obs.format)
+        return Reading(Range(float(lo), float(hi)))
+
+
 @dataclass(frozen=True, slots=True)
-class AmaxOrOne:
+class AmaxOrOne(OfStatsAndFormat):
     """(−max|x|, max|x|); where the tensor holds NaN or infinities, the range of scale 1.
 
     TransformerEngine's current scaling: an amax that is not finite gives no scale, so 1 is taken.
@@ -92,7 +110,7 @@ class AmaxOrOne:
 
     asks: ClassVar[frozenset[str]] = frozenset({"extremes", "nonfinite", "format"})
 
-    def __call__(self, obs: Observation) -> Reading:
-        if obs.stats.nnan or obs.stats.ninf:
-            return Reading(obs.range_at_scale_one)
-        return Reading(Range(-obs.stats.absmax, obs.stats.absmax))
+    def ends(self, stats: Any, format_: ElementFormat) -> tuple[Any, Any]:
+        finite, one = stats.nnan + stats.ninf == 0, range_at_scale_one(format_)
+        amax = stats.absmax
+        return np.where(finite, -amax, one.lo), np.where(finite, amax, one.hi)

@@ -19,12 +19,12 @@ from hqtool.core.formats.format import ElementFormat
 from hqtool.core.recorded import range_at_scale_one
 from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.delayed import LARGEST_SCALE, Delayed
-from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
+from hqtool.estimators.powers_of_two import FixedPoint, PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.schedule import ComposedState, EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.search_statistics import BestClip
-from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
-from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax, OfStats
+from hqtool.estimators.smoothing import Ema, ExponentEma, Latest, Widest, WindowMax
+from hqtool.estimators.statistics import AmaxOrOne, Deviations, MaxAbs, MinMax, OfStatsAndFormat
 from hqtool.vocab import Range
 
 Ends = NDArray[np.float64]  # (2, n): lo and hi
@@ -65,10 +65,11 @@ def decide_all(
         return None
     statistic, smoothing, schedule = estimator.statistic, estimator.smoothing, estimator.schedule
     listed = type(smoothing) in SMOOTHINGS and type(schedule) in SCHEDULES
-    if not listed or not isinstance(statistic, OfStats) or type(statistic) not in STATISTICS:
+    if not listed or type(statistic) not in STATISTICS:
         return None
     with np.errstate(all="ignore"):
-        return _all_decisions(statistic, smoothing, SCHEDULES[type(schedule)], stats, starts)
+        own = np.stack(_ends(statistic, stats, format_)) + 0.0
+        return _all_decisions(own, smoothing, SCHEDULES[type(schedule)], stats, starts)
 
 
 class Quiet(NamedTuple):
@@ -107,8 +108,16 @@ def passed_over(estimator: Estimator, state: Any, step: int) -> Any:
     return state._replace(steps=step) if type(estimator) is Composed else state
 
 
+def _ends(statistic: Any, stats: Any, format_: ElementFormat) -> tuple[Any, Any]:
+    """The statistic's (lo, hi) of every record."""
+    if isinstance(statistic, OfStatsAndFormat):
+        return statistic.ends(stats, format_)
+    found: tuple[Any, Any] = statistic.ends(stats)
+    return found
+
+
 def _all_decisions(
-    statistic: OfStats,
+    own: Ends,
     smoothing: Any,
     must_look: Callable[[Flags], Flags],
     stats: Any,
@@ -116,7 +125,6 @@ def _all_decisions(
 ) -> AllDecisions:
     """The range known before each step; at a look, combined with the record's own reading."""
     over, with_own = SMOOTHINGS[type(smoothing)]
-    own = np.stack(statistic.ends(stats)) + 0.0
     teaches: Flags = stats.absmax > 0
     taught = np.logical_or.reduceat(teaches, starts)
     readings = _joined_ends(own, teaches, starts)[:, taught]
@@ -211,6 +219,34 @@ def _all_so_far_with_own(
     return found
 
 
+def _exponents(smoothing: ExponentEma, readings: Ends) -> Ends:
+    mantissas, exponents = np.frexp(readings[1])
+    return _around_zero(mantissas, _mean_exponents(smoothing, exponents))
+
+
+def _exponents_with_own(
+    smoothing: ExponentEma, readings: Ends, after: Ends, before: Indices, own: Ends
+) -> Ends:
+    later = before > 0
+    found = own.copy()
+    old = _mean_exponents(smoothing, np.frexp(readings[1])[1])[before[later] - 1]
+    mantissas, new = np.frexp(own[1, later])
+    mean = (1 - smoothing.momentum) * new + smoothing.momentum * old
+    found[:, later] = _around_zero(mantissas, mean)
+    return found
+
+
+def _mean_exponents(smoothing: ExponentEma, exponents: Indices) -> NDArray[np.float64]:
+    kept, fresh = smoothing.momentum, 1 - smoothing.momentum
+    found = accumulate(exponents.tolist(), lambda old, new: fresh * new + kept * old)
+    return np.array(list(found), np.float64)
+
+
+def _around_zero(mantissas: NDArray[np.float64], exponents: NDArray[np.float64]) -> Ends:
+    reach = np.ldexp(mantissas, np.floor(exponents + 0.5).astype(np.intp))
+    return np.stack([-reach, reach])
+
+
 def _widest(one: Ends, other: Ends) -> Ends:
     return np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
 
@@ -266,7 +302,9 @@ def _last_sound(seen: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 #: The statistics that take columns.
-STATISTICS: set[type] = {MinMax, MaxAbs, Deviations, PowerOfTwoDeviations}
+STATISTICS: set[type] = {
+    MinMax, MaxAbs, Deviations, PowerOfTwoDeviations, AmaxOrOne, Shift, FixedPoint
+}  # fmt: skip
 
 #: Smoothing → (the range after each reading, the range at a look).
 SMOOTHINGS: dict[type, tuple[Callable[..., Ends], Callable[..., Ends]]] = {
@@ -274,6 +312,7 @@ SMOOTHINGS: dict[type, tuple[Callable[..., Ends], Callable[..., Ends]]] = {
     Ema: (_ema, _ema_with_own),
     WindowMax: (_window, _window_with_own),
     Widest: (_all_so_far, _all_so_far_with_own),
+    ExponentEma: (_exponents, _exponents_with_own),
 }
 
 #: Schedules that read every step → whether to look at a step, from whether anything is known.
