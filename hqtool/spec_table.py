@@ -30,6 +30,10 @@ class SpecTable:
         self._where = where
         self._values = value
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the table has a key."""
+        return key in self._values
+
     def only(self, known: Iterable[str], cause: str = "unknown key") -> None:
         """Raise DataError at the first key that is not one of `known`."""
         names = list(dict.fromkeys(known))
@@ -49,6 +53,21 @@ class SpecTable:
         if not isinstance(value, str) or not value:
             raise self.wrong(key, f"{short_repr(value)} is not a text", "write a quoted text")
         return value
+
+    def texts(self, key: str, default: tuple[str, ...] = (), least: int = 0) -> tuple[str, ...]:
+        """A list of at least so many non-empty strings; a single string stands for a list of it.
+
+        Raises:
+            DataError: anything else; or it has too few, and no default.
+        """
+        value = self._values.get(key, default)
+        values = [value] if isinstance(value, str) else value
+        sound = isinstance(values, (list, tuple)) and all(isinstance(v, str) and v for v in values)
+        if not sound or len(values) < least:
+            wanted = f"a list of {least} texts or more" if least else "a list of texts"
+            cause = f"{short_repr(value)} is not {wanted}"
+            raise self.wrong(key, cause, 'write a list of quoted texts, such as ["a", "b"]')
+        return tuple(values)
 
     def choice(self, key: str, known: Iterable[str]) -> str:
         """A string that is one of `known`, or DataError."""

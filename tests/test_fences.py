@@ -29,6 +29,7 @@ FLOORS = [
     {"registry", "spec_file"},
     {"core"},
     {"estimators", "traffic"},
+    {"recipes"},
     {"trace"},
     {"compare", "watch", "launch"},
     {"capture"},

@@ -1,4 +1,4 @@
-"""The report of what can be chosen: estimators, formats, metrics and tensor kinds."""
+"""The report of what can be chosen: estimators, formats, recipes, metrics and tensor kinds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from hqtool.core.formats.named import FORMATS
 from hqtool.core.metrics import METRICS
-from hqtool.errors import UsageError
+from hqtool.errors import HqtoolError, UsageError
 from hqtool.estimators.presets import ESTIMATORS
 from hqtool.nearest import known_names
 from hqtool.parameters import to_json
+from hqtool.recipes.named import RECIPES, load_recipe
 from hqtool.registry import Entry
 from hqtool.report.model import Column, Report, Table
 from hqtool.vocab import TENSOR_KINDS
@@ -53,6 +54,7 @@ class Section:
 SECTIONS = {
     "estimators": Section("estimator", lambda: list(map(_registered, ESTIMATORS)), "usage"),
     "formats": Section("format", lambda: list(map(_registered, FORMATS)), "usage"),
+    "recipes": Section("recipe", lambda: [_recipe(entry.name) for entry in RECIPES]),
     "metrics": Section(
         "metric",
         lambda: [{"name": m.name, "unit": m.unit, "meaning": m.meaning} for m in METRICS.values()],
@@ -96,6 +98,15 @@ def _registered(entry: Entry[Any]) -> Row:
         "parameters": parameters,
         "meaning": entry.summary,
     }
+
+
+def _recipe(name: str) -> Row:
+    """A recipe with what it says of itself; one of an outside package may be broken."""
+    try:
+        recipe = load_recipe(name)
+    except HqtoolError as error:
+        return {"name": name, "tensors": None, "meaning": f"cannot be used: {error.cause}"}
+    return {"name": name, "tensors": list(recipe.tensors), "meaning": recipe.description}
 
 
 def _table(section: Section, rows: list[Row]) -> Table:

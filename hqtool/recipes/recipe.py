@@ -1,0 +1,107 @@
+"""A recipe: rules that give each site its quantizer. A value, however it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from hqtool.estimators.quantizer import Quantizer
+from hqtool.recipes.layer_facts import LayerFacts
+from hqtool.vocab import TENSOR_KINDS
+
+#: How gradients pass through a quantizer: not where x was saturated, or everywhere.
+StraightThrough = Literal["clipped", "full"]
+STRAIGHT_THROUGH: dict[str, StraightThrough] = {"clipped": "clipped", "full": "full"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Quantizers for the layers that it applies to.
+
+    Args:
+        layers, exclude: globs on a layer's name: any of the former must match, none of the latter.
+        types: names of module classes, one of which the layer's class is or derives from; empty:
+            of any class.
+        first, last: apply to the network's first layer alone, to its last one; with both to either.
+        quantizers: by tensor kind, which is not quantized where None; kinds that are not named
+            stay as earlier rules have them.
+        ste: how gradients pass; None: as earlier rules have it.
+    """
+
+    layers: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    first: bool = False
+    last: bool = False
+    quantizers: Mapping[str, Quantizer | None] = field(default_factory=dict)
+    ste: StraightThrough | None = None
+
+    def applies_to(self, layer: LayerFacts) -> bool:
+        """Whether its quantizers are the layer's; not where it asks for classes, none known."""
+        return self._takes_all_but_type(layer) and (
+            not self.types or bool(set(self.types) & set(layer.types or ()))
+        )
+
+    def cannot_judge(self, layer: LayerFacts) -> bool:
+        """Whether it would take the layer's class to say if it applies, which is not known."""
+        return bool(self.types) and layer.types is None and self._takes_all_but_type(layer)
+
+    def _takes_all_but_type(self, layer: LayerFacts) -> bool:
+        by_place = not (self.first or self.last)
+        by_place |= (self.first and layer.first) or (self.last and layer.last)
+        return by_place and _any(self.layers, layer.name) and not _any(self.exclude, layer.name)
+
+
+def _any(globs: Iterable[str], name: str) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Which quantizer each site gets, and how gradients pass through it.
+
+    Args:
+        name: what results call it.
+        rules: in order; a later one overrides the earlier ones, kind by kind.
+        description: one line.
+        source: where its numbers come from, and what it leaves out.
+        ste: how gradients pass where no rule says it.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    description: str = ""
+    source: str = ""
+    ste: StraightThrough = "clipped"
+
+    def quantizer(self, layer: LayerFacts, tensor: str) -> Quantizer | None:
+        """A site's quantizer; None where it stays as it is.
+
+        Args:
+            tensor: a tensor kind.
+        """
+        found = None
+        for rule in self.rules:
+            if tensor in rule.quantizers and rule.applies_to(layer):
+                found = rule.quantizers[tensor]
+        return found
+
+    def straight_through(self, layer: LayerFacts) -> StraightThrough:
+        """How gradients pass through a layer's quantizers."""
+        found = self.ste
+        for rule in self.rules:
+            if rule.ste is not None and rule.applies_to(layer):
+                found = rule.ste
+        return found
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensor kinds that it quantizes somewhere, in the usual order."""
+        named = {k for rule in self.rules for k, q in rule.quantizers.items() if q is not None}
+        return tuple(kind for kind in TENSOR_KINDS if kind in named)
+
+    def unjudged(self, layers: Iterable[LayerFacts]) -> list[str]:
+        """Names of layers whose class a rule asks for, and which is not known."""
+        return [each.name for each in layers if any(r.cannot_judge(each) for r in self.rules)]

@@ -1,0 +1,177 @@
+"""What recipes give the sites of a trace, and what they cost there in total."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from hqtool.compare.recipe_sites import (
+    SiteQuantizer,
+    class_of_op,
+    layers_in_order,
+    recipe_sites,
+)
+from hqtool.compare.recipe_totals import RecipeTotal, recipe_totals
+from hqtool.compare.results import Summary
+from hqtool.core.metrics import METRICS
+from hqtool.estimators.quantizer import parse_quantizer
+from hqtool.recipes.recipe import Recipe
+from hqtool.recipes.recipe_file import SCHEMA, parse_recipe
+from hqtool.vocab import Site
+
+A, B, B_GRAD, A_GRAD = (
+    Site("a", "output"), Site("b", "output"), Site("b", "grad_input"), Site("a", "grad_input")
+)  # fmt: skip
+SITES = (A, B, B_GRAD, A_GRAD)
+INT8, HALF = "current@int8", "hindsight@int4"
+
+
+def recipe(name: str, *rules: dict[str, Any]) -> Recipe:
+    return parse_recipe(json.dumps({"schema": SCHEMA, "rule": rules}), name)
+
+
+def given_by(one: Recipe, sites: tuple[Site, ...] = SITES) -> dict[Site, tuple[str | None, str]]:
+    """Site → its quantizer's label and the kind that it is meant for."""
+    found = recipe_sites([one], sites, lambda layer: None).of_recipe(one.name)
+    return {site: (label(given), given.tensor) for site, given in found.items()}
+
+
+def label(given: SiteQuantizer) -> str | None:
+    return given.quantizer.label if given.quantizer else None
+
+
+# --- which quantizer where ----------------------------------------------------------------------
+
+
+def test_operands_stand_for_results_that_alone_were_recorded():
+    """A recipe of inputs and weights, on a trace of outputs: what is made here is read there."""
+    operands = recipe("operands", {"input": INT8, "weight": INT8, "grad_output": HALF})
+    assert given_by(operands) == {
+        A: (INT8, "input"),
+        B: (INT8, "input"),
+        B_GRAD: (HALF, "grad_output"),
+        A_GRAD: (HALF, "grad_output"),
+    }
+    found = recipe_sites([operands], SITES, lambda layer: None)
+    assert found.missing == {"operands": ("weight",)}
+
+
+def test_no_stand_in_where_the_trace_or_the_recipe_has_the_kind_itself():
+    operands = recipe("operands", {"input": INT8})
+    both = (A, Site("a", "input"))
+    assert given_by(operands, both) == {A: (None, "output"), both[1]: (INT8, "input")}
+    mixed = recipe("mixed", {"input": INT8}, {"layers": ["b"], "output": HALF})
+    assert given_by(mixed, (A, B)) == {A: (None, "output"), B: (HALF, "output")}
+    assert recipe_sites([mixed], (A, B), lambda layer: None).missing == {"mixed": ("input",)}
+
+
+@pytest.mark.parametrize(
+    ("sites", "order"),
+    [
+        (SITES, ["a", "b"]),
+        ((B_GRAD, A_GRAD), ["a", "b"]),
+        ((B_GRAD, A_GRAD, A), ["a", "b"]),
+        ((Site("w", "weight"), A), ["w", "a"]),
+    ],
+)
+def test_layers_are_in_the_order_of_the_forward_pass(sites, order):
+    assert layers_in_order(sites) == order
+
+
+@pytest.mark.parametrize(
+    ("op", "names"),
+    [
+        ("conv2d", ("Conv2d",)),
+        ("conv_transpose1d", ("ConvTranspose1d",)),
+        ("linear", ("Linear",)),
+        ("LSTM", ("LSTM",)),
+        (None, None),
+    ],
+)
+def test_the_class_of_a_layer_is_told_by_its_op(op, names):
+    assert class_of_op(None if op is None else {"op": op}) == names
+
+
+def test_layers_of_unknown_class_are_told_by_recipe():
+    typed = recipe("typed", {"types": ["Linear"], "output": INT8})
+    known = {"a": ("Narrow", "Linear")}
+    found = recipe_sites([typed, recipe("other", {"output": INT8})], SITES, known.get)
+    assert found.unjudged == {"typed": ("b",)}
+    assert list(map(label, found.given[A])) == [INT8, INT8]
+    assert found.quantizers(A) == (parse_quantizer(INT8),)
+    assert found.of_recipe("typed")[B].quantizer is None
+
+
+# --- totals -------------------------------------------------------------------------------------
+
+
+def summary(site: Site, label: str, **figures: Any) -> Summary:
+    quantizer = parse_quantizer(label)
+    estimator, format_, rounding = quantizer.key
+    metrics = dict.fromkeys(METRICS) | {k: figures.pop(k) for k in ("sqnr_db", "cosine")}
+    return Summary(
+        layer=site.layer, tensor=site.tensor, estimator=estimator, format=format_,
+        rounding=rounding, bits=quantizer.bits, steps=4, metrics=metrics, records=20, replayed=20,
+        evaluations=0, postponed=0, sampled=0, **figures,
+    )  # fmt: skip
+
+
+#: Ten steps, two records of each site in a step.
+STEPS = 10
+SUMMARIES = {
+    A: [
+        summary(A, INT8, sqnr_db=40.0, sqnr_db_low=30.0, cosine=0.9, looks=20,
+                static_bytes=80, traffic_bytes=120),
+        summary(A, HALF, sqnr_db=20.0, sqnr_db_low=10.0, cosine=0.5, looks=2,
+                static_bytes=40, traffic_bytes=42),
+    ],
+    B: [
+        summary(B, INT8, sqnr_db=30.0, sqnr_db_low=None, cosine=None, looks=20,
+                static_bytes=160, traffic_bytes=240),
+    ],
+    B_GRAD: [
+        summary(B_GRAD, HALF, sqnr_db=None, sqnr_db_low=None, cosine=0.7, looks=2,
+                static_bytes=None, traffic_bytes=None),
+    ],
+}  # fmt: skip
+
+
+def totals(one: Recipe) -> dict[str | None, RecipeTotal]:
+    sites = (A, B, B_GRAD)
+    found = recipe_sites([one], sites, lambda layer: None).of_recipe(one.name)
+    return {total.tensor: total for total in recipe_totals(one.name, found, SUMMARIES, STEPS)}
+
+
+def test_means_over_the_quantized_sites_and_sums_a_step():
+    found = totals(recipe("r", {"output": INT8}, {"layers": ["b"], "grad_input": HALF}))
+    assert list(found) == ["output", "grad_input", None]
+    output = found["output"]
+    assert (output.sites, output.unquantized) == (2, 0)
+    assert (output.sqnr_db, output.sqnr_db_low, output.cosine) == (35.0, 30.0, 0.9)
+    assert (output.static_bytes, output.traffic_bytes) == (2 * (80 + 160), 2 * (120 + 240))
+    assert output.looks == 4.0
+    assert output.worst == B
+    gradient, total = found["grad_input"], found[None]
+    assert (gradient.sqnr_db, gradient.cosine, gradient.worst) == (None, 0.7, None)
+    assert (gradient.static_bytes, gradient.looks) == (None, 0.2)
+    assert (total.sites, total.sqnr_db, total.cosine) == (3, 35.0, pytest.approx(0.8))
+    assert (total.static_bytes, total.looks) == (480, pytest.approx(4.2))
+
+
+def test_what_is_not_quantized_moves_32_bits_an_element():
+    """b moves 160 bytes a record at 8 bits, so 640 at 32; nothing was replayed at b's gradient."""
+    found = totals(recipe("r", {"layers": ["a"], "output": HALF}))
+    output = found["output"]
+    assert (output.sites, output.unquantized, output.sqnr_db) == (2, 1, 20.0)
+    assert output.static_bytes == 2 * (40 + 640)
+    assert output.traffic_bytes == 2 * (42 + 640)
+    assert (found["grad_input"].unquantized, found["grad_input"].static_bytes) == (1, None)
+    assert found[None].unquantized == 2
+
+
+def test_a_recipe_that_quantizes_nothing_has_no_quality():
+    found = totals(recipe("none"))[None]
+    assert (found.sqnr_db, found.cosine, found.exact, found.looks) == (None, None, False, 0)
+    assert found.static_bytes == 2 * (320 + 640)
