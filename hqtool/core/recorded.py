@@ -97,12 +97,10 @@ class RecordedObservation:
             return 0.0
         if self._values is None:
             return None
-        values, weights = self.once("weighted values", self._weighted_values)
-        below = int(np.searchsorted(values, within.lo, "left"))
-        above = int(np.searchsorted(values, within.hi, "right"))
-        total = float(weights.sum())
-        inside = float(weights[below:above].sum())
-        return max(0.0, 1 - inside / total) if total else float("nan")
+        parts = self._values.parts
+        total = sum(part.size * weight for part, weight in parts)
+        outside = sum(_count_outside(part, within) * weight for part, weight in parts)
+        return outside / total if total else math.nan
 
     def moments(
         self, wanted: Sequence[AnyRange], formats: Sequence[ElementFormat] | None = None
@@ -148,6 +146,11 @@ def range_at_scale_one(format_: ElementFormat) -> Range:
     """
     levels = levels_over(format_, Range(-1.0, 1.0))
     return Range(float(levels.lowest), float(levels.highest))
+
+
+def _count_outside(values: NDArray[Any], within: Range) -> int:
+    below, above = values < within.lo, values > within.hi
+    return int(np.count_nonzero(below) + np.count_nonzero(above))
 
 
 def _quantile(values: NDArray[Any], weights: NDArray[np.float64], share: float) -> float:

@@ -9,6 +9,7 @@ from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.delayed import Delayed
 from hqtool.estimators.powers_of_two import FixedPoint, PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
+from hqtool.estimators.saturation import Saturation
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep, Schedule
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, ExponentEma, Latest, Widest, WindowMax
@@ -106,6 +107,20 @@ def delayed(
 ) -> Estimator:
     """max|x| of the last `window` steps, this one left out: TransformerEngine's delayed scaling"""
     return Delayed(window, algo, margin, init)
+
+
+@ESTIMATORS.register
+def saturation(
+    target: float = 1e-4, widen: float = 1.25, narrow: float = 0.95, one_reach: bool = False
+) -> Estimator:
+    """in hindsight, wider where more than `target` was clipped, else narrower (section 4)"""
+    return Saturation(target, widen, narrow, one_reach)
+
+
+@ESTIMATORS.register
+def fp8_lm() -> Estimator:
+    """in hindsight, twice as wide where 1e-5 was clipped, else half in 1000 steps (FP8-LM)"""
+    return Saturation(1e-5, 2.0, 2**-0.001, one_reach=True)
 
 
 @ESTIMATORS.register

@@ -21,13 +21,13 @@ class Reading(NamedTuple):
     Args:
         range: the range that its statistic gives; None where it gives something else.
         evaluations: how many passes over the tensor a search took for it.
-        figure: a number beside or instead of the range, such as a share of values clipped.
-        weight: how much the figure counts among those of a step: mostly the number of elements.
+        figures: numbers beside or instead of the range, such as shares of values clipped.
+        weight: how much they count among those of a step: mostly the number of elements.
     """
 
     range: AnyRange | None
     evaluations: int = 0
-    figure: float | None = None
+    figures: tuple[float, ...] = ()
     weight: float = 1.0
 
 
@@ -143,20 +143,24 @@ def advance(
 def joined(readings: Sequence[Reading]) -> Reading:
     """The lowest and the highest end of at least one reading, and all their passes.
 
-    Their figures are averaged, each by its weight.
+    Their figures, as many in each, are averaged by weight.
     """
     if len(readings) == 1:
         return readings[0]
     ranges = [each.range for each in readings if each.range is not None]
-    figures = [(each.figure, each.weight) for each in readings if each.figure is not None]
-    weight = sum(weight for _, weight in figures)
-    total = sum(figure * weight for figure, weight in figures)
+    weights = [each.weight for each in readings]
+    figures = zip(*(each.figures for each in readings), strict=True)
     return Reading(
         range=widest(ranges),
         evaluations=sum(each.evaluations for each in readings),
-        figure=total / weight if weight else None,
-        weight=weight,
+        figures=tuple(_mean(each, weights) for each in figures),
+        weight=sum(weights),
     )
+
+
+def _mean(figures: Iterable[float], weights: Sequence[float]) -> float:
+    pairs = zip(figures, weights, strict=True)
+    return sum(figure * weight for figure, weight in pairs) / sum(weights)
 
 
 def widest(ranges: Sequence[AnyRange]) -> AnyRange | None:
