@@ -1,0 +1,109 @@
+"""StatQuant's block Householder quantizer, against loops written from its description."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hqtool.core.formats.householder import HouseholderFormat, blocks_of
+from hqtool.core.formats.uniform import UniformFormat
+from hqtool.core.metrics import cosine, figure, sqnr_db
+
+RNG = np.random.default_rng(5)
+
+
+def uneven(samples=24, values=50, dtype="f8"):
+    """A few samples far larger than the others, as gradients are late in training."""
+    sizes = np.where(np.arange(samples) % 8 == 3, 100.0, 1.0) * RNG.uniform(0.5, 2, samples)
+    return (RNG.standard_normal((samples, values)) * sizes[:, None]).astype(dtype)
+
+
+def groups_by_hand(spans):
+    """Sorted descending; k small rows for the smallest k that satisfies the rule."""
+    n, order = len(spans), sorted(range(len(spans)), key=lambda i: -spans[i])
+    m = [spans[i] for i in order]
+    for k in range(1, n):
+        if k * m[n - k - 1] > sum(m[: n - k]):
+            break
+    else:
+        return [[i] for i in order]
+    leaders, small, groups, taken = order[: n - k], order[n - k :], [], 0
+    for i in range(n - k):
+        end = round(k * sum(m[: i + 1]) / sum(m[: n - k]))
+        groups.append([leaders[i], *small[taken:end]])
+        taken = end
+    return groups
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30))
+def test_rows_are_grouped_by_the_rule(spans):
+    found = blocks_of(np.array(spans))
+    assert sorted(i for block in found for i in block.rows) == list(range(len(spans)))
+    sizes = [len(group) for group in groups_by_hand(spans)]
+    assert [block.rows.size for block in found] == sizes
+    for block in found:
+        np.testing.assert_allclose(block.unmix @ block.mix, np.eye(block.rows.size), atol=1e-9)
+
+
+def test_a_leader_is_shared_out_equally():
+    (block,) = (b for b in blocks_of(np.array([100.0, 1, 1, 1, 1])) if b.rows.size > 1)
+    np.testing.assert_allclose(np.abs(block.mix[:, 0]), np.abs(block.mix[0, 0]))
+    assert block.rows[0] == 0
+
+
+def quantized_by_hand(x, bits, noise=None):
+    q = np.zeros_like(x)
+    for rows, mix, _ in blocks_of(x.max(axis=1) - x.min(axis=1)):
+        y = mix @ x[rows]
+        for i, row in enumerate(y):
+            lo, hi = min(row.min(), 0), max(row.max(), 0)
+            step = (hi - lo) / (2**bits - 1)
+            z = np.rint(-lo / step)
+            u = 0.5 if noise is None else noise[rows[i]]
+            code = np.rint(row / step) if noise is None else np.floor(row / step + u)
+            y[i] = (np.clip(code + z, 0, 2**bits - 1) - z) * step
+        q[rows] = np.linalg.solve(mix, y)
+    return q
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_it_is_what_loops_make_of_it(bits):
+    x = uneven()
+    for noise, rounding in ((None, "nearest"), (RNG.random(x.shape), "stochastic-sampled")):
+        q = quantized_by_hand(x, bits, noise)
+        m = HouseholderFormat(UniformFormat(bits)).moments(x, rounding, noise)
+        assert (m.count, m.nonzero) == (x.size, np.count_nonzero(x))
+        assert m.xx == pytest.approx(np.sum(x * x))
+        assert m.xq[0] == pytest.approx(np.sum(x * q))
+        assert m.qq[0] == pytest.approx(np.sum(q * q))
+        assert m.err[0] == pytest.approx(np.sum((x - q) ** 2), rel=1e-6)
+
+
+def test_the_expectation_is_the_mean_of_many_draws():
+    x, format_ = uneven(12, 30), HouseholderFormat(UniformFormat(4))
+    drawn = [format_.moments(x, "stochastic-sampled", RNG.random(x.shape)) for _ in range(600)]
+    expected = format_.moments(x, "stochastic")
+    for name in ("xq", "qq", "err"):
+        mean = np.mean([getattr(m, name)[0] for m in drawn])
+        assert getattr(expected, name)[0] == pytest.approx(mean, rel=0.03)
+    assert np.isnan(expected.underflowed[0])
+
+
+def test_it_spreads_the_error_where_a_few_samples_dominate():
+    """The largest samples borrow the levels of the small ones: what BHQ is for."""
+    x = uneven(64, 100)
+    plain = x.max(axis=1), x.min(axis=1)
+    levels = UniformFormat(4).levels(plain[1], plain[0]).as_columns()
+    own = levels.nearest(x / levels.scale) * levels.scale
+    per_sample = 10 * np.log10(np.sum(x * x) / np.sum((x - own) ** 2))
+    mixed = figure(sqnr_db, HouseholderFormat(UniformFormat(4)).moments(x))[0]
+    assert mixed > per_sample + 3
+
+
+@pytest.mark.parametrize("x", [np.zeros((5, 4)), np.zeros((0, 3)), np.full((4, 3), -2.0)])
+def test_degenerate_tensors(x):
+    m = HouseholderFormat(UniformFormat(8)).moments(x)
+    assert m.err[0] <= 1e-20 * max(m.xx, 1)
+    assert np.isnan(figure(cosine, m)[0]) == (x.size == 0)
