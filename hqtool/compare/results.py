@@ -87,6 +87,8 @@ class Summary:
             finite values, or no record before them had any.
         nonfinite_records: number of all records with NaN or infinities; `nonfinite_step` is the
             first step that has one, None where none has.
+        elements: mean number of a tensor's elements on one device.
+        spilled: of these, the mean number that looks and searches moved, each as often as moved.
     """
 
     layer: str
@@ -114,3 +116,5 @@ class Summary:
     unscored: int = 0
     nonfinite_records: int = 0
     nonfinite_step: int | None = None
+    elements: float = 0.0
+    spilled: float = 0.0

@@ -81,7 +81,7 @@ def _of_site(history: SiteHistory, past: int) -> dict[str, Any]:
 def mean_bytes(
     site: Site, stored: float, passes: int, sums: ReplaySums, counts: Counts | None
 ) -> dict[str, Any]:
-    """Mean bytes for a tensor, if static and as replayed; None where no bill is defined.
+    """What a tensor moves in the mean: the entries of `Summary` that are about traffic.
 
     A record joined over ranks counts as one tensor for each rank: each device moves its own.
 
@@ -89,6 +89,8 @@ def mean_bytes(
         stored: bits of an element, an exact fraction such as 8.25.
     """
     tensors = sums.tensors.total()
+    elements = sum(numel * times for numel, times in sums.tensors.items())
+    sizes = {"elements": elements / max(1, tensors), "spilled": passes / max(1, tensors)}
     share = Fraction(stored)
     bits = Bits(w=share.numerator, a=share.numerator, g=share.numerator)
     bills = [
@@ -97,11 +99,12 @@ def mean_bytes(
         if counts is not None
     ]
     if not bills or any(bill is None for bill, _ in bills):
-        return {"static_bytes": None, "traffic_bytes": None}
+        return {"static_bytes": None, "traffic_bytes": None, **sizes}
     parts = sum(bill.static_bits * times for bill, times in bills if bill is not None)
     static = Fraction(parts, share.denominator)
     moved = static + passes * bits.acc
     return {
         "static_bytes": as_bytes(float(static / tensors)),
         "traffic_bytes": as_bytes(float(moved / tensors)),
+        **sizes,
     }

@@ -9,9 +9,14 @@ from hqtool.compare.results import Summary
 from hqtool.report.model import percent
 
 
-def notes_on(comparison: Comparison) -> list[str]:
-    """One sentence each."""
-    return [note for note in _possible_notes(comparison) if note]
+def notes_on(comparison: Comparison, *, billed: bool = False) -> list[str]:
+    """One sentence each.
+
+    Args:
+        billed: traffic is shown of every site, be it estimated.
+    """
+    notes = [note for note in _possible_notes(comparison) if note]
+    return notes if billed else [*notes, *_unbilled_notes(comparison)]
 
 
 def _possible_notes(comparison: Comparison) -> Iterable[str]:
@@ -53,7 +58,10 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
             f"{name}: searches that fell on records without values "
             "happened at the next record that has them"
         )
-    if any(s.static_bytes is None for s in all_):
+
+
+def _unbilled_notes(comparison: Comparison) -> Iterable[str]:
+    if any(s.static_bytes is None for s in comparison.summaries):
         yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"
 
 
