@@ -99,6 +99,12 @@ class Codebook:
         found = xp.where((y - below) / (above - below) + noise >= 1, above, below)
         return xp.where(xp.isnan(y), y, found)
 
+    def variance(self, y: Array) -> Array:
+        """See `Levels.variance`."""
+        below, above = self.neighbours(y)
+        found: Array = (y - below) * (above - y)
+        return found
+
     def chance_of_zero(self, y: Array) -> Array:
         """See `Levels.chance_of_zero`."""
         if self.zero_at < 0:
@@ -157,6 +163,9 @@ class CodebookLevels(Levels):
 
     def drawn(self, y: Any, noise: Any, xp: Any = np) -> Any:
         return self.codebook.drawn(y, noise, xp)
+
+    def variance(self, y: Array) -> Array:
+        return self.codebook.variance(y)
 
     def chance_of_zero(self, y: Array) -> Array:
         return self.codebook.chance_of_zero(y)

@@ -86,9 +86,20 @@ class FloatCodebook(PowersOfTwo):
         return xp.clip(power, self._least_power, self._greatest_power) * self._relative_gap
 
     def nearest(self, y: Any, xp: Any = np) -> Any:
+        if isinstance(y, np.ndarray) and y.dtype == np.float64 and y.ndim:
+            return self._nearest_in_float64(y)
         within = xp.clip(y, self.lowest, self.highest)
         gap = self._gap(within, xp)
         return xp.round(within / gap) * gap
+
+    def _nearest_in_float64(self, y: Array) -> Array:
+        """Faster: near 1.5·2^52 gaps, float64 rounds to whole gaps, ties to even."""
+        beside: Array = _power_of_two(y, np)
+        np.clip(beside, self._least_power, self._greatest_power, out=beside)
+        beside *= 1.5 * 2.0**52 * self._relative_gap
+        found = y + beside
+        found -= beside
+        return np.clip(found, self.lowest, self.highest, out=found)
 
     def neighbours(self, y: Any, xp: Any = np) -> tuple[Any, Any]:
         """A negative power of two has the lower gap above it."""
@@ -96,6 +107,20 @@ class FloatCodebook(PowersOfTwo):
         below = xp.floor(y / gap) * gap
         wide = (below == -gap / self._relative_gap) & (below < -self._least_power)
         return below, below + xp.where(wide, gap / 2, gap)
+
+    def variance(self, y: Array) -> Array:
+        """The levels lie alike on both sides of 0."""
+        gap, magnitude = self._gap(y, np), np.abs(y)
+        above: Array = magnitude - np.floor(magnitude / gap) * gap
+        above *= gap - above
+        return above
+
+    def chance_of_zero(self, y: Array) -> Array:
+        """The levels next to 0 are a power of two away."""
+        chance: Array = np.abs(y)
+        chance *= -1.0 / float(self.values[self.zero_at + 1])
+        chance += 1.0
+        return np.maximum(chance, 0.0, out=chance)
 
     def drawn(self, y: Any, noise: Any, xp: Any = np) -> Any:
         gap = self._gap(y, xp)

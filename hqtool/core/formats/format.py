@@ -104,6 +104,12 @@ class Levels(ABC):
             noise: uniform [0, 1), of y's shape.
         """
 
+    def variance(self, y: Array) -> Array:
+        """Of stochastic rounding between the levels l ≤ y < u: (y−l)(u−y)."""
+        below, above = self.neighbours(y)
+        found: Array = (y - below) * (above - y)
+        return found
+
     @abstractmethod
     def chance_of_zero(self, y: Array) -> Array:
         """The probability that stochastic rounding makes a nonzero value 0."""

@@ -55,9 +55,9 @@ class Blocks:
         self._pieces = list(self._cut(kept))
         #: The largest magnitude of each block, all pieces' one after the other.
         self._amax = np.concatenate([np.zeros(0), *map(_amax, self._pieces)])
-        known = self._cut(kept if finite is None else finite)
+        masks = None if finite is None else self._cut(finite)
         #: How many finite values the blocks hold.
-        self.count = sum(x.size if finite is None else int(np.count_nonzero(x)) for x in known)
+        self.count = sum(map(np.size, self._pieces) if masks is None else map(np.sum, masks))
 
     @cached_property
     def _known(self) -> Array:
@@ -127,6 +127,5 @@ def _amax(x: NDArray[Any]) -> Array:
 
 
 def _reach(levels: Levels) -> float:
-    """The magnitude, in units of the scale, up to which no value is saturated."""
-    low, high = levels.low_gap / 2 - levels.lowest, levels.highest + levels.high_gap / 2
-    return float(min(low, high))
+    """The magnitude, in units of the scale, up to which no value is clipped."""
+    return float(min(-levels.lowest, levels.highest))

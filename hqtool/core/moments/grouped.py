@@ -17,9 +17,8 @@ from hqtool.core.formats.format import BEYOND, Array, Indices, Levels
 from hqtool.core.moments.dense import LONGEST_DOT
 from hqtool.vocab import Moments
 
-#: Values in a piece: its temporaries stay in cache, and below the size from which the C library
-#: asks the system for memory each time.
-PIECE = 15 << 10
+#: Values in a piece: its temporaries stay in cache, and calls cost little beside arithmetic.
+PIECE = 30 << 10
 
 
 class Outcome(NamedTuple):
@@ -122,6 +121,15 @@ def _nearest(x: Array, levels: Levels, noise: Array | None, suspects: Indices | 
     return Outcome(q, None, _saturated(x, y, levels, suspects), (q == 0) & (x != 0))
 
 
+def _saturated(x: Array, y: Array, levels: Levels, suspects: Indices | None) -> NDArray[Any]:
+    """Which values of the suspected columns lie beyond the ends of their levels."""
+    if suspects is not None:
+        x, y, levels = x[:, suspects], y[:, suspects], _lanes(levels, suspects)
+    low = levels.lowest - BEYOND * levels.low_gap
+    high = levels.highest + BEYOND * levels.high_gap
+    return _or_dead((y < low) | (y > high), x, levels)
+
+
 def _drawn(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
     level = levels.drawn(x / _never_zero(levels.scale), noise)
     kept = np.clip(level, levels.lowest, levels.highest)
@@ -132,37 +140,48 @@ def _drawn(x: Array, levels: Levels, noise: Array | None, suspects: Indices | No
 def _expected(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
     """Between levels l ≤ x < u, E[q] = x and E[(x−q)²] = (x−l)(u−x); beyond the ends, clipped."""
     y = x / _never_zero(levels.scale)
-    below, above = levels.neighbours(y)
-    clipped = np.clip(y, levels.lowest, levels.highest)
-    inside = (clipped == y) & (levels.scale != 0)
-    spread = np.maximum((y - below) * (above - y), 0.0) * levels.scale**2
-    q = np.where(inside, x, clipped * levels.scale)
-    too_low = np.clip((levels.lowest - y) / levels.low_gap, 0.0, 1.0)
-    too_high = np.clip((y - levels.highest) / levels.high_gap, 0.0, 1.0)
-    lost = np.where(x != 0, np.where(levels.scale == 0, 1.0, levels.chance_of_zero(y)), 0.0)
-    saturated = _or_dead(too_low + too_high, x, levels)
-    return Outcome(q, np.where(inside, spread, 0.0), saturated, lost)
+    q, variance = x.copy(), levels.variance(y)
+    variance *= levels.scale**2
+    lost = levels.chance_of_zero(y)
+    lost *= x != 0
+    beyond = (y < levels.lowest) | (y > levels.highest)
+    at = np.unravel_index(np.flatnonzero(beyond), x.shape)
+    own = levels.changed(lambda each: _taken(each, at, x.shape))
+    q[at], variance[at] = np.clip(y[at], own.lowest, own.highest) * own.scale, 0.0
+    saturated = np.maximum(own.lowest - y[at], 0.0) / own.low_gap
+    saturated += np.maximum(y[at] - own.highest, 0.0) / own.high_gap
+    found = Outcome(q, variance, np.minimum(saturated, 1.0), lost)
+    return found if np.all(levels.scale) else _with_dead(found, x, levels)
 
 
-def _saturated(x: Array, y: Array, levels: Levels, suspects: Indices | None) -> NDArray[Any]:
-    """Which values of the suspected columns lie beyond the ends of their levels."""
-    if suspects is not None:
-        x, y = x[:, suspects], y[:, suspects]
-        levels = replace(levels, scale=levels.scale[suspects])
-    lowest, highest = levels.lowest, levels.highest
-    low, high = lowest - BEYOND * levels.low_gap, highest + BEYOND * levels.high_gap
-    return _or_dead((y < low) | (y > high), x, levels)
+def _taken(each: Any, at: tuple[Indices, ...], shape: tuple[int, ...]) -> Any:
+    """Entries of what broadcasts to a shape; a plain number stays one."""
+    return np.broadcast_to(each, shape)[at] if isinstance(each, np.ndarray) else each
+
+
+def _with_dead(found: Outcome, x: Array, levels: Levels) -> Outcome:
+    """Where the scale is 0, every value becomes 0, and all but 0 saturate."""
+    dead = np.broadcast_to(levels.scale == 0, x.shape)
+    q, lost = np.where(dead, 0.0, found.q), np.where(dead, x != 0, found.underflowed)
+    saturated = np.append(found.saturated, np.count_nonzero(dead & (x != 0)))
+    return Outcome(q, found.variance, saturated, lost)
+
+
+def _lanes(levels: Levels, index: Indices) -> Levels:
+    """Some lanes of levels in which only the scale has an entry a lane."""
+    return replace(levels, scale=levels.scale[index])
 
 
 def _never_zero(scale: Array) -> Array:
     """The scale to divide by: infinite where it is 0, for every value to become 0."""
-    return np.where(scale == 0, np.inf, scale)
+    return scale if np.all(scale) else np.where(scale == 0, np.inf, scale)
 
 
 def _or_dead(saturated: NDArray[Any], x: Array, levels: Levels) -> NDArray[Any]:
     """Where the scale is 0, every value but 0 saturates."""
-    dead = levels.scale == 0
-    return np.where(dead & (x != 0), 1, saturated) if np.any(dead) else saturated
+    if np.all(levels.scale):
+        return saturated
+    return np.where((levels.scale == 0) & (x != 0), 1, saturated)
 
 
 def _dot(a: Array, b: Array) -> float:
