@@ -62,7 +62,8 @@ class EntryRanges:
         same = self.per == other.per and self.lo.size == other.lo.size
         return same and all(bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((self.per, self.lo.size))
 
     @property
     def widest(self) -> Range | None:
@@ -229,9 +230,9 @@ class Look(NamedTuple):
     """A tensor was read before it was quantized.
 
     Args:
-        per: how much had to be known at once: the 'tensor', or a 'sample', 'channel', 'row' or
-            'block' of it.
-        elements: in one such part: what a chip must hold to look at it without spilling it.
+        per: what shares a range: the 'tensor', or a 'sample', 'channel', 'row' or 'block' of it.
+        elements: what a chip must hold to look at one such part without spilling it: the whole
+            tensor for a channel, whose values lie in every sample.
         evaluations: passes over the tensor that a search needed beyond the look itself.
     """
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from hqtool.core.formats.uniform import UniformFormat
-from hqtool.core.observation import PreparedValues
+from hqtool.core.observation import values_of
 from hqtool.core.recorded import RecordedObservation
 from hqtool.core.stats import stats_of
 from hqtool.estimators.protocol import Estimator, advance, decide, widest
-from hqtool.vocab import Decision
+from hqtool.vocab import Decision, Record
 
 
 def observe(
@@ -20,8 +20,9 @@ def observe(
 ) -> RecordedObservation:
     """A tensor as an estimator sees it; with `values=False`, its statistics alone."""
     x = np.asarray(x, "f8")
-    kept = PreparedValues(x) if values else None
-    return RecordedObservation(stats_of(x), UniformFormat(bits, scheme), kept, shape=x.shape)
+    stats = stats_of(x)
+    kept = values_of(Record(0, 0, 0, x.shape, stats, x)) if values else None
+    return RecordedObservation(stats, UniformFormat(bits, scheme), kept, shape=x.shape)
 
 
 def decisions(estimator: Estimator, observations: Iterable[RecordedObservation]) -> list[Decision]:

@@ -234,7 +234,7 @@ def test_whatever_comes_the_range_is_one(spec: str, history: str) -> None:
     for site in (records(history), without_values(history), bare):
         for decision in decisions(estimator, site):
             if decision.range is not None:
-                lo, hi = decision.range
+                lo, hi = decision.range.widest
                 assert math.isfinite(lo)
                 assert math.isfinite(hi)
                 assert lo <= hi

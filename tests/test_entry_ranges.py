@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqtool.estimators.entry_ranges import filled, joined_ranges, resized
+from hqtool.core.entry_ranges import filled, joined_ranges, resized
 from hqtool.estimators.smoothing import Ema, Latest, WindowMax
 from hqtool.vocab import EntryRanges, Range
 

@@ -79,7 +79,7 @@ def _score(
     site: Site,
 ) -> Figures:
     """The metrics of the lanes at these places, whose rounding is the same."""
-    given = [[_widest(each.decisions[place]) for place in places] for each in batch]
+    given = [[each.decisions[place].range for place in places] for each in batch]
     lacks = [
         [ends is None and f.needs_range for ends, f in zip(row, formats, strict=True)]
         for row in given
@@ -99,7 +99,3 @@ def _score(
     figures[:, lacks] = np.nan
     figures[NONFINITE] = moments.nonfinite  # known even where there is no range
     return figures
-
-
-def _widest(decision: Decision) -> Range | None:
-    return None if decision.range is None else decision.range.widest

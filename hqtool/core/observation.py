@@ -14,11 +14,12 @@ from hqtool.core.formats.format import Array, ElementFormat, Levels
 from hqtool.core.formats.lanes import by_family, levels_of
 from hqtool.core.magnitude import exponent_beyond
 from hqtool.core.moments.dense import dense_moments, dense_moments_of_parts
+from hqtool.core.moments.entries import NO_MOMENTS, EntryValues, entries_of
 from hqtool.core.moments.joining import by_lane
 from hqtool.core.moments.sorted import SortedValues
 from hqtool.core.samples import is_extreme, weighted
 from hqtool.core.stats import finite_values
-from hqtool.vocab import Moments, Range, Record
+from hqtool.vocab import AnyRange, EntryRanges, Moments, Range, Record
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class PreparedValues:
         total: of a sample with extremes, how many finite values the tensor has: its moments count
             the extremes once, and the other values for the rest of the tensor.
         nonfinite: share of NaN and infinities in the whole tensor; of `values` where None.
+        entries: the values by channels, samples and rows; None where it is unknown where they lie.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class PreparedValues:
         extremes: NDArray[Any] | None = None,
         total: int = 0,
         nonfinite: float | None = None,
+        entries: EntryValues | None = None,
     ) -> None:
         self._values = values
         self._all_finite = all_finite
         self._extremes = extremes
         self._total = total
         self._nonfinite = nonfinite
+        self.entries = entries
         self._known: dict[Hashable, Any] = {}
 
     @cached_property
@@ -110,7 +114,7 @@ class PreparedValues:
 
     def moments(
         self,
-        ranges: Sequence[Range],
+        ranges: Sequence[AnyRange],
         formats: Sequence[ElementFormat],
         rounding: str = "nearest",
         noise: np.random.Generator | None = None,
@@ -118,22 +122,49 @@ class PreparedValues:
         """Moments under each range in the format of the same index; all formats may differ.
 
         Args:
+            ranges: of the tensor, or of its entries; where it is unknown which entry a value
+                belongs to, the moments are NaN.
             rounding: 'nearest', 'stochastic' (in expectation), or 'stochastic-sampled'.
             noise: of 'stochastic-sampled'; one draw, the same for all.
         """
-        groups = by_family(formats)
         u = self._draw(noise) if noise is not None else (None, None)
+        whole = {i: each for i, each in enumerate(ranges) if isinstance(each, Range)}
+        groups = by_family([formats[i] for i in whole], [*whole])
         parts = []
         for lanes in groups:
-            some = ([ranges[i] for i in lanes], [formats[i] for i in lanes])
+            some = ([whole[i] for i in lanes.tolist()], [formats[i] for i in lanes])
             levels = levels_of(*some, self.exponent)
             parts.append(self._completed(self._under(levels, rounding, *u)))
+        by_entry = {i: each for i, each in enumerate(ranges) if isinstance(each, EntryRanges)}
+        drawn = None if noise is None or not by_entry else self._draw_for_entries(u[0], noise)
+        for i, each in by_entry.items():
+            groups.append(np.array([i]))
+            parts.append(self._completed(self._by_entry(each, formats[i], rounding, drawn)))
         return by_lane(parts, groups)
+
+    def _by_entry(
+        self, ranges: EntryRanges, format_: ElementFormat, rounding: str, u: Array | None
+    ) -> Moments:
+        """Moments with a range for each entry, one figure for all of them."""
+        if self.entries is None:
+            return NO_MOMENTS
+        return self.entries.moments(ranges, format_, rounding, u, self.exponent)
 
     def _draw(self, noise: np.random.Generator) -> tuple[Array, Array | None]:
         """Noise for the values, and for the extremes of a sample."""
         drawn = noise.random(self._finite.size)
         return drawn, None if self._extremes is None else noise.random(self._extremes.size)
+
+    def _draw_for_entries(self, drawn: Array | None, noise: np.random.Generator) -> Array | None:
+        """Noise for all recorded values: of a whole tensor the same that other lanes have."""
+        if self.entries is None or drawn is None:
+            return None
+        values = self.entries.values
+        if self._extremes is not None:
+            return noise.random(values.size)
+        u = np.zeros(values.size)
+        u[np.isfinite(values).reshape(-1)] = drawn
+        return u
 
     def _under(
         self, levels: Levels, rounding: str, u: Array | None, u_extremes: Array | None
@@ -177,14 +208,22 @@ def _moments(
     return ascending().moments(levels, rounding)
 
 
-def values_of(record: Record) -> PreparedValues | None:
-    """A record's values, prepared; None where only statistics were recorded."""
+def values_of(
+    record: Record, channel_axis: int | None = None, output_axis: int | None = None
+) -> PreparedValues | None:
+    """A record's values, prepared; None where only statistics were recorded.
+
+    Args:
+        channel_axis: as the layer's geometry has it (`arrangement.channel_axis_of`).
+        output_axis: of a weight or its gradient, the axis of the output channels.
+    """
     if record.values is None:
         return None
+    entries = entries_of(record, channel_axis, output_axis)
     nonfinite, layout = record.stats.nnan + record.stats.ninf, record.layout
     share = nonfinite / record.numel if record.numel else math.nan
     if layout is None:
-        return PreparedValues(record.values, nonfinite == 0, nonfinite=share)
+        return PreparedValues(record.values, nonfinite == 0, nonfinite=share, entries=entries)
     rest = record.values[~is_extreme(layout)]
     extremes, total = finite_values(layout.extremes), record.numel - nonfinite
-    return PreparedValues(rest, nonfinite == 0, extremes, total, share)
+    return PreparedValues(rest, nonfinite == 0, extremes, total, share, entries)

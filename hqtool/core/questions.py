@@ -85,6 +85,9 @@ class Observation(Protocol):
     def extremes(self, per: str = "tensor") -> AnyRange | None:
         """(min, max) over finite values, at a granularity; None where nothing is known of it."""
 
+    def spread(self, per: str) -> Any | None:
+        """The population standard deviation of each entry, 1-D; None where it is unknown."""
+
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...] | None:
         """For each share in 0…1 the value below which so many of the finite values lie."""
 
@@ -181,6 +184,10 @@ class Asked:
     def extremes(self, per: str = "tensor") -> AnyRange | None:
         self.require("extremes")
         return self._obs.extremes(per)
+
+    def spread(self, per: str) -> Any | None:
+        self.require("spread")
+        return self._obs.spread(per)
 
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...] | None:
         self.require("quantiles")

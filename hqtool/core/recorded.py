@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from hqtool.core.formats.format import ElementFormat
 from hqtool.core.formats.lanes import levels_over
+from hqtool.core.moments.entries import EntryValues
 from hqtool.core.observation import PreparedValues
-from hqtool.vocab import AnyRange, Moments, Range, Stats
+from hqtool.vocab import AnyRange, EntryRanges, Moments, Range, Stats
 
 T = TypeVar("T")
 
@@ -28,9 +29,19 @@ class RecordedObservation:
             serves several at once costs little more than one.
         step: of the run.
         shape: of the full tensor.
+        channel_extremes: (2, channels) the extremes of each channel, where they were recorded.
     """
 
-    __slots__ = ("_known", "_values", "format", "formats", "shape", "stats", "step")
+    __slots__ = (
+        "_channel_extremes",
+        "_known",
+        "_values",
+        "format",
+        "formats",
+        "shape",
+        "stats",
+        "step",
+    )
 
     def __init__(
         self,
@@ -40,6 +51,7 @@ class RecordedObservation:
         formats: tuple[ElementFormat, ...] = (),
         step: int = 0,
         shape: tuple[int, ...] = (),
+        channel_extremes: NDArray[np.float64] | None = None,
     ) -> None:
         self.stats = stats
         self.format = format
@@ -47,6 +59,7 @@ class RecordedObservation:
         self.step = step
         self.shape = shape
         self._values = values
+        self._channel_extremes = channel_extremes
         self._known: dict[Hashable, Any] = {}
 
     @property
@@ -70,8 +83,29 @@ class RecordedObservation:
         return range_at_scale_one(self.format)
 
     def extremes(self, per: str = "tensor") -> AnyRange | None:
-        """(min, max) of the whole tensor; None at other granularities, or of no finite value."""
-        return self.stats.range if per == "tensor" else None
+        """(min, max) of the whole tensor, or of each entry, as far as the record tells.
+
+        Those of a sample's entries are of the values kept and of the tensor's known extremes.
+        """
+        if per == "tensor":
+            return self.stats.range
+        known, entries = self._channel_extremes, self._entries
+        if per == "channel" and known is not None and _fits(known, entries):
+            return EntryRanges(per, known[0], known[1])
+        if entries is None:
+            return None
+        return self.once(("extremes", per), lambda: entries.extremes(per))
+
+    def spread(self, per: str) -> NDArray[np.float64] | None:
+        """The standard deviation of each entry; of a sample's, that of the values kept."""
+        entries = self._entries
+        if entries is None:
+            return None
+        return self.once(("spread", per), lambda: entries.spread(per))
+
+    @property
+    def _entries(self) -> EntryValues | None:
+        return None if self._values is None else self._values.entries
 
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...] | None:
         """Between two values in proportion; of a sample each value counts by its weight."""
@@ -109,8 +143,7 @@ class RecordedObservation:
         if self._values is None:
             return None
         formats = formats or [self.format] * len(wanted)
-        ranges = [each.widest or Range(0.0, 0.0) for each in wanted]
-        return self._values.moments(ranges, formats)
+        return self._values.moments(wanted, formats)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """The result of `make`; kept with the values, which serve all estimators and formats."""
@@ -137,6 +170,11 @@ class RecordedObservation:
         weights = np.concatenate([np.full(part.size, weight) for part, weight in parts])
         order = np.argsort(values, kind="stable")
         return values[order], weights[order]
+
+
+def _fits(extremes: NDArray[np.float64], entries: EntryValues | None) -> bool:
+    """Whether recorded extremes of channels are of the channels that the values have."""
+    return entries is None or entries.count("channel") == extremes.shape[1]
 
 
 def range_at_scale_one(format_: ElementFormat) -> Range:

@@ -37,7 +37,7 @@ class Ledger:
             self.looks += 1
             self.evaluations += look.evaluations
             for numel in numels:
-                held = numel if look.per == "tensor" else look.elements
+                held = numel if look.per in ("tensor", "channel") else look.elements
                 self._moved[held] += (2 + look.evaluations) * numel
         elif decision.postponed:
             self.postponed += 1

@@ -7,6 +7,7 @@ from typing import Literal
 
 from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.delayed import Delayed
+from hqtool.estimators.entry_statistics import at
 from hqtool.estimators.powers_of_two import FixedPoint, PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.saturation import Saturation
@@ -16,6 +17,7 @@ from hqtool.estimators.smoothing import Ema, ExponentEma, Latest, Widest, Window
 from hqtool.estimators.statistics import AmaxOrOne, Deviations, MaxAbs, MinMax
 from hqtool.estimators.value_statistics import Percentile, Sawb
 from hqtool.registry import Registry
+from hqtool.vocab import Granularity as Per
 from hqtool.vocab import Range
 
 ESTIMATORS: Registry[Estimator] = Registry(
@@ -27,21 +29,21 @@ DEFAULTS = ("current", "running", "hindsight", "dsgc")
 
 
 @ESTIMATORS.register
-def current() -> Estimator:
+def current(per: Per = "tensor") -> Estimator:
     """min-max of the tensor itself, read every step (eq. 1)"""
-    return Composed(MinMax(), Latest(), EveryStep())
+    return Composed(at(per, MinMax()), Latest(), EveryStep())
 
 
 @ESTIMATORS.register
-def running(momentum: float = 0.9) -> Estimator:
+def running(momentum: float = 0.9, per: Per = "tensor") -> Estimator:
     """moving average of min-max, this step included (section 4.1)"""
-    return Composed(MinMax(), Ema(momentum), EveryStep())
+    return Composed(at(per, MinMax()), Ema(momentum), EveryStep())
 
 
 @ESTIMATORS.register
-def hindsight(momentum: float = 0.9) -> Estimator:
+def hindsight(momentum: float = 0.9, per: Per = "tensor") -> Estimator:
     """moving average of min-max up to the previous step: static after step 0 (eq. 2, 3)"""
-    return Composed(MinMax(), Ema(momentum), PreviousStep())
+    return Composed(at(per, MinMax()), Ema(momentum), PreviousStep())
 
 
 @ESTIMATORS.register
@@ -85,17 +87,17 @@ def local() -> Estimator:
 
 
 @ESTIMATORS.register
-def maxabs(momentum: float = 0.9) -> Estimator:
+def maxabs(momentum: float = 0.9, per: Per = "tensor") -> Estimator:
     """moving average of max|x|, this step included; meant for --scheme symmetric ([23])"""
-    return Composed(MaxAbs(), Ema(momentum), EveryStep())
+    return Composed(at(per, MaxAbs()), Ema(momentum), EveryStep())
 
 
 @ESTIMATORS.register
-def std(k: float = 3.0, momentum: float = 0.9) -> Estimator:
+def std(k: float = 3.0, momentum: float = 0.9, per: Per = "tensor") -> Estimator:
     """moving average of k standard deviations either side of 0, this step included ([15])"""
     if not 0 < k < math.inf:
         raise ValueError(f"k={k:g} is not positive")
-    return Composed(Deviations(k), Ema(momentum), EveryStep())
+    return Composed(at(per, Deviations(k)), Ema(momentum), EveryStep())
 
 
 @ESTIMATORS.register

@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
+from hqtool.core.entry_ranges import joined_ranges
 from hqtool.core.questions import Asked, Observation
-from hqtool.estimators.entry_ranges import joined_ranges
-from hqtool.vocab import AnyRange, Decision, Look, Range
+from hqtool.vocab import AnyRange, Decision, EntryRanges, Look, Range
 
 
 class Reading(NamedTuple):
@@ -107,6 +109,8 @@ def decide(estimator: Estimator, state: Any, obs: Observation) -> tuple[Decision
         known = Range(0.0, 0.0)
     if reading is None and obs.teaches:
         return Decision(known, postponed=True), None
+    if isinstance(known, EntryRanges):
+        known = _zero_where_all_zero(known, obs)
     return Decision(known, _look(reading, obs)), reading
 
 
@@ -120,8 +124,25 @@ def _standing(plan: Plan, asked: Asked) -> AnyRange | None:
 
 
 def _look(reading: Reading | None, obs: Observation) -> Look:
-    """A look at the whole tensor."""
-    return Look("tensor", math.prod(obs.shape), reading.evaluations if reading else 0)
+    """A look at the whole tensor, or at one of its samples or rows after the other.
+
+    A channel takes a look at the whole tensor: its values lie in every sample.
+    """
+    numel, found = math.prod(obs.shape), reading.range if reading else None
+    if not isinstance(found, EntryRanges):
+        return Look("tensor", numel, reading.evaluations if reading else 0)
+    entries = 1 if found.per == "channel" else max(1, len(found))
+    return Look(found.per, -(-numel // entries))
+
+
+def _zero_where_all_zero(known: EntryRanges, obs: Observation) -> EntryRanges:
+    """(0, 0) for entries that a look has found to be all zero, where nothing else is known."""
+    found = obs.extremes(known.per)
+    if not isinstance(found, EntryRanges) or len(found) != len(known):
+        return known
+    zero = np.isnan(known.lo) & (found.lo == 0) & (found.hi == 0)
+    lo, hi = (np.where(zero, 0.0, ends) for ends in (known.lo, known.hi))
+    return EntryRanges(known.per, lo, hi)
 
 
 def advance(

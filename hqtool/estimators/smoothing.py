@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from hqtool.estimators.entry_ranges import each_end, joined_ranges, known_or
+from hqtool.core.entry_ranges import each_end, joined_ranges, known_or
 from hqtool.vocab import AnyRange, Range
 
 

@@ -44,9 +44,15 @@ def _ends(ranges: Sequence[Range], exponent: int) -> Array:
     return scaled
 
 
-def by_family(formats: Sequence[ElementFormat]) -> list[Indices]:
-    """The indices of the formats of each family, in the order in which the families appear."""
+def by_family(
+    formats: Sequence[ElementFormat], numbers: Sequence[int] | None = None
+) -> list[Indices]:
+    """The indices of the formats of each family, in the order in which the families appear.
+
+    Args:
+        numbers: the formats' indices; 0, 1, 2, … where None.
+    """
     found: dict[Hashable, list[int]] = {}
     for i, each in enumerate(formats):
-        found.setdefault(each.family, []).append(i)
+        found.setdefault(each.family, []).append(i if numbers is None else numbers[i])
     return [np.array(indices, np.intp) for indices in found.values()]

@@ -11,12 +11,12 @@ from hqtool.core.formats.lanes import by_family, levels_of
 from hqtool.core.moments.dense import CHUNK, dense_moments_of_rows
 from hqtool.core.moments.joining import by_lane, in_rows, rows_in_order
 from hqtool.core.observation import PreparedValues
-from hqtool.vocab import Moments, Range
+from hqtool.vocab import AnyRange, EntryRanges, Moments, Range
 
 
 def moments_of_each(
     prepared: Sequence[PreparedValues],
-    ranges: Sequence[Sequence[Range]],
+    ranges: Sequence[Sequence[AnyRange]],
     formats: Sequence[ElementFormat],
     rounding: str = "nearest",
 ) -> Moments:
@@ -29,17 +29,42 @@ def moments_of_each(
     Returns:
         (records, formats) arrays, (records, 1) where an entry does not depend on the format.
     """
+    by_entry = {i for row in ranges for i, each in enumerate(row) if isinstance(each, EntryRanges)}
+    if by_entry:
+        return _with_entries(prepared, ranges, formats, rounding, sorted(by_entry))
+    whole = [[each for each in row if isinstance(each, Range)] for row in ranges]
     alike: dict[Hashable, list[int]] = {}
     for i, values in enumerate(prepared):
         alike.setdefault(_kind(values, len(formats)) or i, []).append(i)
     parts = [
-        _of_few([prepared[i] for i in which], [ranges[i] for i in which], formats, rounding)
+        _of_few([prepared[i] for i in which], [whole[i] for i in which], formats, rounding)
         if len(which) > 1
-        else in_rows([prepared[which[0]].moments(ranges[which[0]], formats, rounding)])
+        else in_rows([prepared[which[0]].moments(whole[which[0]], formats, rounding)])
         for which in alike.values()
     ]
     order = np.argsort(np.concatenate(list(alike.values())))
     return rows_in_order(parts, order)
+
+
+def _with_entries(
+    prepared: Sequence[PreparedValues],
+    ranges: Sequence[Sequence[AnyRange]],
+    formats: Sequence[ElementFormat],
+    rounding: str,
+    by_entry: Sequence[int],
+) -> Moments:
+    """The same where some lanes have a range for each entry: those record by record."""
+    others = [i for i in range(len(formats)) if i not in set(by_entry)]
+    parts = [
+        in_rows(
+            values.moments([row[i] for i in by_entry], [formats[i] for i in by_entry], rounding)
+            for values, row in zip(prepared, ranges, strict=True)
+        )
+    ]
+    if others:
+        rest = [[row[i] for i in others] for row in ranges]
+        parts.append(moments_of_each(prepared, rest, [formats[i] for i in others], rounding))
+    return by_lane(parts, [np.array(by_entry), np.array(others)][: len(parts)])
 
 
 def _kind(values: PreparedValues, lanes: int) -> Hashable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,13 @@ def rows_in_order(parts: Sequence[Moments], order: Indices) -> Moments:
     if len(parts) == 1:
         return parts[0]
     columns = zip(*map(entries_of, parts), strict=True)
-    return Moments(*(np.concatenate(column)[order] for column in columns))
+    return Moments(*(np.concatenate(_of_one_width(column))[order] for column in columns))
+
+
+def _of_one_width(rows: Sequence[NDArray[np.float64]]) -> Sequence[NDArray[np.float64]]:
+    """Arrays (records, 1) widened to (records, lanes), where others have an entry a lane."""
+    width = max(each.shape[1] for each in rows)
+    return [np.broadcast_to(each, (each.shape[0], width)) for each in rows] if width > 1 else rows
 
 
 def by_lane(parts: Sequence[Moments], lanes: Sequence[Indices]) -> Moments:
@@ -39,7 +46,25 @@ def by_lane(parts: Sequence[Moments], lanes: Sequence[Indices]) -> Moments:
     first = entries_of(parts[0])
     columns = list(zip(*map(entries_of, parts), strict=True))
     per_lane = [np.concatenate(column, axis=-1)[..., order] for column in columns[3:8]]
-    return Moments(*first[:3], *per_lane, *first[8:])
+    return Moments(*_once(columns[:3], columns[3], order), *per_lane, *first[8:])
+
+
+def _once(
+    columns: Sequence[Sequence[Any]], wide: Sequence[NDArray[np.float64]], order: Indices
+) -> list[Any]:
+    """What is the same for all lanes; an entry a lane where some count other values.
+
+    Args:
+        wide: of each part an array with an entry a lane.
+    """
+    if all(np.array_equal(one, column[0]) for column in columns for one in column):
+        return [column[0] for column in columns]
+    return [
+        np.concatenate(
+            [np.broadcast_to(o, w.shape) for o, w in zip(column, wide, strict=True)], axis=-1
+        )[..., order]
+        for column in columns
+    ]
 
 
 def entries_of(moments: Moments) -> list[NDArray[np.float64]]:
