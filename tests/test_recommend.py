@@ -223,6 +223,13 @@ def test_the_recipe_gives_each_site_its_quantizer_again(trace, tmp_path):
     assert recipe.quantizer(LayerFacts("head"), "weight") is None
 
 
+def test_a_recipe_of_some_layers_leaves_the_others_alone(trace):
+    args = ("--target", "cosine>=0.5", "--layers", "block*", *given("current@int8"))
+    done = hqtool("recommend", trace, *args, "-o", "-")
+    assert 'layers = ["block*"]' in done.out
+    assert '"*"' not in done.out
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_an_escaped_name_matches_itself_alone(name):
     from fnmatch import fnmatchcase
@@ -261,7 +268,7 @@ def test_tables_fit_eighty_columns(monkeypatch):
     assert max(map(len, done.out.splitlines())) <= 80
     text = " ".join(done.out.split())
     assert "output (11 layers): the cheapest with cosine>=0.999" in text
-    assert "all 21 sites: each its own quantizer (mixed), or one for all" in text
+    assert "21 sites: each its own quantizer (mixed), or one for all" in text
     assert "With each site its own," in text
 
 

@@ -71,8 +71,8 @@ from hqtool.report.recommendation_report import recommendation_report
     metavar="[QUANTIZER]",
     is_flag=False,
     flag_value=DEFAULT_SENSITIVITY,
-    help=f"Rank the sites by what this quantizer costs each ({DEFAULT_SENSITIVITY} where none is "
-    "named).",
+    help="Rank the sites by what this quantizer costs each. Where it is the last word, without a "
+    f"quantizer, {DEFAULT_SENSITIVITY} is taken.",
 )
 @click.option(
     "--by",
@@ -146,4 +146,5 @@ def _write_recipe(found: Recommendation, target: str, quiet: bool, force: bool) 
         out.write(dumps(recipe_of(found, name)))
     if not names_stdout(target):
         paths = shlex.join(facts.path for facts in found.comparison.traces)
-        announce(f"next: hqtool compare {paths} --recipe {shlex.quote(target)}", quiet)
+        together = " --reduce-ranks" if found.comparison.ranks is not None else ""
+        announce(f"next: hqtool compare {paths}{together} --recipe {shlex.quote(target)}", quiet)

@@ -307,7 +307,7 @@ def _total_tables(found: Recommendation, rows: Sequence[TableRow]) -> Iterator[T
         for row in rows
     )
     sites = counted(len(found.sites), "site")
-    yield Table(f"all {sites}: each its own quantizer (mixed), or one for all", columns, shown)
+    yield Table(f"{sites}: each its own quantizer (mixed), or one for all", columns, shown)
 
 
 def _mean_and_worst(name: str) -> tuple[Column, Column]:
@@ -420,4 +420,5 @@ def _compares_each_at_its_format(found: Recommendation) -> bool:
     """Whether candidates of several formats are judged by nothing that formats differ in."""
     formats = {q.format.label for q in found.question.candidates if q is not None}
     conditions = found.question.conditions
-    return len(formats) > 1 and all(isinstance(c, Within) and c.of is None for c in conditions)
+    by_format = [isinstance(c, Within) and c.of is None for c in conditions]
+    return len(formats) > 1 and bool(by_format) and all(by_format)

@@ -19,8 +19,8 @@ _Exceptions = dict[tuple[str, ...], dict[str, Quantizer | None]]
 def recipe_of(found: Recommendation, name: str) -> Recipe:
     """The recipe that gives each site its chosen quantizer.
 
-    Layers that the traces lack get the commonest one of each tensor kind. Tensor kinds that they
-    lack are not quantized.
+    Layers that the traces lack get the commonest one of each tensor kind, if the selection takes
+    them. Tensor kinds that the traces lack are not quantized.
 
     Args:
         name: what results call it.
@@ -32,7 +32,10 @@ def recipe_of(found: Recommendation, name: str) -> Recipe:
     for kind in kinds:
         for label, layers in _others(found.sites, kind, usual[kind]).items():
             exceptions.setdefault(layers, {})[kind] = known.get(label)
-    everywhere = Rule(quantizers={kind: known.get(label) for kind, label in usual.items()})
+    everywhere = Rule(
+        layers=found.comparison.selection.layers or ("*",),
+        quantizers={kind: known.get(label) for kind, label in usual.items()},
+    )
     rules = [
         Rule(layers=tuple(map(escaped, layers)), quantizers=quantizers)
         for layers, quantizers in exceptions.items()
