@@ -107,71 +107,71 @@ def test_layers_of_unknown_class_are_told_by_recipe():
 # --- totals -------------------------------------------------------------------------------------
 
 
-def summary(site: Site, label: str, **figures: Any) -> Summary:
-    quantizer = parse_quantizer(label)
-    estimator, format_, rounding = quantizer.key
-    metrics = dict.fromkeys(METRICS) | {k: figures.pop(k) for k in ("sqnr_db", "cosine")}
+def summary(site: Site, label: str | None, recipe: str | None = "r", **figures: Any) -> Summary:
+    """A site's summary, twenty records of ten steps, under a quantizer or none."""
+    quantizer = parse_quantizer(label) if label else None
+    estimator, format_, rounding = quantizer.key if quantizer else ("none", "none", "none")
+    metrics = dict.fromkeys(METRICS) | {k: figures.pop(k, None) for k in ("sqnr_db", "cosine")}
     return Summary(
         layer=site.layer, tensor=site.tensor, estimator=estimator, format=format_,
-        rounding=rounding, bits=quantizer.bits, steps=4, metrics=metrics, records=20, replayed=20,
-        evaluations=0, postponed=0, sampled=0, **figures,
+        rounding=rounding, bits=quantizer.bits if quantizer else 32, steps=4, metrics=metrics,
+        records=20, replayed=20, replayed_steps=10, evaluations=0, postponed=0, sampled=0,
+        recipe=recipe, **figures,
     )  # fmt: skip
 
 
-#: Ten steps, two records of each site in a step.
-STEPS = 10
-SUMMARIES = {
-    A: [
-        summary(A, INT8, sqnr_db=40.0, sqnr_db_low=30.0, cosine=0.9, looks=20,
-                static_bytes=80, traffic_bytes=120),
-        summary(A, HALF, sqnr_db=20.0, sqnr_db_low=10.0, cosine=0.5, looks=2,
-                static_bytes=40, traffic_bytes=42),
-    ],
-    B: [
-        summary(B, INT8, sqnr_db=30.0, sqnr_db_low=None, cosine=None, looks=20,
-                static_bytes=160, traffic_bytes=240),
-    ],
-    B_GRAD: [
-        summary(B_GRAD, HALF, sqnr_db=None, sqnr_db_low=None, cosine=0.7, looks=2,
-                static_bytes=None, traffic_bytes=None),
-    ],
-}  # fmt: skip
+SUMMARIES = [
+    summary(A, INT8, sqnr_db=40.0, sqnr_db_low=30.0, cosine=0.9, looks=20,
+            static_bytes=80, traffic_bytes=120),
+    summary(B, INT8, sqnr_db=30.0, sqnr_db_low=None, cosine=None, looks=20,
+            static_bytes=160, traffic_bytes=240),
+    summary(B_GRAD, HALF, sqnr_db=None, sqnr_db_low=None, cosine=0.7, looks=2,
+            static_bytes=None, traffic_bytes=None),
+    summary(A_GRAD, None, cosine=1.0, looks=0, static_bytes=320, traffic_bytes=320),
+    summary(A, HALF, None, sqnr_db=1.0, cosine=0.1, looks=9, static_bytes=1, traffic_bytes=1),
+]  # fmt: skip
 
 
-def totals(one: Recipe) -> dict[str | None, RecipeTotal]:
-    sites = (A, B, B_GRAD)
-    found = recipe_sites([one], sites, lambda layer: None).of_recipe(one.name)
-    return {total.tensor: total for total in recipe_totals(one.name, found, SUMMARIES, STEPS)}
+def totals(summaries: list[Summary]) -> dict[tuple[str, str | None], RecipeTotal]:
+    return {(total.recipe, total.tensor): total for total in recipe_totals(summaries)}
 
 
 def test_means_over_the_quantized_sites_and_sums_a_step():
-    found = totals(recipe("r", {"output": INT8}, {"layers": ["b"], "grad_input": HALF}))
-    assert list(found) == ["output", "grad_input", None]
-    output = found["output"]
+    found = totals(SUMMARIES)
+    assert list(found) == [("r", "output"), ("r", "grad_input"), ("r", None)]
+    output = found["r", "output"]
     assert (output.sites, output.unquantized) == (2, 0)
     assert (output.sqnr_db, output.sqnr_db_low, output.cosine) == (35.0, 30.0, 0.9)
     assert (output.static_bytes, output.traffic_bytes) == (2 * (80 + 160), 2 * (120 + 240))
     assert output.looks == 4.0
     assert output.worst == B
-    gradient, total = found["grad_input"], found[None]
+
+
+def test_what_is_not_quantized_has_no_quality_but_moves_as_float32():
+    gradient = totals(SUMMARIES)["r", "grad_input"]
+    assert (gradient.sites, gradient.unquantized) == (2, 1)
     assert (gradient.sqnr_db, gradient.cosine, gradient.worst) == (None, 0.7, None)
-    assert (gradient.static_bytes, gradient.looks) == (None, 0.2)
-    assert (total.sites, total.sqnr_db, total.cosine) == (3, 35.0, pytest.approx(0.8))
-    assert (total.static_bytes, total.looks) == (480, pytest.approx(4.2))
+    assert (gradient.static_bytes, gradient.traffic_bytes) == (640, 640)
+    assert gradient.looks == 0.2
 
 
-def test_what_is_not_quantized_moves_32_bits_an_element():
-    """b moves 160 bytes a record at 8 bits, so 640 at 32; nothing was replayed at b's gradient."""
-    found = totals(recipe("r", {"layers": ["a"], "output": HALF}))
-    output = found["output"]
-    assert (output.sites, output.unquantized, output.sqnr_db) == (2, 1, 20.0)
-    assert output.static_bytes == 2 * (40 + 640)
-    assert output.traffic_bytes == 2 * (42 + 640)
-    assert (found["grad_input"].unquantized, found["grad_input"].static_bytes) == (1, None)
-    assert found[None].unquantized == 2
+def test_the_total_is_over_the_sites_and_not_over_the_kinds():
+    total = totals(SUMMARIES)["r", None]
+    assert (total.sites, total.unquantized, total.sqnr_db) == (4, 1, 35.0)
+    assert total.cosine == pytest.approx((0.9 + 0.7) / 2)
+    assert (total.static_bytes, total.looks) == (480 + 640, pytest.approx(4.2))
 
 
-def test_a_recipe_that_quantizes_nothing_has_no_quality():
-    found = totals(recipe("none"))[None]
-    assert (found.sqnr_db, found.cosine, found.exact, found.looks) == (None, None, False, 0)
-    assert found.static_bytes == 2 * (320 + 640)
+def test_recipes_side_by_side_in_their_order():
+    other = [summary(A, None, "none", cosine=1.0, looks=0, static_bytes=None, traffic_bytes=None)]
+    found = totals([*other, *SUMMARIES])
+    assert list(dict.fromkeys(name for name, _ in found)) == ["none", "r"]
+    nothing = found["none", None]
+    assert (nothing.sqnr_db, nothing.cosine, nothing.exact, nothing.looks) == (None, None, False, 0)
+    assert (nothing.static_bytes, nothing.traffic_bytes) == (None, None)
+
+
+def test_a_recipe_without_error_is_exact():
+    perfect = summary(A, INT8, exact=True, cosine=1.0, looks=1, static_bytes=1, traffic_bytes=1)
+    assert totals([perfect])["r", None].exact
+    assert not totals([perfect, *SUMMARIES])["r", None].exact

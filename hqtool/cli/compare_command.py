@@ -24,6 +24,7 @@ from hqtool.core.moments.dense import ROUNDINGS
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import DEFAULTS
 from hqtool.outputs import names_stdout
+from hqtool.recipes.named import load_recipe
 from hqtool.report.compared.rows import RANKINGS
 from hqtool.report.comparison_report import comparison_report
 from hqtool.report.table import render
@@ -62,6 +63,14 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
     multiple=True,
     help="A quantizer, such as hindsight:momentum=0.9@int8/stochastic; repeat for more. Lists and "
     "ranges sweep: hindsight:momentum=0,0.5,0.9@int8 or current@int8,e4m3.",
+)
+@click.option(
+    "--recipe",
+    "recipes",
+    metavar="NAME|FILE",
+    multiple=True,
+    help="Score a whole recipe (see hqtool list recipes): each site with the quantizer that it "
+    "gives it; repeat for more.",
 )
 @click.option(
     "--estimator",
@@ -194,6 +203,7 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
 def command(
     traces: tuple[str, ...],
     quantizers: tuple[str, ...],
+    recipes: tuple[str, ...],
     estimators: tuple[str, ...],
     formats: tuple[str, ...],
     roundings: tuple[str, ...],
@@ -233,7 +243,10 @@ def command(
     if per_step and not any(targets):
         raise UsageError("--per-step has nowhere to go", "add --json, --csv, --jsonl or --parquet")
     settings = ReplaySettings(
-        quantizers=quantizers_of(quantizers, estimators, formats, roundings, bits, scheme),
+        quantizers=quantizers_of(
+            quantizers, estimators, formats, roundings, bits, scheme, by_default=not recipes
+        ),
+        recipes=tuple(map(load_recipe, dict.fromkeys(recipes))),
         calibrate=calibrate,
         seed=seed,
         search_gap=search_gap,

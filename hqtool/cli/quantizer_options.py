@@ -28,16 +28,21 @@ def quantizers_of(
     roundings: tuple[str, ...],
     bits: tuple[str, ...],
     scheme: str | None,
+    *,
+    by_default: bool = True,
 ) -> tuple[Quantizer, ...]:
     """The quantizers given as such, and the product of estimators, formats and roundings.
 
     Of a product each part has a default; where only quantizers are given, there is no product.
 
+    Args:
+        by_default: where nothing is given, the product of the defaults.
+
     Raises:
         UsageError: a text is malformed, names something unknown, or does not go with the others.
     """
     named = [found for text in quantizers for found in sweep_quantizers(text)]
-    if quantizers and not (estimators or formats or bits):
+    if (quantizers or not by_default) and not (estimators or formats or bits):
         _require_no_more(roundings, scheme)
         return tuple(unique(named))
     texts = [*formats, *_uniform_formats(bits, scheme, formats)]

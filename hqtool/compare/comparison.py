@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from hqtool.compare.execute import Executor, SiteResult, Task, serial
+from hqtool.compare.recipe_sites import RecipeSites, SiteQuantizer, classes_of, recipe_sites
 from hqtool.compare.results import Summary
 from hqtool.compare.settings import ReplaySettings
 from hqtool.errors import DataError, UsageError
 from hqtool.nearest import known_names
+from hqtool.recipes.recipe import Recipe
 from hqtool.trace.overview import SiteSummary
 from hqtool.trace.ranks import Ranks, RanksReader, ranks_of_one_run
 from hqtool.trace.reader import Prefix, TraceReader
@@ -94,6 +97,7 @@ class Comparison:
 
     Args:
         ranks: None where each trace was taken on its own.
+        recipes: what they give the sites of each trace, or of all ranks together.
     """
 
     traces: tuple[TraceFacts, ...]
@@ -101,6 +105,7 @@ class Comparison:
     settings: ReplaySettings
     results: tuple[SiteResult, ...]
     ranks: RanksFacts | None = None
+    recipes: tuple[RecipeSites, ...] = ()
 
     @property
     def records_left_out(self) -> int:
@@ -112,7 +117,7 @@ class Comparison:
 
     @property
     def summaries(self) -> list[Summary]:
-        """Every site's summaries, one list."""
+        """Every site's summaries, those of recipes included, one list."""
         return [summary for result in self.results for summary in result.summaries]
 
 
@@ -147,7 +152,8 @@ def compare(
     """
     if not reduce_ranks:
         require_different(paths)
-    survey = _survey_ranks(paths, selection) if reduce_ranks else _survey(paths)
+    recipes = settings.recipes
+    survey = _survey_ranks(paths, recipes, selection) if reduce_ranks else _survey(paths, recipes)
     if survey.ranks is not None and (gap := survey.ranks.ranks.gap):
         on_warning(f"{gap}: ranges are those of the others")
     tasks = _tasks(survey, settings, selection)
@@ -163,7 +169,9 @@ def compare(
             if on_spool is not None and result.task.spool is not None:
                 on_spool(result.task.spool)
                 os.unlink(result.task.spool)
-    return Comparison(survey.traces, selection, settings, tuple(results), survey.ranks)
+    return Comparison(
+        survey.traces, selection, settings, tuple(results), survey.ranks, survey.recipes
+    )
 
 
 def require_different(paths: Sequence[str]) -> None:
@@ -184,30 +192,42 @@ def require_different(paths: Sequence[str]) -> None:
             raise UsageError(cause, "give each trace once")
 
 
+class _Found(NamedTuple):
+    """A site, the traces that its records come from, and what each recipe gives it."""
+
+    traces: tuple[Prefix, ...]
+    summary: SiteSummary
+    given: tuple[SiteQuantizer, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Survey:
     """The sites that can be replayed.
 
     Args:
-        found: the traces that a site's records come from, and the site.
+        recipes: what they give the sites of each trace, or of all ranks together.
     """
 
     traces: tuple[TraceFacts, ...]
-    found: tuple[tuple[tuple[Prefix, ...], SiteSummary], ...]
+    found: tuple[_Found, ...]
+    recipes: tuple[RecipeSites, ...]
     ranks: RanksFacts | None = None
 
 
-def _survey(paths: Sequence[str]) -> _Survey:
+def _survey(paths: Sequence[str], recipes: Sequence[Recipe]) -> _Survey:
     """The sites of every trace on its own."""
-    facts, found = [], []
+    facts: list[TraceFacts] = []
+    found: list[_Found] = []
+    given: list[RecipeSites] = []
     for path in paths:
         with TraceReader(path) as reader:
             facts.append(_facts_of(reader))
-            found += [((reader.prefix,), summary) for summary in reader.overview()]
-    return _Survey(tuple(facts), tuple(found))
+            given.append(_given(reader, recipes))
+            found += _found((reader.prefix,), reader.overview(), given[-1])
+    return _Survey(tuple(facts), tuple(found), tuple(given))
 
 
-def _survey_ranks(paths: Sequence[str], selection: Selection) -> _Survey:
+def _survey_ranks(paths: Sequence[str], recipes: Sequence[Recipe], selection: Selection) -> _Survey:
     """The sites of the traces as ranks of one run, taken together."""
     if len(paths) < 2:
         raise UsageError("--reduce-ranks takes two traces or more", "give those of all ranks")
@@ -216,7 +236,8 @@ def _survey_ranks(paths: Sequence[str], selection: Selection) -> _Survey:
         overview, shared = reader.overview(), set(reader.sites)
         prefixes = tuple(trace.prefix for trace in reader.traces)
         facts = tuple(map(_facts_of, reader.traces))
-    found = tuple((prefixes, summary) for summary in overview if summary.site in shared)
+        given = _given(reader, recipes)
+    found = _found(prefixes, [each for each in overview if each.site in shared], given)
     if overview and not found:
         cause = f"no site is in all {len(paths)} traces"
         raise DataError(cause, "record the same layers and tensors on every rank")
@@ -226,7 +247,17 @@ def _survey_ranks(paths: Sequence[str], selection: Selection) -> _Survey:
         records=sum(summary.records for summary in taken),
         sites_left_out=sum(summary.site not in shared for summary in taken),
     )
-    return _Survey(facts, found, together)
+    return _Survey(facts, tuple(found), (given,), together)
+
+
+def _given(reader: TraceReader | RanksReader, recipes: Sequence[Recipe]) -> RecipeSites:
+    return recipe_sites(recipes, reader.sites, lambda layer: classes_of(reader, layer))
+
+
+def _found(
+    traces: tuple[Prefix, ...], overview: Iterable[SiteSummary], recipes: RecipeSites
+) -> list[_Found]:
+    return [_Found(traces, summary, recipes.given[summary.site]) for summary in overview]
 
 
 def _facts_of(reader: TraceReader) -> TraceFacts:
@@ -238,18 +269,24 @@ def _tasks(survey: _Survey, settings: ReplaySettings, selection: Selection) -> l
     if not survey.found:
         paths = ", ".join(facts.path for facts in survey.traces)
         raise DataError(f"{paths}: nothing was recorded", "see: hqtool info TRACE")
-    selection.check([summary.site for _, summary in survey.found])
+    selection.check([each.summary.site for each in survey.found])
     return [
-        Task(traces, summary.site, settings, seconds=_expected_seconds(summary, settings))
-        for traces, summary in survey.found
-        if selection.takes(summary.site)
+        Task(
+            each.traces,
+            each.summary.site,
+            settings,
+            seconds=_expected_seconds(each.summary, settings),
+            given=each.given,
+        )
+        for each in survey.found
+        if selection.takes(each.summary.site)
     ]
 
 
 def _expected_seconds(summary: SiteSummary, settings: ReplaySettings) -> float:
     """Seconds a site may take: 3 ns a byte, 1 µs a decision; to score 0.5 ms, 30 µs a quantizer."""
-    decisions = summary.records * len(settings.estimators)
-    lanes = summary.with_values * len(settings.quantizers)
+    decisions = summary.records * (len(settings.estimators) + len(settings.recipes))
+    lanes = summary.with_values * (len(settings.quantizers) + len(settings.recipes))
     prepared = summary.payload_bytes * 3e-9 + summary.with_values * 5e-4
     return prepared + decisions * 1e-6 + lanes * 3e-5
 

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hqtool.compare.recipe_sites import SiteQuantizer
 from hqtool.compare.replay import replay
 from hqtool.compare.results import StepRow, Summary
 from hqtool.compare.settings import ReplaySettings
@@ -38,6 +39,7 @@ class Task:
         spool: file to write scored records to, as JSON lines; None: do not write them.
         seconds: rough estimate of how long it takes, to start the longest first.
         folder: the folder that relative paths start from; empty: the worker's own.
+        given: what each recipe gives the site.
     """
 
     traces: tuple[Prefix, ...]
@@ -46,6 +48,7 @@ class Task:
     spool: str | None = None
     seconds: float = 0.0
     folder: str = ""
+    given: tuple[SiteQuantizer, ...] = ()
 
     @property
     def path(self) -> str | None:
@@ -108,7 +111,7 @@ def run_task(task: Task) -> SiteResult:
     worst = _WorstRows(task.settings.worst)
     if task.spool is None:
         on_row = worst.add if task.settings.worst else None
-        summaries = replay(task.site, history, task.settings, counts, on_row)
+        summaries = replay(task.site, history, task.settings, counts, on_row, task.given)
         return SiteResult(task, summaries, worst.rows())
     spool = os.path.join(task.folder, task.spool)
     own_spool = f"{spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
@@ -120,7 +123,7 @@ def run_task(task: Task) -> SiteResult:
             named = row.flat() | {"trace": task.path}
             out.write(json.dumps(named, allow_nan=False) + "\n")
 
-        summaries = replay(task.site, history, task.settings, counts, write)
+        summaries = replay(task.site, history, task.settings, counts, write, task.given)
     os.replace(own_spool, spool)
     return SiteResult(task, summaries, worst.rows())
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.compare.lanes import Lane, Lanes, SteppedLanes, groups_of
+from hqtool.compare.recipe_sites import SiteQuantizer
 from hqtool.compare.results import Measured, StepRow, Summary, by_metric
 from hqtool.compare.scoring import MSE, Decided, Figures, batches, score
 from hqtool.compare.settings import ReplaySettings
 from hqtool.compare.sums import ReplaySums, mean_bytes
+from hqtool.compare.unquantized import unquantized
 from hqtool.core.observation import PreparedValues, values_of
-from hqtool.estimators.quantizer import Quantizer
+from hqtool.estimators.quantizer import Quantizer, unique
 from hqtool.trace.history import SiteHistory
 from hqtool.traffic.layers import Counts
 from hqtool.vocab import Decision, Record, Site
@@ -26,6 +29,7 @@ def replay(
     settings: ReplaySettings,
     counts: Counts | None = None,
     on_row: Callable[[StepRow], None] | None = None,
+    given: Sequence[SiteQuantizer] = (),
 ) -> list[Summary]:
     """Run every quantizer over one site.
 
@@ -35,14 +39,18 @@ def replay(
     Args:
         history: the site's records; each is read and prepared once, and then dropped.
         counts: elements of the layer's tensors, for the bill; None where unknown.
-        on_row: called with each scored record of each lane, in order, soon after it is known.
+        on_row: called with each scored record of each lane, in order, soon after it is known. A
+            lane is a quantizer, be it asked for by itself, by recipes, or both.
+        given: what each recipe gives the site.
 
     Returns:
-        One summary for each lane, that is for each quantizer, in the order of the settings.
+        One summary for each quantizer, in the order of the settings, and then one for each recipe.
     """
     starts = history.starts.tolist()
     past = [*starts, len(history)][min(settings.calibrate, len(starts))]
-    lanes = [Lane(quantizer, i) for i, quantizer in enumerate(settings.quantizers)]
+    of_recipes = [each.quantizer for each in given if each.quantizer is not None]
+    quantizers = unique([*settings.quantizers, *of_recipes])
+    lanes = [Lane(quantizer, i) for i, quantizer in enumerate(quantizers)]
     groups = groups_of(lanes, history, past)
     sums = ReplaySums(history, past, len(lanes))
     stepped = [group for group in groups if isinstance(group, SteppedLanes)]
@@ -51,12 +59,21 @@ def replay(
         for index, record, values in _decided(history, past, stepped, settings.search_gap)
     )
     for batch in batches(decided):
-        figures = score(batch, settings.quantizers, settings.seed, site)
+        figures = score(batch, quantizers, settings.seed, site)
         sums.scored(figures, [each.record for each in batch])
         if on_row is not None:
             for row in _rows(site, batch, lanes, figures):
                 on_row(row)
-    return _summaries(site, lanes, sums, counts)
+    found = dict(zip(quantizers, _summaries(site, lanes, sums, counts), strict=True))
+    return [
+        *(found[quantizer] for quantizer in settings.quantizers),
+        *(
+            unquantized(site, history, past, sums, counts, each.recipe)
+            if each.quantizer is None
+            else replace(found[each.quantizer], recipe=each.recipe)
+            for each in given
+        ),
+    ]
 
 
 def _decisions_at(index: int, groups: Sequence[Lanes], lanes: int) -> list[Decision]:

@@ -85,6 +85,9 @@ class Summary:
             the means.
         unscored: number of records with values for which no figure could be computed: they have no
             finite values, or no record before them had any.
+        replayed_steps: number of steps that `replayed` records belong to.
+        recipe: what asks for the quantizer at this site; None: it is asked for by itself. Where a
+            recipe leaves the site as it is, estimator, format and rounding are 'none', bits 32.
         nonfinite_records: number of all records with NaN or infinities; `nonfinite_step` is the
             first step that has one, None where none has.
         elements: mean number of a tensor's elements on one device.
@@ -118,3 +121,5 @@ class Summary:
     nonfinite_step: int | None = None
     elements: float = 0.0
     spilled: float = 0.0
+    replayed_steps: int = 0
+    recipe: str | None = None

@@ -9,6 +9,7 @@ from hqtool.core.formats.format import Format
 from hqtool.errors import UsageError
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.quantizer import Quantizer
+from hqtool.recipes.recipe import Recipe
 from hqtool.registry import Choice
 
 #: What to do with the loss scale that a gradient was recorded with.
@@ -21,6 +22,8 @@ class ReplaySettings:
 
     Args:
         quantizers: each once, in the order results show them.
+        recipes: whole recipes, each of which adds the quantizer that it gives a site; their names
+            differ.
         calibrate: the first so many steps of a site update estimators and are not scored.
         seed: of the noise of 'stochastic-sampled'.
         search_gap: compare every search with an exhaustive scan.
@@ -37,10 +40,14 @@ class ReplaySettings:
     search_gap: bool = False
     loss_scale: str = "divided"
     worst: int = 0
+    recipes: tuple[Recipe, ...] = ()
 
     def __post_init__(self) -> None:
         if twice := [q for q, count in Counter(self.quantizers).items() if count > 1]:
             raise UsageError(f"{twice[0].label} is given twice", "give each quantizer once")
+        names = Counter(recipe.name for recipe in self.recipes)
+        if alike := [name for name, count in names.items() if count > 1]:
+            raise UsageError(f"two recipes are called '{alike[0]}'", "give each its own name")
         if self.loss_scale not in LOSS_SCALES:
             raise UsageError(
                 f"a loss scale is not '{self.loss_scale}'", f"but {' or '.join(LOSS_SCALES)}"

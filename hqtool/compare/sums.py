@@ -68,10 +68,12 @@ def _low(figures: NDArray[np.float64]) -> float | None:
 
 def _of_site(history: SiteHistory, past: int) -> dict[str, Any]:
     """The entries of `Summary` that do not depend on a quantizer."""
+    counted = history.steps[past:]
     nonfinite = history.steps[history.stats.nnan + history.stats.ninf > 0]
     return {
         "records": len(history),
-        "replayed": len(history) - past,
+        "replayed": len(counted),
+        "replayed_steps": len(np.unique(counted)),
         "all_zero": int(np.count_nonzero(history.stats.absmax[past:] == 0)),
         "nonfinite_records": len(nonfinite),
         "nonfinite_step": min(nonfinite.tolist(), default=None),

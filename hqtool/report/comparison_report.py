@@ -7,9 +7,12 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from hqtool.compare.comparison import Comparison, RanksFacts
+from hqtool.compare.recipe_totals import RecipeTotal, recipe_totals
 from hqtool.compare.results import Summary
-from hqtool.report.compared.naming import Lane, Names, lane_of, scheme_of
+from hqtool.report.compared.naming import QUANTIZER, Lane, Names, lane_of, scheme_of
 from hqtool.report.compared.notes import notes_on
+from hqtool.report.compared.recipes import in_json as recipe_entry
+from hqtool.report.compared.recipes import recipe_sentence, recipe_tables
 from hqtool.report.compared.rows import best_of, by_kind, by_site, in_json, ordered
 from hqtool.report.compared.sentence import sentence
 from hqtool.report.info_ranks import ranks_entry
@@ -96,6 +99,12 @@ def comparison_report(
     extra = _traces_side_by_side(comparison, parts) if len(parts) > 1 else []
     if extra:
         document["side_by_side"] = [in_json(row) for table in extra for row in table.rows]
+    if comparison.settings.recipes:
+        document["recipes"] = [
+            recipe_entry(total) | {"trace": _path(part.comparison)}
+            for part in parts
+            for total in part.recipes
+        ]
     if comparison.settings.worst:
         worst = _worst(comparison)
         document["worst"] = worst
@@ -116,11 +125,13 @@ class _TracePart(NamedTuple):
     Args:
         overall: a row for each (tensor kind, quantizer).
         shown: the rows of its tables.
+        recipes: the figures of each recipe at each tensor kind, and in total.
     """
 
     comparison: Comparison
     overall: list[TableRow]
     shown: list[TableRow]
+    recipes: list[RecipeTotal]
     tables: list[Table]
     closing: str
 
@@ -134,8 +145,9 @@ def _by_trace(comparison: Comparison) -> list[Comparison]:
             comparison,
             traces=(facts,),
             results=tuple(r for r in comparison.results if r.task.path == facts.path),
+            recipes=(recipes,),
         )
-        for facts in comparison.traces
+        for facts, recipes in zip(comparison.traces, comparison.recipes, strict=True)
     ]
 
 
@@ -143,16 +155,28 @@ def _trace_part(
     part: Comparison, by: str, best_by: str | None, sort: str | None, top: int | None
 ) -> _TracePart:
     names = Names(part.settings)
-    overall = by_kind(part.summaries, names)
-    shown = overall if by == "tensor" else by_site(part.summaries)
+    overall = by_kind(_by_themselves(part), names)
+    shown = overall if by == "tensor" else by_site(_by_themselves(part))
     if best_by is not None:
         overall, shown = (best_of(rows, names, best_by) for rows in (overall, shown))
     if sort is not None or top is not None:
         shown = ordered(shown, sort or "sqnr_db", top)
     if part.ranks is None:
-        shown = [{**row, "trace": part.traces[0].path} for row in shown]
-    closing = sentence(overall, names) if overall else ""
-    return _TracePart(part, overall, shown, _tables(part, shown, by), closing)
+        shown = [{**row, "trace": _path(part)} for row in shown]
+    totals = recipe_totals(part.summaries)
+    closing = [sentence(overall, names) if overall else "", recipe_sentence(totals)]
+    tables = [*_tables(part, shown, by), *recipe_tables(totals)]
+    return _TracePart(part, overall, shown, totals, tables, "\n".join(filter(None, closing)))
+
+
+def _path(part: Comparison) -> str | None:
+    """The trace of a part; None of ranks taken together."""
+    return part.traces[0].path if part.ranks is None else None
+
+
+def _by_themselves(part: Comparison) -> list[Summary]:
+    """The summaries of quantizers that were asked for as such, not by recipes."""
+    return [s for s in part.summaries if s.recipe is None]
 
 
 def _with_names(parts: Sequence[_TracePart]) -> list[_TracePart]:
@@ -204,7 +228,7 @@ def _traces_side_by_side(comparison: Comparison, parts: Sequence[_TracePart]) ->
 
 
 def _of_sites(part: Comparison, sites: Container[tuple[str, str]]) -> list[Summary]:
-    return [s for s in part.summaries if (s.layer, s.tensor) in sites]
+    return [s for s in _by_themselves(part) if (s.layer, s.tensor) in sites]
 
 
 def _lane_of_kind(row: TableRow) -> tuple[str, Lane]:
@@ -244,6 +268,8 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "unscored": s.unscored,
         "nonfinite_records": s.nonfinite_records,
         "nonfinite_step": s.nonfinite_step,
+        "replayed_steps": s.replayed_steps,
+        "recipe": s.recipe,
     }
 
 
@@ -256,6 +282,7 @@ def _settings(comparison: Comparison) -> dict[str, Any]:
         "bits": list(dict.fromkeys(choice.value.bits for choice in settings.formats)),
         "scheme": scheme_of(settings),
         "rounding": settings.roundings[0] if len(settings.roundings) == 1 else None,
+        "recipes": [recipe.name for recipe in settings.recipes],
         "calibrate": settings.calibrate,
         "seed": settings.seed,
         "loss_scale": settings.loss_scale,
@@ -296,7 +323,8 @@ def _worst_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table:
         for row in rows
     )
     names = Names(comparison.settings)
-    columns = (*names.columns, *WORST_COLUMNS)
+    named = (QUANTIZER,) if comparison.settings.recipes else names.columns
+    columns = (*named, *WORST_COLUMNS)
     title = f"the {counted(len(rows), 'record')} of lowest SQNR, the lowest first"
     return Table(title, columns, tuple(map(names.shown, shown)), section="site")
 

@@ -16,6 +16,9 @@ from hqtool.report.model import Column, TableRow
 #: A quantizer as a row has it: estimator, format, rounding.
 Lane = tuple[str, str, str]
 
+#: A column that shows `Names.shown`'s label of each.
+QUANTIZER = Column("quantizer", "quantizer", number=False)
+
 #: Cells from which on a word is too wide for a column beside those of the estimator.
 WIDE = 8
 
@@ -43,7 +46,7 @@ class Names:
     def columns(self) -> tuple[Column, ...]:
         """A column for each part that differs; the estimators' where nothing does."""
         if self._in_one_column:
-            return (Column("quantizer", "quantizer", number=False),)
+            return (QUANTIZER,)
         of_format = [Column("format", "format", number=False)] if self.many_formats else []
         of_rounding = [Column("rounding", "rounding", number=False)] if self._many_roundings else []
         others = [*of_format, *of_rounding]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from hqtool.compare.comparison import Comparison, RanksFacts
 from hqtool.compare.results import Summary
+from hqtool.compare.unquantized import NONE
+from hqtool.report.compared.recipes import recipe_notes
 from hqtool.report.model import percent
 
 
@@ -20,7 +22,7 @@ def notes_on(comparison: Comparison, *, billed: bool = False) -> list[str]:
 
 
 def _possible_notes(comparison: Comparison) -> Iterable[str]:
-    all_ = comparison.summaries
+    all_ = [s for s in comparison.summaries if s.estimator != NONE]
     scored, replayed = (sum(getattr(s, name) for s in all_) for name in ("steps", "replayed"))
     sampled = sum(s.sampled for s in all_)
     if comparison.ranks is not None:
@@ -30,7 +32,7 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
             yield f"{facts.path} is {facts.state}: read up to its last committed step"
     unscored = sum(s.unscored for s in all_)
     yield _nonfinite_note(all_)
-    if not scored and not unscored:
+    if all_ and not scored and not unscored:
         yield "nothing was scored: no values were recorded past calibration"
     elif scored < replayed:
         yield (
@@ -58,6 +60,8 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
             f"{name}: searches that fell on records without values "
             "happened at the next record that has them"
         )
+    for recipes in comparison.recipes if comparison.settings.recipes else ():
+        yield from recipe_notes(recipes)
 
 
 def _unbilled_notes(comparison: Comparison) -> Iterable[str]:
