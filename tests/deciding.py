@@ -16,13 +16,22 @@ from hqtool.vocab import Decision, Record
 
 
 def observe(
-    x: Any, bits: int = 8, scheme: str = "asymmetric", values: bool = True
+    x: Any,
+    bits: int = 8,
+    scheme: str = "asymmetric",
+    values: bool = True,
+    format_: Any = None,
 ) -> RecordedObservation:
-    """A tensor as an estimator sees it; with `values=False`, its statistics alone."""
+    """A tensor as an estimator sees it; with `values=False`, its statistics alone.
+
+    Args:
+        format_: another one than that of `bits` and `scheme`.
+    """
     x = np.asarray(x, "f8")
     stats = stats_of(x)
     kept = values_of(Record(0, 0, 0, x.shape, stats, x)) if values else None
-    return RecordedObservation(stats, UniformFormat(bits, scheme), kept, shape=x.shape)
+    aimed_at = format_ or UniformFormat(bits, scheme)
+    return RecordedObservation(stats, aimed_at, kept, shape=x.shape)
 
 
 def decisions(estimator: Estimator, observations: Iterable[RecordedObservation]) -> list[Decision]:

@@ -12,22 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hqtool import TraceReader
-from hqtool.core.formats.uniform import UniformFormat
-from hqtool.core.recorded import range_at_scale_one
+from hqtool.core.formats.named import FORMATS
 from hqtool.errors import UsageError
 from hqtool.estimators.presets import ESTIMATORS
-from hqtool.vocab import Range
 
 DIGITS = Path(__file__).parent.parent / "sample_data" / "digits.h5"
-TOP = 127.0  # the largest number of 8 symmetric bits
+#: The largest number of each.
+TOPS = {"e4m3": 448.0, "e5m2": 57344.0, "int8-symmetric": 127.0}
 FLOAT32_MAX = 3.4028234663852886e38
 
 
-def simulated(steps, window, algo, margin, scale):
-    """The scale at each step: a history of amax begun with zeros, rolled once a step."""
-    history, scales = [0.0] * window, []
+def simulated(steps, name, window, algo, margin):
+    """The range's end at each step: a history of amax begun with zeros, rolled once a step."""
+    top, scale, history, ends = TOPS[name], 1.0, [0.0] * window, []
     for tensors in steps:
-        scales.append(scale)
+        ends.append(top / scale)
         amax_of_step = 0.0
         for x in tensors:
             for value in np.abs(np.ravel(x)).tolist():
@@ -37,17 +36,16 @@ def simulated(steps, window, algo, margin, scale):
         amax = max(history) if algo == "max" else history[0]
         if math.isfinite(amax) and amax > 0:
             with np.errstate(over="ignore"):
-                scale = float(np.float64(TOP) / amax / 2.0**margin)
+                scale = float(np.float64(top) / amax / 2.0**margin)
             scale = min(scale, FLOAT32_MAX)
-    return scales
+    return ends
 
 
 def check_without_a_look(steps, *how):
     found = run(steps, "one", *how)
     assert not any(d.looked for d in found)
     assert [d.range.lo for d in found] == [-d.range.hi for d in found]
-    expected = [TOP / scale for scale in simulated(steps, *how, scale=1.0)]
-    assert [d.range.hi for d in found] == pytest.approx(expected, rel=1e-12)
+    assert [d.range.hi for d in found] == pytest.approx(simulated(steps, *how), rel=1e-12)
 
 
 def check_with_a_look(steps, *how):
@@ -55,14 +53,15 @@ def check_with_a_look(steps, *how):
     found = run(steps, "look", *how)
     looks = sum(d.looked for d in found)
     assert [d.looked for d in found] == [True] * looks + [False] * (len(found) - looks)
-    expected = [TOP / scale for scale in simulated(steps[looks - 1 :], *how, scale=1.0)]
+    expected = simulated(steps[looks - 1 :], *how)
     assert [d.range.hi for d in found[looks:]] == pytest.approx(expected[1:], rel=1e-12)
 
 
-def run(steps, init, window, algo, margin):
+def run(steps, init, name, window, algo, margin):
     """The decision at the first record of each step."""
     spec = f"delayed:window={window},algo={algo},margin={margin},init={init}"
-    seen = [[observe(x, scheme="symmetric") for x in tensors] for tensors in steps]
+    format_ = FORMATS.parse(name).value
+    seen = [[observe(x, format_=format_) for x in tensors] for tensors in steps]
     return [step[0] for step in decisions_of_steps(ESTIMATORS.parse(spec).value, seen)]
 
 
@@ -75,17 +74,23 @@ def tensors_of(trace, most):
 
 
 @pytest.mark.parametrize(
-    ("window", "algo", "margin"),
-    [(1024, "max", 0), (4, "max", 0), (3, "max", 2), (16, "most_recent", 0), (1, "max", -3)],
+    "how",
+    [
+        ("e4m3", 1024, "max", 0),
+        ("e5m2", 4, "max", 0),
+        ("e4m3", 3, "max", 2),
+        ("e5m2", 16, "most_recent", 0),
+        ("int8-symmetric", 1, "max", -3),
+    ],
 )
-def test_real_tensors_get_the_scales_of_the_recipe(window, algo, margin):
+def test_real_tensors_get_the_scales_of_the_recipe(how):
     """280 tensors of a training run, of which each site's are a history."""
     sites = list(tensors_of(DIGITS, 20))
     assert sum(map(len, sites)) >= 100
     for tensors in sites:
         steps = [[x[:500]] for x in tensors]
-        check_without_a_look(steps, window, algo, margin)
-        check_with_a_look(steps, window, algo, margin)
+        check_without_a_look(steps, *how)
+        check_with_a_look(steps, *how)
 
 
 NUMBERS = st.one_of(
@@ -100,12 +105,12 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(1, 4), st.sampled_from(["max", "most_recent"]), st.integers(-2, 2))
 def test_zeros_infinities_and_micro_batches_too(steps, window, algo, margin):
-    check_without_a_look(steps, window, algo, margin)
+    check_without_a_look(steps, "e4m3", window, algo, margin)
 
 
 @given(STEPS, st.integers(1, 4), st.sampled_from(["max", "most_recent"]))
 def test_after_a_look_too(steps, window, algo):
-    check_with_a_look([[[1.0]], *steps], window, algo, 0)
+    check_with_a_look([[[1.0]], *steps], "e5m2", window, algo, 0)
 
 
 def ends(spec, tensors):
@@ -127,11 +132,6 @@ def test_a_look_is_repeated_until_it_gives_a_scale():
     found = decisions(ESTIMATORS.parse("delayed").value, [observe(x) for x in tensors])
     assert [d.looked for d in found] == [True, True, True, False]
     assert [d.range for d in found] == [(0, 0), None, (-3, 3), (-3, 3)]
-
-
-def test_scale_one_is_the_format_itself():
-    assert range_at_scale_one(UniformFormat(8)) == Range(-128, 127)
-    assert range_at_scale_one(UniformFormat(4, "symmetric")) == Range(-7, 7)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hqtool.core.stats import stats_of
 from hqtool.estimators.composed import Composed
 from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
 from hqtool.estimators.presets import ESTIMATORS
-from hqtool.estimators.protocol import Reading, advance, decide, widest
+from hqtool.estimators.protocol import Plan, Reading, advance, decide, widest
 from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
@@ -47,6 +47,26 @@ class LastByFormat:
     def __call__(self, obs):
         share = obs.format.bits / 8 if obs.stats.absmax > 2 else 1.0
         return Reading(Range(-share * obs.stats.l2, share * obs.stats.l2))
+
+
+@dataclass(frozen=True, slots=True)
+class AfterUsed:
+    """An estimator of another package: widens the range that was used; its state holds an array."""
+
+    asks = frozenset({"extremes"})
+
+    def start(self):
+        return np.zeros(2)
+
+    def plan(self, state):
+        return Plan(Range(*state.tolist()), reads=True)
+
+    def read(self, state, obs):
+        return Reading(None, figures=(obs.stats.absmax,)) if obs.teaches else None
+
+    def learn(self, state, reading, used=None):
+        wider = 0.0 if reading is None else reading.figures[0]
+        return np.array([used.lo - wider, used.hi + wider])
 
 
 SMOOTHINGS_TRIED = (Latest(), Ema(0.0), Ema(0.3), Ema(1.0), WindowMax(1), WindowMax(3), Widest())
@@ -84,7 +104,8 @@ def choices():
         for smoothing in SMOOTHINGS_TRIED
         for schedule in (EveryStep(), PreviousStep(), EveryInterval(3))
     ]
-    return found + [Choice(f"{i}", "composed", {}, each) for i, each in enumerate(parts)]
+    more = [Choice("used", "used", {}, AfterUsed())]
+    return found + more + [Choice(f"{i}", "composed", {}, each) for i, each in enumerate(parts)]
 
 
 CHOICES = choices()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.formats.format import ElementFormat
+from hqtool.core.formats.block import BlockFormat
+from hqtool.core.formats.format import ElementFormat, Format
 from hqtool.core.formats.lanes import levels_over
 from hqtool.core.moments.entries import EntryValues
 from hqtool.core.observation import PreparedValues
@@ -177,13 +178,20 @@ def _fits(extremes: NDArray[np.float64], entries: EntryValues | None) -> bool:
     return entries is None or entries.count("channel") == extremes.shape[1]
 
 
-def range_at_scale_one(format_: ElementFormat) -> Range:
+def range_at_scale_one(format_: Format) -> Range:
     """The range over which a format's levels are its own numbers, undivided.
 
-    (−448, 448) of e4m3; of integers the codes' own range, where Δ = 1: (−128, 127) of int8.
+    (−448, 448) of e4m3; of integers one where Δ = 1: (−128, 127) of int8; of nvfp4, whose tensors
+    have a scale beside those of blocks, (−2688, 2688).
     """
-    levels = levels_over(format_, Range(-1.0, 1.0))
-    return Range(float(levels.lowest), float(levels.highest))
+    if isinstance(format_, BlockFormat):
+        return Range(-format_.largest, format_.largest)
+    element = cast(ElementFormat, format_)
+    unit = levels_over(element, Range(-1.0, 1.0))
+    own = Range(float(unit.lowest), float(unit.highest))
+    if levels_over(element, own).scale == 1:
+        return own
+    return Range(-1.0 / unit.scale, 1.0 / unit.scale)
 
 
 def _count_outside(values: NDArray[Any], within: Range) -> int:

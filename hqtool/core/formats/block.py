@@ -187,9 +187,13 @@ class TwoLevels:
 
     def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
         stored = _unit_levels(self.scale)
-        of_tensor = self.of_tensor(wanted, stored.highest * element.largest)
+        of_tensor = self.of_tensor(wanted, self.largest(element))
         found: Array = stored.nearest(amax * of_tensor / element.largest) / of_tensor
         return found
+
+    def largest(self, element: ElementLimits) -> float:
+        """The largest value where S is 1: 448 · 6 of NVFP4."""
+        return float(_unit_levels(self.scale).highest * element.largest)
 
     @staticmethod
     def of_tensor(wanted: Range, largest: float) -> float:
@@ -235,6 +239,13 @@ class BlockFormat:
     @property
     def needs_range(self) -> bool:
         return self.scaling.needs_range
+
+    @property
+    def largest(self) -> float:
+        """The largest value where the scale of the tensor is 1; ∞ where a tensor has none."""
+        if not isinstance(self.scaling, TwoLevels):
+            return math.inf
+        return self.scaling.largest(ElementLimits(_unit_levels(self.element)))
 
     def levels(self, amax: Array, wanted: Range, exponent: int = 0) -> Levels:
         """The levels of blocks, plain numbers but for the scale, which is of amax's shape.
