@@ -217,3 +217,42 @@ def test_te_current_is_the_maximum_or_scale_one():
     tensors = [[1.0, -3.0], [0.0, 0.0], [2.0, math.nan], [2.0, math.inf], [-5.0]]
     found = ranges("te-current", tensors)
     assert found == [(-3, 3), (-3, 3), (-128, 127), (-128, 127), (-5, 5)]
+
+
+# --- chunks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "cut"),
+    [
+        ("chunks", [range(16), range(16, 32), range(32, 40)]),
+        ("chunks:size=20", [range(20), range(20, 40)]),
+        ("chunks:size=1", [[i] for i in range(40)]),
+        ("chunks:size=100", [range(40)]),
+        ("chunks:count=3", [range(13), range(13, 26), range(26, 40)]),
+        ("chunks:count=40", [[i] for i in range(40)]),
+    ],
+)
+@pytest.mark.parametrize("shape", [(40, 3, 2, 2), (40, 7), (40,)])
+def test_chunks_are_means_over_chunks_of_samples(spec, cut, shape):
+    x = RNG.laplace(size=shape)
+    (found,) = ranges(spec, [x])
+    lows, highs = ([f(x[list(chunk)]) for chunk in cut] for f in (np.min, np.max))
+    assert found == pytest.approx((np.mean(lows), np.mean(highs)))
+
+
+def test_chunks_of_rangebn_are_its_view():
+    """view(B // 16, −1), min and max of each row, and their means."""
+    x = RNG.laplace(size=(64, 5, 4))
+    rows = x.reshape(64 // 16, -1)
+    (found,) = ranges("chunks", [x])
+    assert found == pytest.approx((rows.min(axis=1).mean(), rows.max(axis=1).mean()))
+
+
+def test_a_chunk_without_finite_values_counts_for_nothing():
+    x = RNG.laplace(size=(4, 3))
+    x[1] = math.nan
+    (found,) = ranges("chunks:size=1", [x])
+    known = x[[0, 2, 3]]
+    assert found == pytest.approx((known.min(axis=1).mean(), known.max(axis=1).mean()))
+    assert ranges("chunks", [x], values=False) == [None]

@@ -45,8 +45,8 @@ def test_symmetric_is_the_full_range():
     assert other <= SHARE_OF_OTHER_CODES * compared
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_per_channel(axis):
+@pytest.mark.parametrize(("axis", "per"), [(0, "sample"), (1, "channel")])
+def test_per_channel(axis, per):
     """Each channel has the range of its own extremes, widened to hold 0."""
     format_ = FORMATS.parse("int8").value
     compared = other = 0
@@ -54,13 +54,14 @@ def test_per_channel(axis):
         table = x[: x.size // 16 * 16].reshape(-1, 16)[:64]
         observer = PerChannelMinMaxObserver(ch_axis=axis, quant_min=0, quant_max=255)
         observer(torch.from_numpy(table))
-        scales, zero_points = observer.calculate_qparams()
-        for channel, scale, zero_point in zip(
-            np.moveaxis(table, axis, 0), scales.tolist(), zero_points.tolist(), strict=True
+        (ours,) = ranges(f"current:per={per}", [table])
+        theirs = (each.tolist() for each in observer.calculate_qparams())
+        for channel, lo, hi, scale, zero_point in zip(
+            np.moveaxis(table, axis, 0), ours.lo, ours.hi, *theirs, strict=True
         ):
             if scale <= 1.01 * EPS:
                 continue
-            levels = levels_over(format_, Range(float(channel.min()), float(channel.max())))
+            levels = levels_over(format_, Range(lo, hi))
             assert levels.scale == pytest.approx(scale, rel=1e-6)
             assert -levels.lowest == zero_point
             q = torch.fake_quantize_per_tensor_affine(

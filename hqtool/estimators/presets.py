@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from hqtool.estimators.chunks import ChunkMeans
 from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.delayed import Delayed
 from hqtool.estimators.entry_statistics import at
@@ -173,6 +174,12 @@ def sawb(c1: float = 12.1, c2: float = 12.2, hindsight: bool = False) -> Estimat
 def te_current() -> Estimator:
     """max|x| of the tensor itself, or scale 1 if not finite: TransformerEngine's current scaling"""
     return Composed(AmaxOrOne(), Latest(), EveryStep())
+
+
+@ESTIMATORS.register
+def chunks(size: int = 16, count: int = 0, hindsight: bool = False) -> Estimator:
+    """means of the extremes of chunks of `size` samples, or of `count` chunks (RangeBN, [1])"""
+    return Composed(ChunkMeans(size, count), Latest(), _reading(hindsight))
 
 
 def _reading(hindsight: bool) -> Schedule:
