@@ -65,17 +65,23 @@ def compare(trace, *args):
 # --- compare ------------------------------------------------------------------------------------
 
 SUMMARY_KEYS = [
-    "layer", "tensor", "estimator", "bits", "steps", "mse", "sqnr_db", "cosine", "norm_ratio",
-    "saturation", "underflow", "looks", "evaluations", "static_bytes", "traffic_bytes",
+    "layer", "tensor", "estimator", "format", "rounding", "bits", "steps", "mse", "sqnr_db",
+    "cosine", "norm_ratio", "gain", "saturation", "underflow", "nonfinite", "looks", "evaluations",
+    "static_bytes", "traffic_bytes",
 ]  # fmt: skip
-STEP_KEYS = ["layer", "tensor", "step", "micro", "call", "estimator", "bits", "lo", "hi", "looked"]
+STEP_KEYS = [
+    "layer", "tensor", "step", "micro", "call", "estimator", "format", "rounding", "bits", "lo",
+    "hi", "looked",
+]  # fmt: skip
 
 
 def test_compare_json_is_as_contracted(trace):
     found = compare(trace)
     assert found["schema"] == "hqtool.compare/1"
     assert found["trace"][0]["path"] == trace
-    assert found["settings"]["bits"] == [8]
+    own = found["settings"]
+    assert (own["bits"], own["scheme"], own["rounding"]) == ([8], "asymmetric", "nearest")
+    assert own["quantizers"] == [f"{e}@int8" for e in ("current", "running", "hindsight", "dsgc")]
     assert found["steps"] == []
     assert len(found["summary"]) == 2 * 2 * 4
     for row in found["summary"]:
