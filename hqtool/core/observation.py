@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.formats.format import Array, ElementFormat, Levels
+from hqtool.core.formats.block import BlockFormat
+from hqtool.core.formats.format import Array, ElementFormat, Format, Levels
 from hqtool.core.formats.lanes import by_family, levels_of
 from hqtool.core.magnitude import exponent_beyond
 from hqtool.core.moments.dense import dense_moments, dense_moments_of_parts
@@ -37,7 +38,8 @@ class PreparedValues:
         total: of a sample with extremes, how many finite values the tensor has: its moments count
             the extremes once, and the other values for the rest of the tensor.
         nonfinite: share of NaN and infinities in the whole tensor; of `values` where None.
-        entries: the values by channels, samples and rows; None where it is unknown where they lie.
+        entries: the values by channels, samples, rows and blocks; None where it is unknown where
+            they lie.
     """
 
     def __init__(
@@ -114,33 +116,76 @@ class PreparedValues:
 
     def moments(
         self,
-        ranges: Sequence[AnyRange],
-        formats: Sequence[ElementFormat],
+        ranges: Sequence[AnyRange | None],
+        formats: Sequence[Format],
         rounding: str = "nearest",
         noise: np.random.Generator | None = None,
     ) -> Moments:
         """Moments under each range in the format of the same index; all formats may differ.
 
         Args:
-            ranges: of the tensor, or of its entries; where it is unknown which entry a value
-                belongs to, the moments are NaN.
+            ranges: of the tensor, or of its entries; where it is unknown which entry or block a
+                value belongs to, the moments are NaN. None where the format needs no range.
             rounding: 'nearest', 'stochastic' (in expectation), or 'stochastic-sampled'.
             noise: of 'stochastic-sampled'; one draw, the same for all.
         """
         u = self._draw(noise) if noise is not None else (None, None)
-        whole = {i: each for i, each in enumerate(ranges) if isinstance(each, Range)}
-        groups = by_family([formats[i] for i in whole], [*whole])
+        whole, apart = self._told_apart(ranges, formats)
+        groups = by_family([each for _, each in whole.values()], [*whole])
         parts = []
         for lanes in groups:
-            some = ([whole[i] for i in lanes.tolist()], [formats[i] for i in lanes])
-            levels = levels_of(*some, self.exponent)
+            wanted, some = zip(*(whole[i] for i in lanes.tolist()), strict=True)
+            levels = levels_of(wanted, some, self.exponent)
             parts.append(self._completed(self._under(levels, rounding, *u)))
-        by_entry = {i: each for i, each in enumerate(ranges) if isinstance(each, EntryRanges)}
-        drawn = None if noise is None or not by_entry else self._draw_for_entries(u[0], noise)
-        for i, each in by_entry.items():
+        drawn = None if noise is None or not apart else self._draw_for_entries(u[0], noise)
+        for i in apart:
             groups.append(np.array([i]))
-            parts.append(self._completed(self._by_entry(each, formats[i], rounding, drawn)))
+            parts.append(self._completed(self._apart(ranges[i], formats[i], rounding, drawn)))
         return by_lane(parts, groups)
+
+    @staticmethod
+    def _told_apart(
+        ranges: Sequence[AnyRange | None], formats: Sequence[Format]
+    ) -> tuple[dict[int, tuple[Range, ElementFormat]], list[int]]:
+        """The lanes that have one range for all values, and those that have levels for parts."""
+        whole: dict[int, tuple[Range, ElementFormat]] = {}
+        for i, (wanted, format_) in enumerate(zip(ranges, formats, strict=True)):
+            if not has_parts(wanted, format_):
+                whole[i] = cast("Range", wanted), cast("ElementFormat", format_)
+        return whole, [i for i in range(len(formats)) if i not in whole]
+
+    def _apart(
+        self, wanted: AnyRange | None, format_: Format, rounding: str, u: Array | None
+    ) -> Moments:
+        """Moments of one lane in which parts of the tensor have levels of their own."""
+        if isinstance(format_, BlockFormat):
+            return self._in_blocks(wanted, format_, rounding, u)
+        return self._by_entry(
+            cast("EntryRanges", wanted), cast("ElementFormat", format_), rounding, u
+        )
+
+    def _in_blocks(
+        self, wanted: AnyRange | None, format_: BlockFormat, rounding: str, u: Array | None
+    ) -> Moments:
+        """Moments under a block format; those that follow from the values alone are kept."""
+        if self.entries is None:
+            return NO_MOMENTS
+        ends = Range(0.0, 0.0)
+        if format_.needs_range and wanted is not None:
+            ends = wanted.widest or ends
+        if u is not None:
+            return self._blocked(ends, format_, rounding, u)
+        key = (format_, rounding, ends)
+        return self.once(key, lambda: self._blocked(ends, format_, rounding, None))
+
+    def _blocked(
+        self, wanted: Range, format_: BlockFormat, rounding: str, u: Array | None
+    ) -> Moments:
+        assert self.entries is not None
+        rows, size, entries = format_.rows, format_.size, self.entries
+        blocks = self.once((rows, size), lambda: entries.blocks(rows, size, self.exponent))
+        found = blocks.moments(format_, wanted, rounding, u, self.exponent)
+        return entries.for_the_tensor(found)
 
     def _by_entry(
         self, ranges: EntryRanges, format_: ElementFormat, rounding: str, u: Array | None
@@ -193,6 +238,11 @@ class PreparedValues:
             self._known[key] = make()
         found: T = self._known[key]
         return found
+
+
+def has_parts(wanted: AnyRange | None, format_: Format) -> bool:
+    """Whether parts of a tensor have levels of their own: its entries, or blocks."""
+    return isinstance(wanted, EntryRanges) or isinstance(format_, BlockFormat)
 
 
 def _moments(

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import cast
 
 import numpy as np
 
-from hqtool.core.formats.format import ElementFormat
+from hqtool.core.formats.format import ElementFormat, Format
 from hqtool.core.formats.lanes import by_family, levels_of
 from hqtool.core.moments.dense import CHUNK, dense_moments_of_rows
 from hqtool.core.moments.joining import by_lane, in_rows, rows_in_order
-from hqtool.core.observation import PreparedValues
-from hqtool.vocab import AnyRange, EntryRanges, Moments, Range
+from hqtool.core.observation import PreparedValues, has_parts
+from hqtool.vocab import AnyRange, Moments, Range
 
 
 def moments_of_each(
     prepared: Sequence[PreparedValues],
-    ranges: Sequence[Sequence[AnyRange]],
-    formats: Sequence[ElementFormat],
+    ranges: Sequence[Sequence[AnyRange | None]],
+    formats: Sequence[Format],
     rounding: str = "nearest",
 ) -> Moments:
     """The moments of every record, to the last bit those of `PreparedValues.moments`.
 
     Args:
-        ranges: for each record one range for each format.
+        ranges: for each record one range for each format; None where the format needs none.
         formats: the same for all records.
 
     Returns:
         (records, formats) arrays, (records, 1) where an entry does not depend on the format.
     """
-    by_entry = {i for row in ranges for i, each in enumerate(row) if isinstance(each, EntryRanges)}
-    if by_entry:
-        return _with_entries(prepared, ranges, formats, rounding, sorted(by_entry))
+    apart = {
+        i
+        for row in ranges
+        for i, (each, format_) in enumerate(zip(row, formats, strict=True))
+        if has_parts(each, format_)
+    }
+    if apart:
+        return _with_parts(prepared, ranges, formats, rounding, sorted(apart))
     whole = [[each for each in row if isinstance(each, Range)] for row in ranges]
+    elements = cast("Sequence[ElementFormat]", formats)
     alike: dict[Hashable, list[int]] = {}
     for i, values in enumerate(prepared):
         alike.setdefault(_kind(values, len(formats)) or i, []).append(i)
     parts = [
-        _of_few([prepared[i] for i in which], [whole[i] for i in which], formats, rounding)
+        _of_few([prepared[i] for i in which], [whole[i] for i in which], elements, rounding)
         if len(which) > 1
         else in_rows([prepared[which[0]].moments(whole[which[0]], formats, rounding)])
         for which in alike.values()
@@ -46,25 +53,25 @@ def moments_of_each(
     return rows_in_order(parts, order)
 
 
-def _with_entries(
+def _with_parts(
     prepared: Sequence[PreparedValues],
-    ranges: Sequence[Sequence[AnyRange]],
-    formats: Sequence[ElementFormat],
+    ranges: Sequence[Sequence[AnyRange | None]],
+    formats: Sequence[Format],
     rounding: str,
-    by_entry: Sequence[int],
+    apart: Sequence[int],
 ) -> Moments:
-    """The same where some lanes have a range for each entry: those record by record."""
-    others = [i for i in range(len(formats)) if i not in set(by_entry)]
+    """The same where in some lanes parts have levels of their own: those record by record."""
+    others = [i for i in range(len(formats)) if i not in set(apart)]
     parts = [
         in_rows(
-            values.moments([row[i] for i in by_entry], [formats[i] for i in by_entry], rounding)
+            values.moments([row[i] for i in apart], [formats[i] for i in apart], rounding)
             for values, row in zip(prepared, ranges, strict=True)
         )
     ]
     if others:
         rest = [[row[i] for i in others] for row in ranges]
         parts.append(moments_of_each(prepared, rest, [formats[i] for i in others], rounding))
-    return by_lane(parts, [np.array(by_entry), np.array(others)][: len(parts)])
+    return by_lane(parts, [np.array(apart), np.array(others)][: len(parts)])
 
 
 def _kind(values: PreparedValues, lanes: int) -> Hashable:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hqtool.core.arrangement import Arrangement, Indices, arrangement_of
 from hqtool.core.entry_ranges import filled
 from hqtool.core.formats.format import Array, ElementFormat
+from hqtool.core.moments.blocks import Blocks
 from hqtool.core.moments.grouped import grouped_moments
 from hqtool.core.samples import weighted
 from hqtool.vocab import EntryRanges, Moments, Record
@@ -107,7 +108,23 @@ class EntryValues:
             return EMPTY
         u = None if noise is None else self._alike(self._planes(noise))
         x = np.ldexp(x, -exponent) if exponent else x
-        return self._for_the_tensor(grouped_moments(x, levels, index, rounding, u))
+        return self.for_the_tensor(grouped_moments(x, levels, index, rounding, u))
+
+    def blocks(self, rows: int, size: int, exponent: int = 0) -> Blocks:
+        """The values in blocks of this shape, divided by 2^exponent."""
+        x, finite = self.values, np.isfinite(self.values)
+        x = np.ldexp(x, -exponent) if exponent else x
+        return Blocks(x, None if finite.all() else finite, self.arrangement, rows, size)
+
+    def for_the_tensor(self, found: Moments) -> Moments:
+        """Of a sample, weighted up to all finite values of the tensor.
+
+        Returns:
+            NaN throughout where none of those values counts.
+        """
+        if self.arrangement.layout is None:
+            return found
+        return weighted(EMPTY, found, self.total / found.count) if found.count else NO_MOMENTS
 
     # --- values and their entries
 
@@ -155,12 +172,6 @@ class EntryValues:
         index = replace(self.arrangement, layout=places).index(self._part(per)).reshape(-1)
         finite = np.isfinite(layout.extremes)
         return index[finite], layout.extremes[finite].astype(np.float64)
-
-    def _for_the_tensor(self, found: Moments) -> Moments:
-        """Of a sample, weighted up to all finite values of the tensor."""
-        if self.arrangement.layout is None:
-            return found
-        return weighted(EMPTY, found, self.total / found.count)
 
 
 def entries_of(
