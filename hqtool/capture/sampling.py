@@ -90,9 +90,13 @@ def _sample_plan(shape: Sequence[int], count: int, channel_axis: int) -> _Sample
 
 
 def _piece(channels: int, limit: int) -> int:
-    """The longest equal pieces of a fibre that are no longer than the limit, or 1."""
+    """The longest equal pieces of a fibre that are no longer than the limit, or 1.
+
+    Pieces of whole blocks come first, for block formats to be replayed on them.
+    """
     small = [n for n in range(1, math.isqrt(channels) + 1) if channels % n == 0]
-    return max(n for n in (*small, *(channels // n for n in small)) if n <= max(limit, 1))
+    fitting = [n for n in (*small, *(channels // n for n in small)) if n <= max(limit, 1)]
+    return max(fitting, key=lambda n: (n == channels, n % 128 == 0, n % 32 == 0, n))
 
 
 def _gathered(pieces: Tensor, fibres: NDArray[np.int64]) -> tuple[NDArray[Any], str | None]:
