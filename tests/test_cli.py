@@ -271,7 +271,7 @@ def test_list_names_everything_registered():
     ):
         assert word in text
     found = json.loads(hqtool("list", "--json", "-").out)
-    assert found["estimators"][2]["parameters"] == {"momentum": 0.9}
+    assert found["estimators"][2]["parameters"] == {"momentum": 0.9, "per": "tensor"}
 
 
 def test_convert_then_compare(tmp_path):
