@@ -83,8 +83,9 @@ def test_the_sentence_names_format_and_rounding_where_they_differ(trace, monkeyp
     assert sentence(drawn(trace, monkeypatch, *EACH)).startswith("Against current at 8 bits: ")
     both = drawn(trace, monkeypatch, *EACH, "--format", "e4m3,int8")
     assert sentence(both).startswith("Against current at e4m3: hindsight:momentum=0.5 ")
-    mixed = drawn(trace, monkeypatch, "--quantizer", "hindsight@int4/stochastic",
-                  "--quantizer", "current@e4m3", "--quantizer", "delayed@int8")  # fmt: skip
+    mixed = drawn(trace, monkeypatch, "--quantizer", "current@e4m3",
+                  "--quantizer", "hindsight@int4/stochastic",
+                  "--quantizer", "delayed@int8")  # fmt: skip
     assert sentence(mixed).startswith("Against current@e4m3: hindsight@int4/stochastic loses ")
     assert "delayed@int8 " in sentence(mixed)
 

@@ -9,29 +9,33 @@ from hqtool.report.compared.naming import Names, lane_of
 from hqtool.report.compared.rows import mean
 from hqtool.report.model import TableRow, percent
 
+#: How many quantizers a sentence tells of: where each format is compared with itself, and else.
+MOST_APART, MOST = 2, 4
+
 
 def sentence(overall: Sequence[TableRow], names: Names) -> str:
-    """Quantizers that seldom look, against the first one that looks often.
+    """What quantizers gain or lose, and what traffic they save.
 
-    Where each format is compared with itself, only the first format is told of. Where quantizers
-    differ in format, and none looks often, the first one is compared with the others.
+    Where each format is compared with itself, it is of the first format: those that seldom look
+    against the first one that looks often. Else all are compared with the first one.
     """
-    setting = lane_of(overall[0])[1:]
-    apart = names.formats_apart
-    rows = [row for row in overall if not apart or lane_of(row)[1:] == setting]
-    rows = _named_alike(rows, names)
+    if not names.formats_apart:
+        rows = _named_alike(overall, names)
+        called = list(dict.fromkeys(row["name"] for row in rows))
+        return _against(called[0], called[1 : 1 + MOST], rows, "")
+    first = lane_of(overall[0])
+    rows = _named_alike([row for row in overall if lane_of(row)[1:] == first[1:]], names)
     called = list(dict.fromkeys(row["name"] for row in rows))
     seldom = [n for n in called if all((r["looked"] or 0) <= 0.5 for r in rows if r["name"] == n)]
-    often = [n for n in called if n not in seldom]
-    if not often and names.many_formats and not apart:
-        often, seldom = called[:1], called[1:]
-    if not seldom or not often:
-        return ""
-    base = {row["tensor"]: row for row in rows if row["name"] == often[0]}
-    most = 2 if apart else 3
-    clauses = [_clause(n, [r for r in rows if r["name"] == n], base) for n in seldom[:most]]
-    at = f" at {names.setting(lane_of(overall[0]))}" if apart else ""
-    return f"Against {often[0]}{at}: {'; '.join(clauses)}."
+    often = next((n for n in called if n not in seldom), None)
+    told = seldom[:MOST_APART] if often else []
+    return _against(often or "", told, rows, f" at {names.setting(first)}")
+
+
+def _against(base: str, others: Sequence[str], rows: Sequence[TableRow], at: str) -> str:
+    theirs = {row["tensor"]: row for row in rows if row["name"] == base}
+    clauses = [_clause(n, [r for r in rows if r["name"] == n], theirs) for n in others]
+    return f"Against {base}{at}: {'; '.join(clauses)}." if clauses else ""
 
 
 def _named_alike(rows: Sequence[TableRow], names: Names) -> list[TableRow]:
