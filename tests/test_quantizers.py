@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product as combinations
 
 import numpy as np
@@ -12,6 +13,7 @@ from quantizing import quantizers, settings
 
 from hqtool import TraceWriter
 from hqtool.compare.replay import replay
+from hqtool.core.formats.named import FORMATS
 from hqtool.core.stats import stats_of
 from hqtool.errors import UsageError
 from hqtool.estimators.quantizer import (
@@ -22,6 +24,7 @@ from hqtool.estimators.quantizer import (
     sweep_quantizers,
 )
 from hqtool.trace.history import history_of
+from hqtool.traffic.layers import Counts
 from hqtool.vocab import Record, Site
 
 RNG = np.random.default_rng(5)
@@ -81,6 +84,10 @@ def test_a_list_of_formats_splits_where_a_name_begins():
         ("hindsight@int8/", "rounding ''", "known"),
         ("hindsight:tempo=1@int8", "tempo", "momentum"),
         ("hindsight@int17", "17 bits", "2 to 16"),
+        ("mxfp8", "not a quantizer", "write local@mxfp8"),
+        ("hindsight@mxfp8", "mxfp8 scales its own blocks", "write local@mxfp8"),
+        ("local@int8", "int8 needs a range", "hindsight@int8"),
+        ("local@nvfp4", "nvfp4 needs a range", "hindsight@nvfp4"),
     ],
 )
 def test_what_is_mistyped_is_named_with_its_remedy(text, cause, remedy):
@@ -134,6 +141,17 @@ def test_what_is_run(trace):
         "current@int4", "current@int4/stochastic", "current@int8", "current@int8/stochastic"
     ]  # fmt: skip
     assert ran(trace, "--quantizer", "current@int4/stochastic") == ["current@int4/stochastic"]
+    some = ("--estimator", "current", "--estimator", "hindsight")
+    assert ran(trace, *some, "--format", "int8,mxfp8:scale=ceil,nvfp4") == [
+        "current@int8", "current@nvfp4", "hindsight@int8", "hindsight@nvfp4",
+        "local@mxfp8:scale=ceil"
+    ]  # fmt: skip
+    assert ran(trace, "--estimator", "local", "--format", "mxfp8,mxfp4") == [
+        "local@mxfp8", "local@mxfp4"
+    ]  # fmt: skip
+    assert ran(trace, *some[:2], "--estimator", "local", "--format", "int8,mxfp8") == [
+        "current@int8", "local@mxfp8"
+    ]  # fmt: skip
 
 
 def test_quantizers_and_a_product_are_united_each_once(trace):
@@ -153,6 +171,9 @@ def test_quantizers_and_a_product_are_united_each_once(trace):
         (["--format", "int8", "--scheme", "symmetric"], ["--format int8-symmetric"]),
         (["--format", "int88"], ["88 bits"]),
         (["--rounding", "up"], ["unknown rounding 'up'", "known: nearest"]),
+        (["--estimator", "local"], ["int8 needs a range", "hindsight@int8"]),
+        (["--estimator", "local", "--format", "nvfp4"], ["nvfp4 needs a range"]),
+        (["--quantizer", "hindsight@mxfp8"], ["write local@mxfp8"]),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(trace, args, said):
@@ -212,11 +233,13 @@ def rows_of(how):
 def test_a_mixture_is_each_quantizer_alone_to_the_last_bit():
     """Formats and roundings freely mixed, under estimators that ask for the format and others."""
     how = settings(
-        "current", "hindsight", "dsgc:interval=2",
-        formats="int8,int3,int4-symmetric", rounding="nearest,stochastic,stochastic-sampled",
+        "current", "hindsight:per=channel", "dsgc:interval=2",
+        formats="int8,int3,int4-symmetric,e4m3,e2m1:scale=pow2,nvfp4,mxfp8,mxfp4:scale=even",
+        rounding="nearest,stochastic,stochastic-sampled",
     )  # fmt: skip
     summaries, rows = rows_of(how)
-    assert (len(summaries), len(rows)) == (27, 27 * len(RECORDS))
+    lanes = (3 * 6 + 2) * 3
+    assert (len(summaries), len(rows)) == (lanes, lanes * len(RECORDS))
     for quantizer in how.quantizers:
         alone, own_rows = rows_of(settings(
             quantizer.estimator, formats=quantizer.format.label, rounding=quantizer.rounding
@@ -235,3 +258,46 @@ def test_the_product_has_estimators_outermost():
         [q.estimator for q in quantizers("running", "current")], sweep_formats("int8,int4")
     )
     assert labels(found) == ["running@int8", "running@int4", "current@int8", "current@int4"]
+
+
+def test_a_format_that_scales_its_own_blocks_has_no_range_and_no_look():
+    """mxfp8 stores 8.25 bits: W 30, X 50, Y 64 elements."""
+    counts = Counts(weight=30, input=50, output=64)
+    rows = []
+    how = settings("current", formats="mxfp8,mxfp4")
+    summaries = replay(SITE, history_of(RECORDS[:2]), how, counts, rows.append)
+    assert [(s.estimator, s.bits, s.looks) for s in summaries] == [
+        ("local", 8.25, 0), ("local", 4.25, 0)
+    ]  # fmt: skip
+    assert [s.traffic_bytes for s in summaries] == [144 * 8.25 / 8, 144 * 4.25 / 8]
+    assert {(r.lo, r.hi, r.looked) for r in rows} == {(None, None, False)}
+    assert all(r.metrics["mse"] > 0 for r in rows)
+    assert summaries[0].steps == 2
+
+
+def test_bits_are_numbers_in_json_whole_where_they_are(trace):
+    found = compared(trace, "--format", "int8,mxfp8,nvfp4", "--estimator", "current")
+    assert [row["bits"] for row in found["summary"][:3]] == [8, 4.5, 8.25]
+    assert found["settings"]["bits"] == [8, 4.5, 8.25]
+    assert found["settings"]["scheme"] is None
+    assert isinstance(found["summary"][0]["bits"], int)
+
+
+def test_every_listed_format_is_compared(trace):
+    """Of a family one that its name stands for."""
+    names = [re.sub("[XN]", "4", each.name).replace("Y", "3") for each in FORMATS]
+    names = [name.replace("B-block", "8-block") for name in names]
+    found = compared(trace, "--format", ",".join(names), "--estimator", "current")
+    assert sorted({row["format"] for row in found["summary"]}) == sorted(names)
+    for row in found["summary"]:
+        assert row["steps"] == 4
+        assert row["cosine"] > 0.5
+
+
+def test_the_same_bytes_whatever_the_jobs(trace, monkeypatch):
+    monkeypatch.setattr("hqtool.compare.execute.WORTH_PROCESSES", 0.0)
+    args = ("compare", trace, "--json", "-", "--per-step", "--format", "int4,e4m3,mxfp8,nvfp4",
+            "--rounding", "nearest,stochastic-sampled")  # fmt: skip
+    alone = hqtool(*args, "--jobs", 1)
+    assert alone.status == 0, alone.err
+    assert hqtool(*args, "--jobs", 2) == alone
