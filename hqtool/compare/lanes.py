@@ -4,22 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hqtool.core.formats.format import ElementFormat
 from hqtool.core.observation import PreparedValues
 from hqtool.core.questions import UndeclaredQuestionError
 from hqtool.core.recorded import RecordedObservation
 from hqtool.errors import UsageError
+from hqtool.estimators.entry_statistics import PerEntry
 from hqtool.estimators.ledger import Ledger
 from hqtool.estimators.protocol import Plan, Reading, advance, decide, widest
 from hqtool.estimators.quantizer import Quantizer
 from hqtool.estimators.search_gap import SearchGap, search_gap
-from hqtool.estimators.whole_history import AllDecisions, decide_all, passed_over, quiet_steps
+from hqtool.estimators.smoothing import Latest
+from hqtool.estimators.whole_history import (
+    AllDecisions,
+    Quiet,
+    decide_all,
+    passed_over,
+    quiet_steps,
+)
 from hqtool.trace.history import SiteHistory
 from hqtool.vocab import AnyRange, Decision, Look, Range
+
+
+class ReadRecord(NamedTuple):
+    """What was read of a record beside its statistics.
+
+    Args:
+        values: None where only statistics were recorded.
+        extremes: (2, channels) of each channel; None where they were not recorded.
+    """
+
+    values: PreparedValues | None = None
+    extremes: NDArray[np.float64] | None = None
 
 
 @dataclass(slots=True)
@@ -29,12 +50,17 @@ class Lane:
     Args:
         place: its index among all lanes.
         ledger: its looks, and what they moved.
+        learned: at how many steps, those of calibration among them, it read something.
+        missed: at how many more it would have, but the trace lacks what it reads. Steps do not
+            count at which it looks and makes up for it later, or reads what it forgets at once.
     """
 
     quantizer: Quantizer
     place: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     gaps: list[SearchGap] = field(default_factory=list)
+    learned: int = 0
+    missed: int = 0
 
     @property
     def format(self) -> ElementFormat:
@@ -97,6 +123,18 @@ class _CountedRecords:
         self._past = past
         self._teaches = np.append(0, np.cumsum(history.stats.absmax > 0))
         self._silent = np.flatnonzero(~(history.stats.absmax > 0))
+        of_steps = np.logical_or.reduceat(history.stats.absmax > 0, history.starts)
+        self._teaching_steps = np.append(0, np.cumsum(of_steps))
+
+    def teaching_steps(self, start: int, end: int) -> int:
+        """How many of the steps start … end−1 have records that teach, in calibration, too."""
+        return int(self._teaching_steps[end] - self._teaching_steps[start])
+
+    def all_between(self, start: int, end: int) -> list[int]:
+        """The elements of each record in steps start … end−1, on each device."""
+        first, last = max(self._past, self._first[start]), max(self._past, self._first[end])
+        numels: list[int] = self._numels[first:last].ravel().tolist()
+        return numels
 
     def between(self, start: int, end: int) -> tuple[int, int, list[int]]:
         """In steps start … end−1: records that teach, those that do not, and their elements."""
@@ -122,11 +160,12 @@ class SteppedLanes:
         self.lanes = lanes
         self._history = history
         self._records = _CountedRecords(history, past)
-        with_values = np.add.reduceat(history.has_values, history.starts, dtype=np.intp)
-        self._with_values = np.flatnonzero(with_values)
         self._step = 0
         self._choice = lanes[0].quantizer.estimator
         self._estimator = self._choice.value
+        readable = history.has_values | (history.has_channel_extremes & self._reads_channels)
+        with_values = np.add.reduceat(readable, history.starts, dtype=np.intp)
+        self._with_values = np.flatnonzero(with_values)
         self._formats = tuple(dict.fromkeys(lane.format for lane in lanes))
         decided_at, self._state_of = _decided_at(lanes)
         self._states = [self._estimator.start() for _ in decided_at]
@@ -134,6 +173,24 @@ class SteppedLanes:
         self._used: list[list[AnyRange]] = [[] for _ in self._states]
         self._plans: list[Plan] = []
         self._decisions: list[Decision] = []
+
+    @property
+    def _reads_channels(self) -> bool:
+        """It learns from recorded extremes of channels."""
+        statistic = getattr(self._estimator, "statistic", None)
+        return isinstance(statistic, PerEntry) and statistic.reads_channel_extremes
+
+    @property
+    def _remembers(self) -> bool:
+        """What it reads at a step matters at later ones."""
+        latest = isinstance(getattr(self._estimator, "smoothing", None), Latest)
+        schedule = getattr(self._estimator, "schedule", None)
+        return not (latest and getattr(schedule, "always", False))
+
+    def _of_state(self, number: int) -> list[Lane]:
+        """The lanes that have the state of this number."""
+        pairs = zip(self.lanes, self._state_of, strict=True)
+        return [lane for lane, its in pairs if its == number]
 
     def _to_lanes(self, made: Sequence[Decision]) -> list[Decision]:
         """The decisions of all lanes, from those by state."""
@@ -152,14 +209,23 @@ class SteppedLanes:
             return
         for number, state in enumerate(self._states):
             quiet = quiet_steps(self._estimator, state, self._step, self._with_values)
-            if quiet.looks and quiet.due < end:
-                postponed, looks, numels = self._records.between(quiet.due, end)
-                for lane, its in zip(self.lanes, self._state_of, strict=True):
-                    if its == number:
-                        lane.ledger.postponed += postponed
-                        lane.ledger.count_plain(looks, numels)
+            if quiet.due < end:
+                self._count_unread(self._of_state(number), quiet, end)
         self._states = [passed_over(self._estimator, state, end) for state in self._states]
         self._step = end
+
+    def _count_unread(self, lanes: Sequence[Lane], quiet: Quiet, end: int) -> None:
+        """Count what lanes do at quiet steps up to `end`: the looks, and what they cannot read."""
+        postponed, looks, numels = self._records.between(quiet.due, end)
+        if quiet.always:
+            postponed, looks = 0, postponed + looks
+            numels = self._records.all_between(quiet.due, end)
+        for lane in lanes:
+            if quiet.looks:
+                lane.ledger.postponed += postponed
+                lane.ledger.count_plain(looks, numels)
+            if self._remembers and (quiet.always or not quiet.looks):
+                lane.missed += self._records.teaching_steps(quiet.due, end)
 
     def begin(self) -> bool:
         """Begin a step; returns whether its records must be shown, to be looked at or read."""
@@ -174,14 +240,14 @@ class SteppedLanes:
         return self._to_lanes([Decision(plan.range) for plan in self._plans])
 
     def observation(
-        self, index: int, values: PreparedValues | None, format_: ElementFormat
+        self, index: int, read: ReadRecord, format_: ElementFormat
     ) -> RecordedObservation:
         """A record as it is shown at a number format."""
         stats, step = self._history.stats_at(index), int(self._history.steps[index])
-        shape = self._history.shape(index)
-        return RecordedObservation(stats, format_, values, self._formats, step, shape)
+        about = self._formats, step, self._history.shape(index), read.extremes
+        return RecordedObservation(stats, format_, read.values, *about)
 
-    def show(self, index: int, values: PreparedValues | None) -> list[Decision]:
+    def show(self, index: int, read: ReadRecord) -> list[Decision]:
         """Decide at a record.
 
         Raises:
@@ -190,7 +256,7 @@ class SteppedLanes:
         made = []
         for number, state in enumerate(self._states):
             decision, reading = self._decided(
-                state, self.observation(index, values, self._formats[number])
+                state, self.observation(index, read, self._formats[number])
             )
             self._readings[number].append(reading)
             self._used[number] += [] if decision.range is None else [decision.range]
@@ -212,6 +278,7 @@ class SteppedLanes:
             pairs = zip(self._states, self._plans, strict=True)
             self._states = [self._estimator.learn(state, None, p.range) for state, p in pairs]
             return
+        self._count_learned()
         each = zip(self._states, self._readings, self._used, strict=True)
         self._states = [
             advance(self._estimator, state, readings, widest(used))
@@ -219,6 +286,15 @@ class SteppedLanes:
         ]
         self._readings = [[] for _ in self._states]
         self._used = [[] for _ in self._states]
+
+    def _count_learned(self) -> None:
+        teaches = self._records.teaching_steps(self._step - 1, self._step)
+        for number, (plan, readings) in enumerate(zip(self._plans, self._readings, strict=True)):
+            learned = any(reading is not None for reading in readings)
+            asked = self._remembers and plan.reads and (plan.always or not plan.looks)
+            for lane in self._of_state(number):
+                lane.learned += learned
+                lane.missed += bool(asked and teaches and not learned)
 
 
 Lanes = PrecomputedLanes | SteppedLanes

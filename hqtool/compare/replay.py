@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.compare.lanes import Lane, Lanes, SteppedLanes, groups_of
+from hqtool.compare.lanes import Lane, Lanes, ReadRecord, SteppedLanes, groups_of
 from hqtool.compare.recipe_sites import SiteQuantizer
 from hqtool.compare.results import Measured, StepRow, Summary, by_metric
 from hqtool.compare.scoring import MSE, Decided, Figures, batches, score
@@ -92,6 +92,7 @@ def _decided(
 ) -> Iterator[tuple[int, Record, PreparedValues]]:
     """Each record to score, at the moment when all lanes have decided on it."""
     has_values = history.has_values.tolist()
+    kept = (history.has_values | history.has_channel_extremes).tolist()
     starts = [*history.starts.tolist(), len(history)]
     to_score = np.flatnonzero(history.has_values[past:]) + past
     found = np.searchsorted(starts, to_score, "right") - 1
@@ -102,10 +103,11 @@ def _decided(
             scored = has_values[index] and index >= past
             if not (shown_to or scored):
                 continue
-            record = history.record(index) if has_values[index] else None
-            values = None if record is None else values_of(record)
+            record = history.record(index) if kept[index] else None
+            values = None if record is None else values_of(record, *history.axes)
+            read = ReadRecord(values, None if record is None else record.channel_extremes)
             for lanes in shown_to:
-                _show(lanes, history, index, values, index >= past, search_gap)
+                _show(lanes, history, index, read, index >= past, search_gap)
             if scored and record is not None and values is not None:
                 yield index, record, values
         for lanes in stepped:
@@ -131,19 +133,19 @@ def _show(
     lanes: SteppedLanes,
     history: SiteHistory,
     index: int,
-    values: PreparedValues | None,
+    read: ReadRecord,
     counted: bool,
     search_gap: bool,
 ) -> None:
     """Let lanes decide on a record, and count what they did."""
-    decisions = lanes.show(index, values)
+    decisions = lanes.show(index, read)
     if not counted:
         return
     numels = history.numels[index].tolist()
     for lane, decision in zip(lanes.lanes, decisions, strict=True):
         lane.ledger.count(decision, numels)
         if search_gap and decision.evaluations:
-            lane.compare_with_scan(decision, lanes.observation(index, values, lane.format))
+            lane.compare_with_scan(decision, lanes.observation(index, read, lane.format))
 
 
 def _names(quantizer: Quantizer) -> dict[str, Any]:
@@ -225,6 +227,8 @@ def _summary(
         exact=means["mse"] == 0,
         exact_steps=int(sums.exact[i]),
         unscored=int(sums.unscored[i]),
+        learned_steps=lane.learned,
+        missed_steps=lane.missed,
         **sums.of_site,
     )
 

@@ -90,6 +90,9 @@ class Summary:
             recipe leaves the site as it is, estimator, format and rounding are 'none', bits 32.
         nonfinite_records: number of all records with NaN or infinities; `nonfinite_step` is the
             first step that has one, None where none has.
+        learned_steps, missed_steps: at how many steps, those of calibration among them, an
+            estimator that needs more than statistics read something, and at how many more it would
+            have; 0 of one that needs statistics alone.
         elements: mean number of a tensor's elements on one device.
         spilled: of these, the mean number that looks and searches moved, each as often as moved.
     """
@@ -119,6 +122,8 @@ class Summary:
     unscored: int = 0
     nonfinite_records: int = 0
     nonfinite_step: int | None = None
+    learned_steps: int = 0
+    missed_steps: int = 0
     elements: float = 0.0
     spilled: float = 0.0
     replayed_steps: int = 0

@@ -8,9 +8,10 @@ layout calls either a fibre.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,36 @@ def channel_axis_of(shape: tuple[int, ...], wanted: int | None = None) -> int:
     if wanted is None:
         return 1 if axes >= AXES_OF_CONVOLUTIONS else axes - 1
     return max(wanted, -axes) % axes
+
+
+class Axes(NamedTuple):
+    """Which axes of a site's tensors are the channels'.
+
+    Args:
+        channel: the channel axis, counted from the last one, -1; None where it is unknown.
+        output: of a weight or its gradient, the axis of the output channels; None: it is the same.
+    """
+
+    channel: int | None = None
+    output: int | None = None
+
+
+#: Of a layer whose geometry is unknown.
+UNKNOWN_AXES = Axes()
+
+
+def axes_of(op: str | None, tensor: str) -> Axes:
+    """The axes of a site.
+
+    Args:
+        op: of the layer, as in a layer spec; None where its geometry is unknown.
+        tensor: the tensor kind.
+    """
+    convolution = re.fullmatch(r"conv(_transpose)?([123])d", op or "")
+    channel = -1 - int(convolution[2]) if convolution else -1
+    transposed = convolution is not None and bool(convolution[1])
+    is_weight = tensor in ("weight", "grad_weight")
+    return Axes(None if op is None else channel, int(transposed) if is_weight else None)
 
 
 @dataclass(frozen=True, eq=False)

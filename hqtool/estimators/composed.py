@@ -34,7 +34,8 @@ class Composed:
     def plan(self, state: ComposedState) -> Plan:
         """The smoothed range; the schedule says whether to look."""
         known = None if state.memory is None else self.smoothing.range(state.memory)
-        return Plan(known, self.schedule.reads(state), self.schedule.must_look(state))
+        always = getattr(self.schedule, "always", False)
+        return Plan(known, self.schedule.reads(state), self.schedule.must_look(state), always)
 
     def read(self, state: ComposedState, obs: Observation) -> Reading | None:
         """The statistic, of a tensor that teaches something."""

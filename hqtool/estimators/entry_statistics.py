@@ -34,6 +34,11 @@ class PerEntry:
         """What the statistic asks, and which entries teach something."""
         return self.statistic.asks | {"extremes"}
 
+    @property
+    def reads_channel_extremes(self) -> bool:
+        """The recorded extremes of channels are all it needs."""
+        return self.per == "channel" and "spread" not in self.statistic.asks
+
     def __call__(self, obs: Observation) -> Reading | None:
         extremes = obs.extremes(self.per)
         if not isinstance(extremes, EntryRanges):

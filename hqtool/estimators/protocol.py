@@ -40,12 +40,15 @@ class Plan(NamedTuple):
         range: what is known to quantize them with; None: nothing, or the format needs none.
         reads: whether it reads something of them; at a look it always does.
         looks: whether it must look at each of them before it quantizes it.
+        always: it looks at every step; where a record lacks values to look at, it would look all
+            the same, and never makes up for it.
         scale_one: quantize with the levels of the format itself; `range` is None then.
     """
 
     range: AnyRange | None
     reads: bool = False
     looks: bool = False
+    always: bool = False
     scale_one: bool = False
 
 
@@ -93,7 +96,8 @@ def decide(estimator: Estimator, state: Any, obs: Observation) -> tuple[Decision
     A look adds the record's own reading to what is known. A tensor without finite values other
     than 0 teaches nothing: it is quantized with the known range, or with (0, 0) where none is known
     and it is all zero. It takes a look to find that out, so the decision has `looked` where one was
-    due. Where a record lacks the values that a look needs, the look is `postponed`.
+    due. Where a record lacks the values that a look needs, the look is `postponed`, unless the
+    estimator looks at every step: then the look counts, though nothing is learned from it.
 
     Raises:
         UndeclaredQuestionError: the estimator asks what it does not declare.
@@ -107,7 +111,7 @@ def decide(estimator: Estimator, state: Any, obs: Observation) -> tuple[Decision
     known = _standing(plan, asked)
     if known is None and obs.all_zero:
         known = Range(0.0, 0.0)
-    if reading is None and obs.teaches:
+    if reading is None and obs.teaches and not plan.always:
         return Decision(known, postponed=True), None
     if isinstance(known, EntryRanges):
         known = _zero_where_all_zero(known, obs)

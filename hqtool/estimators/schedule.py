@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 
 class ComposedState(NamedTuple):
@@ -39,6 +39,9 @@ class Schedule(Protocol):
 @dataclass(frozen=True, slots=True)
 class EveryStep:
     """Dynamic quantization: look at every tensor (section 3.2)."""
+
+    #: A look that finds no values recorded is not made up for at a later step.
+    always: ClassVar[bool] = True
 
     def must_look(self, state: ComposedState) -> bool:
         return True

@@ -19,6 +19,7 @@ from hqtool.core.formats.format import ElementFormat
 from hqtool.core.recorded import range_at_scale_one
 from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.delayed import LARGEST_SCALE, Delayed
+from hqtool.estimators.entry_statistics import PerEntry
 from hqtool.estimators.powers_of_two import FixedPoint, PowerOfTwoDeviations, Shift
 from hqtool.estimators.protocol import Estimator
 from hqtool.estimators.schedule import ComposedState, EveryInterval, EveryStep, PreviousStep
@@ -79,11 +80,13 @@ class Quiet(NamedTuple):
         due: number of the first of them at which it reads, in vain.
         end: number of the first step after them.
         looks: whether it must look at the steps from `due` on.
+        always: it looks at each of them, and never makes up for what it could not read.
     """
 
     due: int
     end: int
     looks: bool
+    always: bool = False
 
 
 def quiet_steps(estimator: Estimator, state: Any, step: int, with_values: Indices) -> Quiet:
@@ -92,7 +95,8 @@ def quiet_steps(estimator: Estimator, state: Any, step: int, with_values: Indice
     Args:
         state: before the step.
         step: number of the coming step of the site.
-        with_values: numbers of the steps that have records with values, ascending.
+        with_values: numbers of the steps that have records with values, or with whatever else it
+            can read, ascending.
     """
     if type(estimator) is not Composed or type(estimator.schedule) not in DUE:
         return Quiet(step, step, looks=False)
@@ -100,7 +104,8 @@ def quiet_steps(estimator: Estimator, state: Any, step: int, with_values: Indice
     if type(estimator.statistic) in NEED_VALUES:
         later = with_values[np.searchsorted(with_values, due) :]
         end = int(later[0]) if later.size else sys.maxsize
-    return Quiet(due, end, estimator.schedule.must_look(state._replace(steps=due)))
+    plan = estimator.plan(state._replace(steps=due))
+    return Quiet(due, end, plan.looks, plan.always)
 
 
 def passed_over(estimator: Estimator, state: Any, step: int) -> Any:
@@ -321,8 +326,8 @@ SCHEDULES: dict[type, Callable[[Flags], Flags]] = {
     PreviousStep: np.logical_not,
 }
 
-#: The statistics that read no record without values.
-NEED_VALUES: set[type] = {BestClip}
+#: The statistics that read no record without values, or the extremes of its channels.
+NEED_VALUES: set[type] = {BestClip, PerEntry}
 
 #: Schedules → the step from which on they read; until something is read they stay of one mind.
 DUE: dict[type, Callable[[ComposedState], int]] = {

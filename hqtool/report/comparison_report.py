@@ -266,6 +266,7 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "exact": s.exact,
         "exact_steps": s.exact_steps,
         "unscored": s.unscored,
+        "missed_steps": s.missed_steps,
         "nonfinite_records": s.nonfinite_records,
         "nonfinite_step": s.nonfinite_step,
         "replayed_steps": s.replayed_steps,

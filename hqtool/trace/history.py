@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.arrangement import UNKNOWN_AXES, Axes
 from hqtool.vocab import Record, Stats
 
 
@@ -24,6 +25,7 @@ class SiteHistory:
         has_channel_extremes: (records,) whether the extremes of each channel were.
         record: reads the record with an index, its values, and the extremes of its channels.
         shape: the tensor's full shape at the record with an index.
+        axes: which axes of the tensors are the channels'.
     """
 
     steps: NDArray[np.int64]
@@ -33,6 +35,7 @@ class SiteHistory:
     has_channel_extremes: NDArray[np.bool_]
     record: Callable[[int], Record]
     shape: Callable[[int], tuple[int, ...]]
+    axes: Axes = UNKNOWN_AXES
 
     def __len__(self) -> int:
         return self.steps.size

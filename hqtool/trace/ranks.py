@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.arrangement import axes_of
 from hqtool.core.samples import by_place
 from hqtool.errors import DataError
 from hqtool.trace.hdf5_files import ClosedAtEnd
@@ -201,6 +202,7 @@ class RanksReader(ClosedAtEnd):
             history,
             has_values=np.array(kept, bool),
             has_channel_extremes=np.full(len(shared), extremes),
+            axes=axes_of((self.geometry(site.layer) or {}).get("op"), site.tensor),
         )
 
     def _shared_rows(self, site: Site) -> Iterator[list[Row]]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.arrangement import axes_of
 from hqtool.errors import DataError, UsageError
 from hqtool.trace.check import damaged_values
 from hqtool.trace.content import from_stored
@@ -160,6 +161,7 @@ class TraceReader(ClosedAtEnd):
             has_channel_extremes=np.full(rows.size, self.has_channel_extremes),
             record=lambda index: self.record(Row(*rows[index].item()), scaled=scaled),
             shape=lambda index: self._journal.shapes[int(rows["shape"][index])],
+            axes=axes_of((self.geometry(site.layer) or {}).get("op"), site.tensor),
         )
 
     def record(

@@ -42,12 +42,13 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
     if sampled:
         yield (
             f"{percent(sampled / scored)} of the scored records are samples of larger tensors: "
-            "their metrics are estimates, ranges are exact"
+            f"their metrics are estimates, {_exactness(all_)}"
         )
     if unscored:
         yield (
             f"{percent(unscored / (scored + unscored))} of the records with values could not be "
-            "scored: they hold nothing finite, or nothing finite came before"
+            "scored: they hold nothing finite, nothing finite came before, or the sample kept of "
+            "them does not tell what the estimator asks"
         )
     if exact := sum(s.exact_steps for s in all_ if not s.exact):
         yield (
@@ -62,6 +63,38 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
         )
     for recipes in comparison.recipes if comparison.settings.recipes else ():
         yield from recipe_notes(recipes)
+    yield from _missed_notes(all_)
+
+
+def _exactness(summaries: Iterable[Summary]) -> str:
+    """Which ranges are exact where samples were kept."""
+    if any("per=" in s.estimator and "per=tensor" not in s.estimator for s in summaries):
+        return (
+            "ranges of whole tensors are exact; those of channels, samples and rows are of the "
+            "values kept, unless --per-channel recorded them"
+        )
+    return "ranges are exact"
+
+
+def _missed_notes(summaries: Iterable[Summary]) -> Iterable[str]:
+    """A note on each estimator that could not learn from some steps, by its worst site."""
+    worst: dict[str, Summary] = {}
+    for s in summaries:
+        if s.missed_steps:
+            known = worst.setdefault(s.estimator, s)
+            worst[s.estimator] = max(known, s, key=lambda s: s.missed_steps)
+    for name, s in worst.items():
+        steps = s.learned_steps + s.missed_steps
+        remedy = (
+            "; capture --per-channel records what it needs at every step"
+            if "per=channel" in name and not name.startswith("std")
+            else ""
+        )
+        yield (
+            f"{name} learned from {s.learned_steps} of {steps} steps at {s.layer}/{s.tensor}: "
+            f"the others have statistics of the whole tensor alone, so in training it would know "
+            f"more{remedy}"
+        )
 
 
 def _unbilled_notes(comparison: Comparison) -> Iterable[str]:
