@@ -46,6 +46,9 @@ class Saturation:
     current, every look    10.8 (10.3)  28.4 (30.9)  15.0 (15.1)  39.6 (39.7)
     =====================  ===========  ===========  ===========  ===========
 
+    Under E4M3, whose relative error hardly depends on the range, fp8-lm's wide one costs nothing:
+    31.5 dB on outputs and on input gradients, as of `current`.
+
     Args:
         target: share of values, 0 … 1, up to which clipping is too little.
         widen: factor ≥ 1 at too much.
