@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hqtool.core.formats.lanes import levels_over
-from hqtool.core.formats.uniform import SCHEMES, UniformFormat
+from hqtool.core.formats.lanes import levels_of, levels_over
+from hqtool.core.formats.named import FORMATS
 from hqtool.core.quantize import level_of, quantize
 from hqtool.vocab import Range
 
@@ -32,21 +32,56 @@ def tensors(dtype: str, step: float) -> list[np.ndarray]:
     return [flat, flat[:300].reshape(5, 6, 10), flat[:0], flat[7]]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("bits", [2, 4, 8, 16])
-def test_quantization_is_the_same_in_every_namespace(
-    bits: int, scheme: str, dtype: str, xp: Any
-) -> None:
+FORMAT_NAMES = [
+    *(f"int{bits}{scheme}" for bits in (2, 4, 8, 16) for scheme in ("", "-symmetric")),
+    "int8-fullrange", "int2-midrise", "int4-midrise", "e4m3", "e4m3:scale=one", "e5m2:scale=pow2",
+    "e3m2", "e2m3", "e2m1", "e3m0", "e1m2", "e4m7", "e6m4", "fp4-radix4",
+]  # fmt: skip
+
+DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
+NAMES = pytest.mark.parametrize("name", FORMAT_NAMES)
+
+
+@DTYPES
+@NAMES
+def test_quantization_is_the_same_in_every_namespace(name: str, dtype: str, xp: Any) -> None:
     for ends, noisy in itertools.product(RANGES, (False, True)):
-        grid = levels_over(UniformFormat(bits, scheme), ends)
-        for x in tensors(dtype, grid.scale):
+        made = levels_over(FORMATS.parse(name).value, ends)
+        for x in tensors(dtype, made.scale):
             noise = RNG.random(x.shape).astype(dtype) if noisy else None
             theirs = None if noise is None else xp.asarray(noise)
-            assert_same(quantize(xp.asarray(x), grid, theirs, xp), quantize(x, grid, noise))
-            if grid.scale:
-                level = level_of(xp.asarray(x) / grid.scale, grid, theirs, xp)
-                assert_same(level, level_of(x / grid.scale, grid, noise))
+            assert_same(quantize(xp.asarray(x), made, theirs, xp), quantize(x, made, noise))
+            if made.scale:
+                level = level_of(xp.asarray(x) / made.scale, made, theirs, xp)
+                assert_same(level, level_of(x / made.scale, made, noise))
+
+
+@DTYPES
+@NAMES
+def test_lanes_as_columns_are_each_as_alone(name: str, dtype: str, xp: Any) -> None:
+    """The last range has the scale 0."""
+    format_ = FORMATS.parse(name).value
+    columns = levels_of(RANGES, [format_] * len(RANGES)).as_columns()
+    columns = columns.changed(lambda each: xp.asarray(each.astype(dtype)))
+    x = (2 * RNG.standard_normal((len(RANGES), 50))).astype(dtype)
+    noise = RNG.random(x.shape).astype(dtype)
+    for u in (None, noise):
+        theirs = None if u is None else xp.asarray(u)
+        found = np.asarray(quantize(xp.asarray(x), columns, theirs, xp))
+        for i, ends in enumerate(RANGES):
+            alone = quantize(x[i], levels_over(format_, ends), None if u is None else u[i])
+            np.testing.assert_array_equal(found[i], alone)
+
+
+@DTYPES
+def test_float32_has_the_ties_of_float64(dtype: str, xp: Any) -> None:
+    """Edges are next to ties in the type of the values."""
+    for name in ("e2m1", "e3m0", "int2-midrise", "fp4-radix4"):
+        made = levels_over(FORMATS.parse(f"{name}").value, Range(0.0, 1.0))
+        level = made.changed(lambda each: np.array([each])).extended()
+        ties = ((level[1:] + level[:-1]) / 2).astype(dtype)
+        found = np.asarray(made.nearest(xp.asarray(ties), xp))
+        assert found.tolist() == made.nearest(ties.astype(np.float64)).tolist()
 
 
 def assert_same(theirs: Any, ours: Any) -> None:

@@ -83,7 +83,7 @@ class Codebook:
 
     def nearest(self, y: Any, xp: Any = np) -> Any:
         """The level nearest to each y; of NaN it is NaN."""
-        edges = self._edges if _is_plain(y) else self.edges(_numpy_type(y, xp))
+        edges = self._edges if is_plain(y) else self.edges(_numpy_type(y, xp))
         at = xp.searchsorted(_like(edges[1:-1], y, xp), y, side="right")
         return xp.where(xp.isnan(y), y, _taken(_like(self.values, y, xp), at, xp))
 
@@ -115,7 +115,8 @@ class Codebook:
         return np.where(y < 0, low, high)
 
 
-def _is_plain(y: Any) -> bool:
+def is_plain(y: Any) -> bool:
+    """Whether y is numpy's float64, for which tables are kept."""
     return isinstance(y, np.ndarray | np.generic) and y.dtype == np.float64
 
 
@@ -125,7 +126,7 @@ def _numpy_type(y: Any, xp: Any) -> Any:
 
 def _like(table: NDArray[Any], y: Any, xp: Any) -> Any:
     """A table in y's namespace, type and place."""
-    return table if _is_plain(y) else xp.asarray(table, dtype=y.dtype, device=y.device)
+    return table if is_plain(y) else xp.asarray(table, dtype=y.dtype, device=y.device)
 
 
 def _taken(table: Any, at: Any, xp: Any) -> Any:

@@ -7,6 +7,7 @@ last one of e4m3, so that its maximum is 448, and e5m2's highest exponent, for 5
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -72,12 +73,16 @@ class PowersOfTwo(Codebook):
 
 
 class FloatCodebook(PowersOfTwo):
-    """eXmY with Y ≥ 1: the gap at y is 2^(max(⌊log2|y|⌋, e_min) − Y), so levels need no search."""
+    """eXmY with Y ≥ 1: the gap at y is 2^(max(⌊log2|y|⌋, e_min) − Y), so levels need no search.
+
+    Eight bits of exponent, all finite, reach beyond float32: values must be float64 there.
+    """
 
     def __init__(self, exponent_bits: int, mantissa_bits: int) -> None:
         super().__init__(exponent_bits, mantissa_bits)
         self._relative_gap = 2.0**-mantissa_bits
         self._least_power = float(self.values[self.zero_at + 1]) / self._relative_gap
+        self._outermost = float(self.extended[0]), float(self.extended[-1])
         self._greatest_power = 2.0 ** int(np.log2(self.highest))
 
     def _gap(self, y: Any, xp: Any) -> Any:
@@ -123,8 +128,12 @@ class FloatCodebook(PowersOfTwo):
         return np.maximum(chance, 0.0, out=chance)
 
     def drawn(self, y: Any, noise: Any, xp: Any = np) -> Any:
-        gap = self._gap(y, xp)
-        return xp.floor(y / gap + noise) * gap
+        """The place between the neighbours is looked at alone: the sum must not round beyond."""
+        within = xp.clip(y, *self._outermost)
+        gap = self._gap(within, xp)
+        place = within / gap
+        below = xp.floor(place)
+        return (below + xp.floor(place - below + noise)) * gap
 
 
 def _power_of_two(y: Any, xp: Any) -> Any:
@@ -139,7 +148,8 @@ def _power_of_two(y: Any, xp: Any) -> Any:
 def _power_of_two_by_search(y: Any, xp: Any) -> Any:
     """The same where a namespace does not show the bits."""
     info = xp.finfo(y.dtype)
-    exponents = range(int(np.log2(info.smallest_normal)), int(np.log2(info.max)) + 1)
-    powers = xp.asarray([0.0, *(2.0**e for e in exponents)], dtype=y.dtype, device=y.device)
+    first, end = (math.frexp(float(ends))[1] for ends in (info.smallest_normal, info.max))
+    powers = [0.0, *(2.0**e for e in range(first - 1, end))]
+    powers = xp.asarray(powers, dtype=y.dtype, device=y.device)
     at = xp.searchsorted(powers, xp.abs(y), side="right") - 1
     return xp.reshape(xp.take(powers, xp.reshape(at, (-1,))), at.shape)

@@ -19,6 +19,10 @@ from hqtool.core.moments.dense import Sums
 #: A cell with no more values than this is summed value by value, without loss of digits.
 FEW_IN_CELL = 1024
 
+#: A product is within one unit in the last place, so that few moves reach what is looked for; only
+#: an edge at 0 would have none to end at, since quotients of many tiny values are 0, too.
+MOST_MOVES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Edges:
@@ -107,9 +111,12 @@ def nearest_edges(levels: Levels) -> Edges:
 def _move_while(
     t: Array, direction: float, goes_on: Callable[[Indices], NDArray[np.bool_]]
 ) -> None:
-    """Move each entry of t to its neighbour while its condition holds."""
+    """Move each entry of t to its neighbour while its condition holds, a few times at most."""
     moving = np.arange(t.size)
-    while (moving := moving[goes_on(moving)]).size:
+    for _ in range(MOST_MOVES):
+        moving = moving[goes_on(moving)]
+        if not moving.size:
+            return
         t[moving] = np.nextafter(t[moving], direction)
 
 
