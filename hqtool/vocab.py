@@ -209,6 +209,9 @@ class Moments:
         exponent: e, where values and quantized values were divided by 2^e before they were summed,
             for their squares to stay within float64.
 
+    `count`, `nonzero` and `xx` have one entry a lane, too, where lanes count other values: of a
+    sample, ranges of channels and block formats count the fibres alone.
+
     Under stochastic rounding every entry is the expectation over the rounding noise. Of a sample
     with a layout every entry is an estimate for the whole tensor. Those of many tensors are
     (tensors, grids) arrays, and (tensors, 1) arrays where one tensor has a single figure.
