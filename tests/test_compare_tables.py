@@ -67,7 +67,7 @@ def test_formats_compete_unless_all_have_the_same_estimators(trace, monkeypatch)
     """A mark in each format under the same estimators; else one for all."""
     apart = drawn(trace, monkeypatch, *EACH, "--format", "int4,int8")
     assert sum(line.count("100 %") for line in apart) == 4
-    assert "traffic" in apart[1]
+    assert "KiB" in apart[1]
     assert [line.split()[-1] for line in apart[3:8] if "hindsight" in line].count("*") == 2
     together = ("--quantizer", "hindsight@int4", "--quantizer", "current@int8")
     lines = drawn(trace, monkeypatch, *together)

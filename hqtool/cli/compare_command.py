@@ -45,7 +45,7 @@ COSTS = {
     "looked": "share of the steps at which the estimator read the very tensor it quantized, "
     "which makes that step dynamic",
     "traffic": "memory traffic relative to never looking: 1.00× is static quantization",
-    "KiB": "memory traffic of one record, where quantizers of different bits compete",
+    "KiB": "memory traffic of one record, where quantizers differ in bits",
 }
 
 

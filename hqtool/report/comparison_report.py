@@ -39,7 +39,7 @@ SCORE_COLUMNS = (
     Column("looked", "looked", percent, min),
 )
 
-#: Traffic relative to never looking, where quantizers of as many bits compete; else as such.
+#: Traffic relative to never looking, where all store as many bits; else as such.
 TRAFFIC = Column("traffic", "traffic", times, min)
 TRAFFIC_KIB = Column("traffic_bytes", "KiB", lambda amount: f"{amount / 1024:.1f}", min)
 
@@ -342,7 +342,7 @@ def _tables(comparison: Comparison, rows: Sequence[TableRow], by: str) -> list[T
     tables = [
         Table(
             _title(kind, comparison, names),
-            (*names.columns, *SCORE_COLUMNS, _traffic_column(comparison, names)),
+            (*names.columns, *SCORE_COLUMNS, _traffic_column(comparison)),
             tuple(row for row in shown if row["tensor"] == kind),
             group=names.group,
             section="layer" if by == "layer" else None,
@@ -353,9 +353,9 @@ def _tables(comparison: Comparison, rows: Sequence[TableRow], by: str) -> list[T
     return [*tables, _search_table(searches, names)] if searches else tables
 
 
-def _traffic_column(comparison: Comparison, names: Names) -> Column:
+def _traffic_column(comparison: Comparison) -> Column:
     widths = {quantizer.bits for quantizer in comparison.settings.quantizers}
-    return TRAFFIC if len(widths) == 1 or names.formats_apart else TRAFFIC_KIB
+    return TRAFFIC if len(widths) == 1 else TRAFFIC_KIB
 
 
 def _search_table(rows: tuple[TableRow, ...], names: Names) -> Table:

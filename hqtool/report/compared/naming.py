@@ -58,7 +58,8 @@ class Names:
     def _in_one_column(self) -> bool:
         """Whether columns for each part would leave too little room for figures in a terminal."""
         settings = self._settings
-        wide = any(longest_piece(choice.label) > WIDE for choice in settings.formats)
+        labels = [choice.label for choice in settings.formats]
+        wide = any(":" in label or longest_piece(label) > WIDE for label in labels)
         differ = [len(each) > 1 for each in (settings.estimators, settings.formats)]
         return (self._many_roundings and any(differ)) or (wide and all(differ))
 
