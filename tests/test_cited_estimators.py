@@ -6,6 +6,8 @@ What holds for every estimator is in test_conformance.py.
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from hqtool.core.recorded import RecordedObservation
 from hqtool.core.stats import stats_of
 from hqtool.estimators.powers_of_two import ceil_log2, round_log2
 from hqtool.estimators.presets import ESTIMATORS
+from hqtool.estimators.quantizer import parse_quantizer
 from hqtool.vocab import Range
 
 RNG = np.random.default_rng(23)
@@ -256,3 +259,11 @@ def test_a_chunk_without_finite_values_counts_for_nothing():
     known = x[[0, 2, 3]]
     assert found == pytest.approx((known.min(axis=1).mean(), known.max(axis=1).mean()))
     assert ranges("chunks", [x], values=False) == [None]
+
+
+def test_the_quantizers_that_readme_names_are_quantizers():
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    table = text.partition("### Whose method is which quantizer")[2].partition("\nTheir floors")[0]
+    named = re.findall(r"`([^`]+@[^`]+)`", table)
+    assert len(named) > 20
+    assert [parse_quantizer(each).label for each in named] == named
