@@ -13,6 +13,7 @@ from hqtool.core.formats.block import SCALE_RULES
 from hqtool.core.formats.named import FORMATS
 from hqtool.core.metrics import measure
 from hqtool.core.moments.blocks import Blocks
+from hqtool.core.quantize import quantize_in_blocks
 from hqtool.errors import UsageError
 from hqtool.vocab import Range
 
@@ -95,6 +96,21 @@ def test_equals_the_oracle(spec, rounding):
                 assert_same(found, truth)
             except AssertionError as error:
                 raise AssertionError(label) from error
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_moments_are_those_of_the_quantized_values(spec):
+    """`quantize_in_blocks` is what training does to a tensor."""
+    format_ = FORMATS.parse(spec).value
+    for x, axis in TENSORS.values():
+        wide, wanted = x.astype("f8").reshape(x.shape or (1,)), Range(-1.0, 2.0)
+        q = quantize_in_blocks(wide, format_, wanted, axis)
+        kept = np.isfinite(wide)
+        found = measured(x, axis, spec, wanted)
+        if kept.any() and wide[kept].any():
+            assert found["mse"] == pytest.approx(np.mean((q - wide)[kept] ** 2), rel=1e-9)
+            lost = (q == 0) & (wide != 0)
+            assert found["underflow"] == pytest.approx(np.sum(lost[kept]) / np.sum(wide[kept] != 0))
 
 
 @pytest.mark.parametrize(("name", "rows"), [("nvfp4:tile=16", 16), ("e4m3-block128:tile=1", 128)])

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hqtool.core.formats.block import SCALE_RULES
 from hqtool.core.formats.lanes import levels_of, levels_over
 from hqtool.core.formats.named import FORMATS
-from hqtool.core.quantize import level_of, quantize
+from hqtool.core.quantize import level_of, quantize, quantize_in_blocks
 from hqtool.vocab import Range
 
 RNG = np.random.default_rng(3)
@@ -82,6 +83,23 @@ def test_float32_has_the_ties_of_float64(dtype: str, xp: Any) -> None:
         ties = ((level[1:] + level[:-1]) / 2).astype(dtype)
         found = np.asarray(made.nearest(xp.asarray(ties), xp))
         assert found.tolist() == made.nearest(ties.astype(np.float64)).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    "spec",
+    [*(f"mxfp8:scale={rule}" for rule in SCALE_RULES), "mxint8", "mxfp4", "nvfp4", "nvfp4:tile=16",
+     "e4m3-block128", "e5m2-block128:scale=pow2", "int8-block32:tile=32"],
+)  # fmt: skip
+def test_blocks_are_the_same_in_every_namespace(spec: str, dtype: str, xp: Any) -> None:
+    format_, wanted = FORMATS.parse(spec).value, Range(-3.0, 2.0)
+    for shape, axis in (((5, 70), 1), ((3, 40, 2, 2), 1), ((40,), 0), ((2, 3, 50), 2)):
+        x = (RNG.standard_normal(shape) * np.exp2(RNG.integers(-9, 3, shape))).astype(dtype)
+        x.reshape(-1)[:3] = 0, np.inf, np.nan
+        for noise in (None, RNG.random(shape).astype(dtype)):
+            theirs = None if noise is None else xp.asarray(noise)
+            found = quantize_in_blocks(xp.asarray(x), format_, wanted, axis, theirs, xp)
+            assert_same(found, quantize_in_blocks(x, format_, wanted, axis, noise))
 
 
 def assert_same(theirs: Any, ours: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from hqtool.core.formats.block import BlockFormat
 from hqtool.core.formats.format import Levels
+from hqtool.vocab import Range
 
 
 def quantize(x: Any, levels: Levels, noise: Any = None, xp: Any = np) -> Any:
@@ -25,6 +28,52 @@ def quantize(x: Any, levels: Levels, noise: Any = None, xp: Any = np) -> Any:
         return x * 0
     scale = levels.scale if alone else _without_zeros(levels.scale, xp)
     return level_of(x / scale, levels, noise, xp) * levels.scale
+
+
+def quantize_in_blocks(
+    x: Any,
+    format_: BlockFormat,
+    wanted: Range,
+    axis: int,
+    noise: Any = None,
+    xp: Any = np,
+) -> Any:
+    """The representable value for each value of x under a block format, in x's type.
+
+    Args:
+        x: array of any shape; values that are not finite count as 0 for the scale of their block.
+        wanted: the range of the tensor, where the format needs one.
+        axis: the channel axis, counted from the first, 0.
+        noise, xp: as for `quantize`.
+    """
+    shape = (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
+    blocks = _as_blocks(xp.reshape(x, shape), format_, xp)
+    magnitudes = xp.where(xp.isfinite(blocks), xp.abs(blocks), xp.zeros_like(blocks))
+    largest = xp.amax if hasattr(xp, "amax") else xp.max
+    amax = largest(magnitudes, axis=(1, 3), keepdims=True)
+    u = None if noise is None else _as_blocks(xp.reshape(noise, shape), format_, xp)
+    q = quantize(blocks, format_.levels(amax, wanted, xp=xp), u, xp)
+    rows, height, columns, width, after = q.shape
+    whole = xp.reshape(q, (rows * height, columns * width, after))
+    return xp.reshape(whole[: shape[0], : shape[1], :], x.shape)
+
+
+def _as_blocks(planes: Any, format_: BlockFormat, xp: Any) -> Any:
+    """(rows, channels, after) as (…, rows of a block, …, its size, after), filled up with zeros."""
+    height, width = format_.rows, format_.size
+    filled = _filled_up(_filled_up(planes, 0, height, xp), 1, width, xp)
+    rows, channels, after = filled.shape
+    return xp.reshape(filled, (rows // height, height, channels // width, width, after))
+
+
+def _filled_up(x: Any, axis: int, size: int, xp: Any) -> Any:
+    """With zeros behind it, for its length along an axis to be a multiple of a size."""
+    missing = -x.shape[axis] % size
+    if not missing:
+        return x
+    shape = [*x.shape]
+    shape[axis] = missing
+    return xp.concat([x, xp.zeros(shape, dtype=x.dtype, device=x.device)], axis=axis)
 
 
 def level_of(y: Any, levels: Levels, noise: Any = None, xp: Any = np) -> Any:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from hqtool.core.formats.format import Array, ElementFormat, Levels
+from hqtool.core.formats.floating import power_of_two
+from hqtool.core.formats.format import ElementFormat, Levels
 from hqtool.errors import UsageError
 from hqtool.nearest import known_names
 from hqtool.vocab import Range
@@ -57,44 +58,51 @@ class BlockScaling(Protocol):
         """Whether it needs the range of the whole tensor, which an estimator must give."""
         ...
 
-    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
+    def scales(self, amax: Any, element: ElementLimits, wanted: Range, xp: Any = np) -> Any:
         """The scale of each block, 0 where all of it becomes 0.
 
         Args:
             amax: the largest magnitude of each block's finite values, 0 where it has none.
             wanted: range of the whole tensor; without meaning where `needs_range` is false.
+            xp: the namespace of amax: numpy, torch, or another.
         """
         ...
 
 
-#: Exponents that an E8M0 scale can hold (OCP Microscaling Formats 1.0, section 5.4.1).
-E8M0_EXPONENTS = -127, 127
+#: Scales that E8M0 can hold (OCP Microscaling Formats 1.0, section 5.4.1).
+E8M0_ENDS = 2.0**-127, 2.0**127
 
 
-def _floor(amax: Array, element: ElementLimits) -> Array:
-    """⌊log2 amax⌋ − emax, the OCP default; it clips the largest magnitudes of many blocks."""
-    return np.frexp(amax)[1] - 1.0 - element.exponent
+def _floor(amax: Any, element: ElementLimits, xp: Any) -> Any:
+    """2^(⌊log2 amax⌋ − emax), the OCP default; it clips the largest magnitudes of many blocks."""
+    return power_of_two(amax, xp) / 2.0**element.exponent
 
 
-def _ceil(amax: Array, element: ElementLimits) -> Array:
-    """One more than `floor` where amax is no power of two."""
-    return _floor(amax, element) + (np.frexp(amax)[0] > 0.5)
+def _ceil(amax: Any, element: ElementLimits, xp: Any) -> Any:
+    """Twice as much where amax is no power of two."""
+    return _rounded_up(amax, xp) / 2.0**element.exponent
 
 
-def _even(amax: Array, element: ElementLimits) -> Array:
+def _even(amax: Any, element: ElementLimits, xp: Any) -> Any:
     """As `floor` of amax rounded to the element's fraction bits, halves up."""
-    half = 2.0 ** -(element.fraction_bits + 2)  # half a unit in the last place, of 0.5 ≤ m < 1
-    return _floor(amax, element) + (np.frexp(amax)[0] + half >= 1.0)
+    below = power_of_two(amax, xp)
+    carries = amax >= below * (2.0 - 2.0 ** -(element.fraction_bits + 1))
+    return xp.where(carries, 2.0 * below, below) / 2.0**element.exponent
 
 
-def _rceil(amax: Array, element: ElementLimits) -> Array:
-    """⌈log2(amax / largest)⌉: the smallest that clips nothing; TransformerEngine's."""
-    m, exponent = np.frexp(amax / element.largest)
-    return exponent - 1.0 + (m > 0.5)
+def _rceil(amax: Any, element: ElementLimits, xp: Any) -> Any:
+    """2^⌈log2(amax / largest)⌉: the smallest that clips nothing; TransformerEngine's."""
+    return _rounded_up(amax / element.largest, xp)
 
 
-#: Name → exponent of the scale (torchao, mx_tensor.py; FIELD: Microscaling).
-SCALE_RULES: dict[str, Callable[[Array, ElementLimits], Array]] = {
+def _rounded_up(y: Any, xp: Any) -> Any:
+    """The smallest power of two that is no less; 0 of 0."""
+    below = power_of_two(y, xp)
+    return xp.where(y > below, 2.0 * below, below)
+
+
+#: Name → the scale (torchao, mx_tensor.py; FIELD: Microscaling).
+SCALE_RULES: dict[str, Callable[[Any, ElementLimits, Any], Any]] = {
     "floor": _floor,
     "ceil": _ceil,
     "even": _even,
@@ -128,10 +136,8 @@ class PowerOfTwo:
     def needs_range(self) -> bool:
         return False
 
-    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
-        exponents = np.clip(SCALE_RULES[self.rule](amax, element), *E8M0_EXPONENTS)
-        found: Array = np.ldexp(1.0, exponents.astype(np.intp))
-        return found
+    def scales(self, amax: Any, element: ElementLimits, wanted: Range, xp: Any = np) -> Any:
+        return xp.clip(SCALE_RULES[self.rule](amax, element, xp), *E8M0_ENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +161,8 @@ class RealScale:
     def needs_range(self) -> bool:
         return False
 
-    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
-        if not self.power_of_two:
-            return amax / element.largest
-        found: Array = np.ldexp(1.0, _rceil(amax, element).astype(np.intp))
-        return np.where(amax > 0, found, 0.0)
+    def scales(self, amax: Any, element: ElementLimits, wanted: Range, xp: Any = np) -> Any:
+        return _rceil(amax, element, xp) if self.power_of_two else amax / element.largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +188,10 @@ class TwoLevels:
     def needs_range(self) -> bool:
         return True
 
-    def scales(self, amax: Array, element: ElementLimits, wanted: Range) -> Array:
+    def scales(self, amax: Any, element: ElementLimits, wanted: Range, xp: Any = np) -> Any:
         stored = _unit_levels(self.scale)
         of_tensor = self.of_tensor(wanted, self.largest(element))
-        found: Array = stored.nearest(amax * of_tensor / element.largest) / of_tensor
-        return found
+        return stored.nearest(amax * of_tensor / element.largest, xp) / of_tensor
 
     def largest(self, element: ElementLimits) -> float:
         """The largest value where S is 1: 448 · 6 of NVFP4."""
@@ -247,17 +249,20 @@ class BlockFormat:
             return math.inf
         return self.scaling.largest(ElementLimits(_unit_levels(self.element)))
 
-    def levels(self, amax: Array, wanted: Range, exponent: int = 0) -> Levels:
+    def levels(self, amax: Any, wanted: Range, exponent: int = 0, xp: Any = np) -> Levels:
         """The levels of blocks, plain numbers but for the scale, which is of amax's shape.
 
         Args:
             amax: the largest magnitude of each block.
             wanted: the range of the tensor, not divided.
-            exponent: e, where amax, and the values to quantize, were divided by 2^e.
+            exponent: e, where amax, and the values to quantize, were divided by 2^e; numpy's.
+            xp: the namespace of amax: numpy, torch, or another.
         """
         unit = replace(_unit_levels(self.element), scale=self.unit)
-        scales = self.scaling.scales(np.ldexp(amax, exponent), ElementLimits(unit), wanted)
-        return replace(unit, scale=np.ldexp(scales * self.unit, -exponent), exponent=exponent)
+        whole = np.ldexp(amax, exponent) if exponent else amax
+        scales = self.scaling.scales(whole, ElementLimits(unit), wanted, xp) * self.unit
+        scales = np.ldexp(scales, -exponent) if exponent else scales
+        return replace(unit, scale=scales, exponent=exponent)
 
 
 def _unit_levels(element: ElementFormat) -> Levels:

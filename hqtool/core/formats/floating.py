@@ -87,7 +87,7 @@ class FloatCodebook(PowersOfTwo):
 
     def _gap(self, y: Any, xp: Any) -> Any:
         """Between the neighbours of each y; beyond the ends, the gap there."""
-        power = _power_of_two(y, xp)
+        power = power_of_two(y, xp)
         return xp.clip(power, self._least_power, self._greatest_power) * self._relative_gap
 
     def nearest(self, y: Any, xp: Any = np) -> Any:
@@ -99,11 +99,12 @@ class FloatCodebook(PowersOfTwo):
 
     def _nearest_in_float64(self, y: Array) -> Array:
         """Faster: near 1.5·2^52 gaps, float64 rounds to whole gaps, ties to even."""
-        beside: Array = _power_of_two(y, np)
+        beside: Array = power_of_two(y, np)
         np.clip(beside, self._least_power, self._greatest_power, out=beside)
         beside *= 1.5 * 2.0**52 * self._relative_gap
         found = y + beside
         found -= beside
+        np.copysign(found, y, out=found)  # of zeros
         return np.clip(found, self.lowest, self.highest, out=found)
 
     def neighbours(self, y: Any, xp: Any = np) -> tuple[Any, Any]:
@@ -136,16 +137,16 @@ class FloatCodebook(PowersOfTwo):
         return (below + xp.floor(place - below + noise)) * gap
 
 
-def _power_of_two(y: Any, xp: Any) -> Any:
+def power_of_two(y: Any, xp: Any) -> Any:
     """2^⌊log2|y|⌋: the bits of y's exponent alone; 0 for 0 and subnormal y, infinity for NaN."""
     bits = xp.finfo(y.dtype).bits
     if hasattr(y, "view") and bits in EXPONENT_MASKS:
         whole = xp.int64 if bits == 64 else xp.int32
         return (y.view(whole) & EXPONENT_MASKS[bits]).view(y.dtype)
-    return _power_of_two_by_search(y, xp)
+    return _by_search(y, xp)
 
 
-def _power_of_two_by_search(y: Any, xp: Any) -> Any:
+def _by_search(y: Any, xp: Any) -> Any:
     """The same where a namespace does not show the bits."""
     info = xp.finfo(y.dtype)
     first, end = (math.frexp(float(ends))[1] for ends in (info.smallest_normal, info.max))
