@@ -22,7 +22,8 @@ from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.execute import default_jobs, processes
 from hqtool.compare.settings import ReplaySettings
 from hqtool.estimators.presets import DEFAULTS, ESTIMATORS
-from hqtool.estimators.quantizer import product, sweep_formats
+from hqtool.estimators.quantizer import Quantizer, product, sweep_formats
+from hqtool.recipes.named import RECIPES, load_recipe
 
 #: Forty parameter settings; with seven bit-widths, 280 grids for each tensor.
 FORTY = (
@@ -212,6 +213,48 @@ def observers(folder: str, rounds: int) -> list[str]:
     ]
 
 
+#: What one lane at each of these formats is compared with: `current` at int8, and sorting alone.
+FORMATS_TIMED = ("int8", "int8-symmetric", "e4m3", "e5m2", "mxfp8", "mxfp4", "nvfp4")
+
+
+def formats(folder: str, rounds: int) -> list[str]:
+    """One quantizer at each format, and whole recipes, in multiples of the default comparison."""
+    path = f"{folder}/formats.h5"
+    write_trace(path, steps=4, sites=3)
+    recipes = tuple(load_recipe(entry.name) for entry in RECIPES)
+
+    def timed(settings: ReplaySettings) -> Callable[[], object]:
+        return lambda: compare([path], settings)
+
+    found = seconds(
+        {
+            "sort": lambda: read_and_sort(path),
+            "default": lambda: run_comparison(path, DEFAULTS, (8,), 1),
+            **{name: timed(ReplaySettings(_at_format(name))) for name in FORMATS_TIMED},
+            "recipes": timed(ReplaySettings((), recipes=recipes)),
+        },
+        rounds,
+    )
+    rows = [(f"`{q.label}`", found[n]) for n in FORMATS_TIMED for q in _at_format(n)]
+    rows.append((f"all {len(recipes)} recipes", found["recipes"]))
+    return [
+        f"Reading and `np.sort` of every tensor takes {found['sort']:.3f} s, the default "
+        f"comparison {found['default']:.3f} s, on one core.",
+        "",
+        "| quantizer | seconds | times read and sort | times the default |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {took:.3f} | {took / found['sort']:.2f} | {took / found['default']:.2f} |"
+            for name, took in rows
+        ),
+    ]
+
+
+def _at_format(name: str) -> tuple[Quantizer, ...]:
+    """`current` at a format; `local` where that needs no range."""
+    return tuple(product([ESTIMATORS.parse("current")], sweep_formats(name)))
+
+
 def growth(folder: str, rounds: int) -> tuple[list[str], dict[str, list[tuple[float, float]]]]:
     """Seconds against grids, tensor size, trace length and jobs; peak memory with them."""
     path = f"{folder}/grow.h5"
@@ -282,6 +325,10 @@ def run(rounds: int = 5) -> tuple[str, dict[str, list[tuple[float, float]]]]:
             "### Against torch's observers",
             "",
             *observers(folder, rounds),
+            "",
+            "### Formats and recipes",
+            "",
+            *formats(folder, rounds),
             "",
             "### Small records",
             "",

@@ -83,6 +83,9 @@ def test_several_traces_are_several_blocks(tmp_path, monkeypatch):
     assert "a.h5: output (1 layer; " in text
     assert "b.h5: output (2 layers; " in text
     assert "output, side by side (1 layer that all traces have)" in text
+    assert [line[:15] for line in text.splitlines() if "Against" in line] == [
+        "a.h5: Against c", "b.h5: Against c"
+    ]  # fmt: skip
 
 
 def test_the_same_file_twice_is_refused(tmp_path, diverged):

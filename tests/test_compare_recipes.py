@@ -104,6 +104,21 @@ def test_totals_are_sums_and_means_of_rows(here):
     assert whole["looks"] == pytest.approx(sum(row["looks"] for row in rows) / 4)
 
 
+def test_several_traces_each_have_their_recipes(here, tmp_path):
+    """What limits the figures of all is said once."""
+    other = tmp_path / "other.h5"
+    other.write_bytes((here / "t.h5").read_bytes())
+    recipes = ("--recipe", "te-delayed", "--recipe", here / "mine.toml")
+    done = hqtool("compare", here / "t.h5", other, *recipes)
+    assert " ".join(done.out.split()).count("in total (4 sites") == 2
+    notes = [line for line in done.out.splitlines() if line.startswith("note: the trace has no")]
+    assert len(notes) == len(set(notes)) > 0
+    found = compared(here, *recipes, other)
+    whole = [row for row in found["recipes"] if row["tensor"] is None]
+    assert [row["trace"] for row in whole] == [str(here / "t.h5")] * 2 + [str(other)] * 2
+    assert whole[0] == whole[2] | {"trace": str(here / "t.h5")}
+
+
 def test_an_unknown_recipe_is_answered_with_the_nearest(here):
     done = hqtool("compare", here / "t.h5", "--recipe", "paper-w8a8g9")
     assert (done.status, done.out) == (2, "")

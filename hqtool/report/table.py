@@ -47,8 +47,8 @@ def _print(report: Report, console: Console) -> None:
     for table in report.tables:
         _print_table(table, console)
         console.print()
-    if report.closing:
-        console.print(Text(harmless(report.closing)))
+    for line in report.closing.splitlines():
+        console.print(Text(harmless(line)))
     for note in report.notes:
         console.print(Text(f"note: {harmless(note)}", style="dim"))
 

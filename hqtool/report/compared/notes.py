@@ -17,7 +17,7 @@ def notes_on(comparison: Comparison, *, billed: bool = False) -> list[str]:
     Args:
         billed: traffic is shown of every site, be it estimated.
     """
-    notes = [note for note in _possible_notes(comparison) if note]
+    notes = list(dict.fromkeys(note for note in _possible_notes(comparison) if note))
     return notes if billed else [*notes, *_unbilled_notes(comparison)]
 
 
