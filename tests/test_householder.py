@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hqtool.core.formats.householder import HouseholderFormat, blocks_of
+from hqtool.core.formats.named import FORMATS
 from hqtool.core.formats.uniform import UniformFormat
 from hqtool.core.metrics import cosine, figure, sqnr_db
+from hqtool.core.moments.batch import moments_of_each
+from hqtool.core.observation import values_of
+from hqtool.core.stats import stats_of
+from hqtool.vocab import Range, Record, SampleLayout
 
 RNG = np.random.default_rng(5)
 
@@ -107,3 +112,51 @@ def test_degenerate_tensors(x):
     m = HouseholderFormat(UniformFormat(8)).moments(x)
     assert m.err[0] <= 1e-20 * max(m.xx, 1)
     assert np.isnan(figure(cosine, m)[0]) == (x.size == 0)
+
+
+# --- among other formats ------------------------------------------------------------------------
+
+
+def prepared(x, layout=None):
+    return values_of(Record(0, 0, 0, x.shape, stats_of(x), x, layout=layout))
+
+
+def test_it_is_a_format_among_others():
+    x = uneven(16, 12, "f4").reshape(16, 3, 2, 2)
+    wanted = Range(float(x.min()), float(x.max()))
+    formats = [FORMATS.parse(name).value for name in ("bhq8", "int8", "bhq4")]
+    for rounding in ("nearest", "stochastic"):
+        found = prepared(x).moments([wanted] * 3, formats, rounding)
+        for lane in (0, 2):
+            rows = x.reshape(16, -1).astype("f8")
+            alone = formats[lane].moments(rows, rounding)
+            assert found.err[lane] == alone.err[0]
+        each = moments_of_each([prepared(x)] * 2, [[wanted] * 3] * 2, formats, rounding)
+        np.testing.assert_array_equal(each.err, [found.err] * 2)
+
+
+def test_a_draw_is_that_of_the_noise():
+    x = uneven(16, 12)
+    format_ = FORMATS.parse("bhq4").value
+    found = prepared(x).moments(
+        [Range(-1, 1)], [format_], "stochastic-sampled", np.random.default_rng(1)
+    )
+    u = np.random.default_rng(1).random(x.size).reshape(x.shape)
+    assert found.err[0] == format_.moments(x, "stochastic-sampled", u).err[0]
+
+
+def test_of_part_of_a_tensor_nothing_is_known():
+    x = uneven(16, 12)
+    kept = SampleLayout(np.arange(5), 12, 1, np.array([x.max(), x.min()]), np.array([0, 1]))
+    record = Record(0, 0, 0, x.shape, stats_of(x), x[:5].reshape(-1), True, layout=kept)
+    x[0, 0] = np.nan
+    for values in (values_of(record), prepared(x)):
+        m = values.moments([Range(-1, 1)], [FORMATS.parse("bhq8").value])
+        assert all(np.isnan(figure(f, m)).all() for f in (cosine, sqnr_db))
+
+
+def test_without_the_extremes_of_huge_values_nothing_overflows():
+    x = uneven(16, 12) * 1e250
+    small = HouseholderFormat(UniformFormat(8)).moments(x / 1e250)
+    found = prepared(x).moments([Range(-1, 1)], [FORMATS.parse("bhq8").value])
+    assert figure(sqnr_db, found)[0] == pytest.approx(figure(sqnr_db, small)[0], rel=1e-6)

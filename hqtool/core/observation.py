@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hqtool.core.formats.block import BlockFormat
 from hqtool.core.formats.format import Array, ElementFormat, Format, Levels
+from hqtool.core.formats.householder import HouseholderFormat
 from hqtool.core.formats.lanes import by_family, levels_of
 from hqtool.core.magnitude import exponent_beyond
 from hqtool.core.moments.dense import dense_moments, dense_moments_of_parts
@@ -160,6 +161,8 @@ class PreparedValues:
         """Moments of one lane in which parts of the tensor have levels of their own."""
         if isinstance(format_, BlockFormat):
             return self._in_blocks(wanted, format_, rounding, u)
+        if isinstance(format_, HouseholderFormat):
+            return self._mixed(format_, rounding, u)
         return self._by_entry(
             cast("EntryRanges", wanted), cast("ElementFormat", format_), rounding, u
         )
@@ -186,6 +189,16 @@ class PreparedValues:
         blocks = self.once((rows, size), lambda: entries.blocks(rows, size, self.exponent))
         found = blocks.moments(format_, wanted, rounding, u, self.exponent)
         return entries.for_the_tensor(found)
+
+    def _mixed(self, format_: HouseholderFormat, rounding: str, u: Array | None) -> Moments:
+        """Moments under a format that mixes the samples; NaN unless all values are known."""
+        samples = None if self.entries is None else self.entries.whole_samples
+        if samples is None:
+            return NO_MOMENTS
+        x = self._scaled(samples).astype(np.float64)
+        if u is not None:
+            return format_.moments(x, rounding, u.reshape(x.shape))
+        return self.once((format_, rounding), lambda: format_.moments(x, rounding))
 
     def _by_entry(
         self, ranges: EntryRanges, format_: ElementFormat, rounding: str, u: Array | None
@@ -242,7 +255,7 @@ class PreparedValues:
 
 def has_parts(wanted: AnyRange | None, format_: Format) -> bool:
     """Whether parts of a tensor have levels of their own: its entries, or blocks."""
-    return isinstance(wanted, EntryRanges) or isinstance(format_, BlockFormat)
+    return isinstance(wanted, EntryRanges) or isinstance(format_, BlockFormat | HouseholderFormat)
 
 
 def _moments(

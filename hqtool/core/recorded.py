@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hqtool.core.formats.block import BlockFormat
 from hqtool.core.formats.format import ElementFormat, Format
+from hqtool.core.formats.householder import HouseholderFormat
 from hqtool.core.formats.lanes import levels_over
 from hqtool.core.moments.entries import EntryValues
 from hqtool.core.observation import PreparedValues
@@ -186,6 +187,8 @@ def range_at_scale_one(format_: Format) -> Range:
     """
     if isinstance(format_, BlockFormat):
         return Range(-format_.largest, format_.largest)
+    if isinstance(format_, HouseholderFormat):
+        return range_at_scale_one(format_.element)
     element = cast(ElementFormat, format_)
     unit = levels_over(element, Range(-1.0, 1.0))
     own = Range(float(unit.lowest), float(unit.highest))

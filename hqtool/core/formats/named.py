@@ -11,6 +11,7 @@ from hqtool.core.formats.block import BlockFormat, PowerOfTwo, RealScale, TwoLev
 from hqtool.core.formats.codebook import Codebook, CodebookFormat
 from hqtool.core.formats.floating import floating_codebook
 from hqtool.core.formats.format import Format
+from hqtool.core.formats.householder import HouseholderFormat
 from hqtool.core.formats.scaling import Scaling
 from hqtool.core.formats.uniform import UniformFormat, check_bits
 from hqtool.registry import Registry
@@ -150,6 +151,12 @@ def integer_blocks(
     """blocks of N integers −(2^(B−1)−1) … 2^(B−1)−1 under a float32 scale; tile=N: N×N (Jetfire)"""
     element = UniformFormat(bits, "symmetric")
     return BlockFormat(element, size, RealScale(scale == "pow2"), tile_rows(tile, size))
+
+
+@FORMATS.family("bhqN", r"bhq(?P<bits>\d+)", ["bhq4", "bhq8"])
+def householder(bits: int) -> Format:
+    """samples mixed in blocks by reflections, a range for each mixed one: StatQuant's BHQ [2]"""
+    return HouseholderFormat(UniformFormat(bits))
 
 
 def _floats(exponent_bits: int, mantissa_bits: int) -> CodebookFormat:

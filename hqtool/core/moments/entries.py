@@ -116,6 +116,13 @@ class EntryValues:
         x = np.ldexp(x, -exponent) if exponent else x
         return Blocks(x, None if finite.all() else finite, self.arrangement, rows, size)
 
+    @property
+    def whole_samples(self) -> NDArray[Any] | None:
+        """(samples, values of each); None where not all values of the tensor are known, finite."""
+        if self.arrangement.layout is not None or not np.isfinite(self.values).all():
+            return None
+        return self.values.reshape(self.count("sample"), -1)
+
     def for_the_tensor(self, found: Moments) -> Moments:
         """Of a sample, weighted up to all finite values of the tensor.
 
