@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from hqtool.compare.recipe_sites import RecipeSites
 from hqtool.compare.recipe_totals import RecipeTotal
@@ -24,6 +24,11 @@ COLUMNS = (
 
 #: Of so many recipes the closing sentence tells beside the first one.
 MOST_TOLD = 4
+
+#: So many recipes are named in a note.
+MOST_NAMED = 3
+
+Kind = TypeVar("Kind")
 
 
 def in_json(total: RecipeTotal) -> dict[str, Any]:
@@ -86,17 +91,20 @@ def _saving(total: RecipeTotal, base: RecipeTotal) -> str:
 
 def recipe_notes(recipes: RecipeSites) -> Iterable[str]:
     """What of the recipes the trace cannot show, one sentence each."""
-    for (own, other), names in _stand_ins(recipes).items():
+    for names, pairs in _shared(_stand_ins(recipes)).items():
+        verb = "gives" if len(names) == 1 else "give"
+        kinds = _and(other for _, other in pairs)
+        places = _and(f"that of {other} on {own}" for own, other in pairs)
         yield (
-            f"the trace has no {other}: the quantizer that {_listed(names)} {_verb(names)} it is "
-            f"scored on {own}"
+            f"{_listed(names)} {verb} quantizers to {kinds}, of which the trace has nothing: "
+            f"scored are {places}"
         )
-    for kind, names in _by_kind(recipes.missing).items():
-        kinds = ",".join(dict.fromkeys([*(s.tensor for s in recipes.given), kind]))
+    for names, missing in _shared(_by_kind(recipes.missing)).items():
         verb = "quantizes" if len(names) == 1 else "quantize"
+        wanted = dict.fromkeys([*(site.tensor for site in recipes.given), *missing])
         yield (
-            f"the trace has no {kind}, which {_listed(names)} {verb}: "
-            f"hqtool capture --tensors {kinds} records it"
+            f"{_listed(names)} {verb} {_and(missing)}, too, of which the trace has nothing: record "
+            f"it with hqtool capture --tensors {','.join(wanted)}"
         )
     for name, layers in recipes.unjudged.items():
         yield (
@@ -105,12 +113,24 @@ def recipe_notes(recipes: RecipeSites) -> Iterable[str]:
         )
 
 
-def _verb(names: Sequence[str]) -> str:
-    return "gives" if len(names) == 1 else "give"
+def _shared(by_kind: Mapping[Kind, Sequence[str]]) -> dict[tuple[str, ...], list[Kind]]:
+    """Kind → recipes, the other way round: the recipes of several kinds are named once."""
+    found: dict[tuple[str, ...], list[Kind]] = {}
+    for kind, names in by_kind.items():
+        found.setdefault(tuple(names), []).append(kind)
+    return found
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    """The names; of many the first ones."""
+    if len(names) <= MOST_NAMED:
+        return _and(names)
+    return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more"
+
+
+def _and(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _stand_ins(recipes: RecipeSites) -> dict[tuple[str, str], list[str]]:
