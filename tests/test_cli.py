@@ -393,6 +393,7 @@ def test_the_shell_completes_commands_options_choices_and_files():
     assert completed("hqtool co") == ["plain,compare", "plain,convert"]
     assert "plain,--rounding" in completed("hqtool compare --ro")
     assert completed("hqtool compare --rounding stochastic-") == ["plain,stochastic-sampled"]
+    assert completed("hqtool compare --format int8,fp4") == ["plain,int8,fp4-radix4"]
     assert completed("hqtool compare ru") == ["file,ru"]
 
 

@@ -170,6 +170,8 @@ def test_quantizers_and_a_product_are_united_each_once(trace):
         (["--quantizer", "current@int8", "--scheme", "symmetric"], ["int8-symmetric"]),
         (["--format", "int8", "--scheme", "symmetric"], ["--format int8-symmetric"]),
         (["--format", "int88"], ["88 bits"]),
+        (["--format", ","], ["names no format"]),
+        (["--format", "e4m3:scale=pow2", "--format", "itn8"], ["unknown format 'itn8'"]),
         (["--rounding", "up"], ["unknown rounding 'up'", "known: nearest"]),
         (["--estimator", "local"], ["int8 needs a range", "hindsight@int8"]),
         (["--estimator", "local", "--format", "nvfp4"], ["nvfp4 needs a range"]),

@@ -86,7 +86,7 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
 @click.option(
     "--format",
     "formats",
-    type=NamedWords(lambda: [entry.name for entry in FORMATS]),
+    type=NamedWords(lambda: [name for entry in FORMATS for name in entry.members]),
     metavar="FORMAT,…",
     multiple=True,
     help="Number formats such as int8, e4m3, mxfp8 (see hqtool list formats); default int8. Those "

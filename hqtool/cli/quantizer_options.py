@@ -48,7 +48,7 @@ def quantizers_of(
     texts = [*formats, *_uniform_formats(bits, scheme, formats)]
     multiplied = product(
         _estimators(estimators or DEFAULTS),
-        sweep_formats(",".join(texts)),
+        [choice for text in texts for choice in sweep_formats(text)],
         roundings_of(roundings or [NEAREST]),
     )
     return tuple(unique([*named, *multiplied]))

@@ -146,7 +146,7 @@ def sweep_formats(text: str) -> list[Choice[Format]]:
     'int8,e4m3:scale=free,pow2,mxfp4' are four.
 
     Raises:
-        UsageError: a name or parameter is unknown, or a value does not fit.
+        UsageError: a name or parameter is unknown, or a value does not fit; or there is none.
     """
     specs: list[str] = []
     for part in (part.strip() for part in text.split(",")):
@@ -154,6 +154,8 @@ def sweep_formats(text: str) -> list[Choice[Format]]:
             specs[-1] += f",{part}"
         elif part:
             specs.append(part)
+    if not specs:
+        raise UsageError(f"'{text}' names no format", "write int8, or int8,e4m3,mxfp8")
     found = [choice for spec in specs for choice in FORMATS.sweep(spec)]
     return list({choice.label: choice for choice in found}.values())
 
