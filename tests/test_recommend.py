@@ -25,7 +25,7 @@ RNG = np.random.default_rng(11)
 #: Layers whose names are globs, and match one another.
 LAYERS = ("head", "blocks.0", "blocks.[0]", "blocks.*", "block?")
 
-QUANTIZERS = ("hindsight@int4", "current@int4", "hindsight@int8", "current@int8", "current@e4m3")
+QUANTIZERS = ("hindsight@int4", "current@int4", "hindsight@int8", "current@int8", "local@mxfp8")
 
 
 def given(*quantizers):
@@ -165,6 +165,8 @@ def test_ties_go_to_the_better_and_a_site_that_nothing_suits_to_none(trace):
     assert not any(row["met"] for row in none["chosen"])
     for row in none["chosen"]:
         assert row["rejected"] == {"current@int8": "misses sqnr_db>=500"}
+    text = hqtool("recommend", trace, "--target", "sqnr_db>=500", *given("current@int8")).out
+    assert "No candidate is good enough at any site" in " ".join(text.split())
     allowed = ("none", "current@int8")
     assert document(trace, "--target", "sqnr_db>=500", *given(*allowed))["chosen"][0]["met"]
 
@@ -201,13 +203,20 @@ def test_without_geometry_the_tensor_alone_is_billed(tmp_path):
     assert "bytes are those of the tensor alone" in text
 
 
+def test_where_nothing_is_scored_nothing_is_recommended(trace):
+    args = (trace, "--target", "cosine>=0.9", "--calibrate", "100", *given("current@int8"))
+    done = hqtool("recommend", *args, "--sensitivity")
+    assert done.status == 1
+    assert "Nothing was scored, so nothing can be recommended." in done.out
+
+
 # --- the recipe ---------------------------------------------------------------------------------
 
 
 def test_the_recipe_gives_each_site_its_quantizer_again(trace, tmp_path):
     """Though the layers' names are globs that match one another."""
     path = tmp_path / "mine.toml"
-    args = (trace, "--target", "cosine>=0.98", *given(*QUANTIZERS, "none"))
+    args = (trace, "--target", "cosine>=0.99", *given("hindsight@int4,int5,int6,int7", "none"))
     done = hqtool("recommend", *args, "-o", path, "--json", tmp_path / "r.json")
     chosen = {
         (row["layer"], row["tensor"]): row["quantizer"]
@@ -219,7 +228,9 @@ def test_the_recipe_gives_each_site_its_quantizer_again(trace, tmp_path):
     for (layer, tensor), label in chosen.items():
         quantizer = recipe.quantizer(LayerFacts(layer), tensor)
         assert (quantizer.label if quantizer else "none") == label
-    assert recipe.quantizer(LayerFacts("unseen"), "output") is not None
+    unseen = recipe.quantizer(LayerFacts("unseen"), "output")
+    outputs = [label for (_, tensor), label in chosen.items() if tensor == "output"]
+    assert outputs.count(unseen.label if unseen else "none") == max(map(outputs.count, outputs))
     assert recipe.quantizer(LayerFacts("head"), "weight") is None
 
 
@@ -228,6 +239,27 @@ def test_a_recipe_of_some_layers_leaves_the_others_alone(trace):
     done = hqtool("recommend", trace, *args, "-o", "-")
     assert 'layers = ["block*"]' in done.out
     assert '"*"' not in done.out
+
+
+def test_compare_runs_the_recipe_as_recommended(tmp_path):
+    """The same quantizers and figures at every site, and the same total."""
+    path, figures = tmp_path / "mine.toml", tmp_path / "r.json"
+    hqtool("recommend", DIGITS, "--target", "sqnr_db>=19", "-o", path, "--json", figures)
+    found = json.loads(figures.read_text())
+    done = hqtool("compare", DIGITS, "--recipe", path, "--json", "-")
+    assert done.status == 0, done.err
+    compared = json.loads(done.out)
+    rows = {(r["layer"], r["tensor"]): r for r in compared["summary"]}
+    assert len(rows) == len(found["chosen"])
+    assert len({row["quantizer"] for row in found["chosen"]}) > 2
+    for want in found["chosen"]:
+        row = rows[want["layer"], want["tensor"]]
+        for key in ("estimator", "format", "rounding", "cosine", "sqnr_db"):
+            assert row[key] == want[key]
+        assert row["traffic_bytes"] == pytest.approx(want["bytes"])
+    (total,) = (row for row in compared["recipes"] if row["tensor"] is None)
+    assert total["traffic_bytes"] == pytest.approx(found["totals"][0]["bytes"])
+    assert total["sqnr_db"] == pytest.approx(found["totals"][0]["sqnr_db"])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -244,7 +276,7 @@ def test_sites_are_ranked_at_a_quantizer_with_or_without_a_target(trace):
     rows = rows_of_compare(trace, ["hindsight@int4"])
     errors = {site: 10 ** (-row["hindsight@int4"]["sqnr_db"] / 10) for site, row in rows.items()}
     want = sorted(errors, key=errors.__getitem__, reverse=True)
-    for args in ((), ("--target", "cosine>=0.9", *given("current@e4m3"))):
+    for args in ((), ("--target", "cosine>=0.9", *given("local@mxfp8"))):
         found = document(trace, "--sensitivity", "hindsight@int4", *args)
         ranked = found["sensitivity"]
         assert [(row["layer"], row["tensor"]) for row in ranked] == want

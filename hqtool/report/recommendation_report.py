@@ -41,7 +41,7 @@ def _figure_column(name: str) -> Column:
 
 QUANTIZER = Column("quantizer", "quantizer", number=False)
 BITS = Column("bits", "bits", lambda bits: f"{bits:g}")
-BYTES = Column("bytes", "bytes a step", binary_bytes)
+BYTES = Column("bytes", "KiB a step", lambda amount: f"{amount / 1024:,.1f}")
 
 COUNT_COLUMNS = (
     QUANTIZER,
@@ -180,7 +180,7 @@ def _reason(verdict: Verdict, choice: SiteChoice) -> str:
         return (
             f"moves as much{', at a lower SQNR' if worse else ' and is as good, but comes later'}"
         )
-    return f"moves {_more(verdict.outcome.bytes, choice.chosen.bytes)}"
+    return f"moves {_against(verdict.outcome.bytes, choice.chosen.bytes, 'the choice')}"
 
 
 def _candidate_rows(found: Recommendation) -> list[dict[str, Any]]:
@@ -292,7 +292,7 @@ def _total_tables(found: Recommendation, rows: Sequence[TableRow]) -> Iterator[T
     by = found.question.judged_by
     columns = (
         Column("choice", "choice", number=False),
-        Column("bytes", "a step", binary_bytes),
+        BYTES,
         *_mean_and_worst("sqnr_db"),
         *_mean_and_worst("cosine" if by == "sqnr_db" else by),
         Column("good", "met"),
@@ -338,23 +338,34 @@ def _wanted(found: Recommendation) -> str:
     return " and ".join(condition.label for condition in found.question.conditions)
 
 
-def _more(one: float, other: float) -> str:
-    """By how much one amount exceeds another, or falls short of it."""
+def _against(one: float, other: float, name: str) -> str:
+    """How an amount compares with another one: '81 % less than NAME'."""
+    if one == other:
+        return f"as much as {name}"
     if not other:
-        return "more" if one else "as much"
+        return f"more than {name}"
     more = 100 * (one / other - 1)
     size = f"{abs(more):.0f}" if abs(more) >= 0.95 else f"{abs(more):.1g}"
-    return f"{size} % {'more' if more > 0 else 'less'}"
+    return f"{size} % {'more' if more > 0 else 'less'} than {name}"
 
 
 def _sentences(found: Recommendation) -> Iterator[str]:
-    if found.totals:
-        yield _gain(found)
-    if found.unmet:
-        sites = counted(len(found.unmet), "site")
-        yield f"At {sites} no candidate is good enough: left unquantized, at 32 bits."
+    if found.sites:
+        yield _outcome_in_words(found)
     if found.losses:
         yield _concentration(found)
+
+
+def _outcome_in_words(found: Recommendation) -> str:
+    if not any(choice.scored for choice in found.sites):
+        return "Nothing was scored, so nothing can be recommended."
+    if len(found.unmet) == len(found.sites):
+        return "No candidate is good enough at any site: all stay unquantized, at 32 bits."
+    if not found.unmet:
+        return _gain(found)
+    sites = counted(len(found.unmet), "site")
+    left = f"At {sites} no candidate is good enough: left unquantized, at 32 bits."
+    return f"{_gain(found)} {left}"
 
 
 def _gain(found: Recommendation) -> str:
@@ -363,13 +374,13 @@ def _gain(found: Recommendation) -> str:
     none = next(total for total in uniform if total.choice == NONE)
     able = [t for t in uniform if t.met == len(found.sites) and t.choice != NONE]
     start = f"With each site its own, {binary_bytes(mixed.bytes)} a step are moved"
-    against = f"{_more(mixed.bytes, none.bytes)} than unquantized"
+    against = _against(mixed.bytes, none.bytes, "unquantized")
     if not able:
         return f"{start}, {against}; no single candidate is good enough at all sites."
     best = min(able, key=lambda total: total.bytes)
     if best.bytes <= mixed.bytes:
         return f"{start}, {against}, and as much as with {best.choice} everywhere."
-    beside = f"{_more(mixed.bytes, best.bytes)} than with {best.choice} everywhere"
+    beside = _against(mixed.bytes, best.bytes, f"with {best.choice} everywhere")
     return f"{start}, {against} and {beside}, the cheapest that is good enough at all sites."
 
 

@@ -28,7 +28,7 @@ class Outcome:
     Args:
         quantizer: its label, or 'none'.
         bits: stored for each element.
-        bytes: moved in a mean step, looks included.
+        bytes: moved in a mean step of the site, looks included; with several traces their mean.
         figures: those of each trace that has the site.
         looked: share of the records that were looked at.
     """

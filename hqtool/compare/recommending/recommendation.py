@@ -24,9 +24,14 @@ from hqtool.vocab import Site
 #: The candidates where none are given.
 DEFAULT_CANDIDATES = (
     "hindsight@int4",
+    "local@mxfp4",
+    "hindsight@nvfp4",
+    "current@nvfp4",
     "hindsight@int6",
+    "local@mxfp6-e2m3",
     "hindsight@int8",
     "delayed@e4m3",
+    "local@mxfp8",
     "current@int8",
 )
 
@@ -178,8 +183,7 @@ def answer(comparison: Comparison, question: Question) -> Recommendation:
     parts: dict[Site, list[SiteResult]] = {}
     for result in comparison.results:
         parts.setdefault(result.task.site, []).append(result)
-    steps = {facts.path: facts.steps for facts in comparison.traces}
-    of_site = {site: _outcomes(results, question, steps) for site, results in parts.items()}
+    of_site = {site: _outcomes(results, question) for site, results in parts.items()}
     chosen = (
         [_choice(site, outcomes, question) for site, outcomes in of_site.items()]
         if question.conditions
@@ -193,8 +197,12 @@ def answer(comparison: Comparison, question: Question) -> Recommendation:
         tuple(chosen),
         tuple(totals(chosen, question.judged_by)) if chosen else (),
         tuple(losses),
-        sum(any(s.traffic_bytes is None for r in p for s in r.summaries) for p in parts.values()),
+        sum(any(map(_has_no_bill, results)) for results in parts.values()),
     )
+
+
+def _has_no_bill(result: SiteResult) -> bool:
+    return any(s.replayed and s.traffic_bytes is None for s in result.summaries)
 
 
 def _choice(site: Site, outcomes: Mapping[str, Outcome], question: Question) -> SiteChoice:
@@ -203,16 +211,10 @@ def _choice(site: Site, outcomes: Mapping[str, Outcome], question: Question) -> 
     return choose(site, candidates, outcomes[NONE], question.conditions, references)
 
 
-def _outcomes(
-    results: Sequence[SiteResult], question: Question, steps: Mapping[str, int]
-) -> dict[str, Outcome]:
+def _outcomes(results: Sequence[SiteResult], question: Question) -> dict[str, Outcome]:
     """Label → outcome at one site, from its replay in each trace; and that of `none`."""
     lanes = list(zip(*(result.summaries for result in results), strict=True))
-    tasks = [result.task for result in results]
-    per_step = [
-        result.summaries[0].records / min(steps[trace.path] for trace in task.traces) / len(tasks)
-        for result, task in zip(results, tasks, strict=True)
-    ]
+    per_step = [_records_a_step(summary) / len(results) for summary in lanes[0]]
     found = {
         quantizer.label: _outcome(quantizer.label, lane, per_step)
         for quantizer, lane in zip(question.quantizers, lanes, strict=True)
@@ -221,6 +223,11 @@ def _outcomes(
     unquantized = [unquantized_bytes(summary) for summary in lanes[0]]
     bytes_ = math.fsum(map(operator.mul, unquantized, per_step))
     return found | {NONE: Outcome(NONE, NONE_BITS, bytes_, untouched(like.figures))}
+
+
+def _records_a_step(s: Summary) -> float:
+    """Mean number of records in a step that has some."""
+    return s.replayed / s.replayed_steps if s.replayed_steps else 1.0
 
 
 def _outcome(label: str, lane: Sequence[Summary], per_step: Sequence[float]) -> Outcome:
