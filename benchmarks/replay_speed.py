@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import torch_replay
+from benchmarks import block_speed, torch_replay
 from benchmarks.traces import write_small_records, write_trace
 from hqtool import TraceReader
 from hqtool.compare.comparison import Selection, compare
@@ -329,6 +329,10 @@ def run(rounds: int = 5) -> tuple[str, dict[str, list[tuple[float, float]]]]:
             "### Formats and recipes",
             "",
             *formats(folder, rounds),
+            "",
+            "### Block formats",
+            "",
+            *block_speed.run(rounds),
             "",
             "### Small records",
             "",

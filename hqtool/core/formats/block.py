@@ -1,12 +1,31 @@
 """Block formats: a few elements along the channel axis share a scale that they make themselves.
 
 Each is a value: an element format, how many elements form a block, and how the scale of a block
-follows from its largest magnitude. An outside package adds one as a factory that returns such a
-value, under the entry-point group of `FORMATS`:
+follows from its largest magnitude. An outside package adds one as a function that returns such a
+value, named under the entry-point group `hqtool.formats`; a rule of its own for the scale is a
+frozen value with three names:
 
-    def mxint4(scale: str = "floor") -> BlockFormat:
-        '''Blocks of 32 integers of four bits.'''
-        return BlockFormat(UniformFormat(4, "fullrange"), 32, PowerOfTwo(scale), unit=1 / 4)
+    from dataclasses import dataclass
+
+    from hqtool.core.formats.block import BlockFormat
+    from hqtool.core.formats.named import FORMATS
+
+
+    @dataclass(frozen=True)
+    class Headroom:
+        '''The largest value of a block on 1/room of the largest level.'''
+
+        room: float = 2.0
+        bits = 16  # of a block's scale
+        needs_range = False
+
+        def scales(self, amax, element, wanted, xp):
+            return self.room * amax / element.largest
+
+
+    def roomy(element: str = "e3m2", room: float = 2.0):
+        '''blocks of 64 with room above their largest value'''
+        return BlockFormat(FORMATS.parse(element).value, 64, Headroom(room))
 """
 
 from __future__ import annotations
@@ -14,6 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -258,17 +278,25 @@ class BlockFormat:
             exponent: e, where amax, and the values to quantize, were divided by 2^e; numpy's.
             xp: the namespace of amax: numpy, torch, or another.
         """
-        unit = replace(_unit_levels(self.element), scale=self.unit)
+        unit, limits = _of_elements(self.element, self.unit)
         whole = np.ldexp(amax, exponent) if exponent else amax
-        scales = self.scaling.scales(whole, ElementLimits(unit), wanted, xp) * self.unit
+        scales = self.scaling.scales(whole, limits, wanted, xp) * self.unit
         scales = np.ldexp(scales, -exponent) if exponent else scales
         return replace(unit, scale=scales, exponent=exponent)
 
 
+@lru_cache(maxsize=256)
 def _unit_levels(element: ElementFormat) -> Levels:
     """The levels of a format at scale 1, as plain numbers."""
     one = element.levels(np.array([-1.0]), np.array([1.0])).one()
     return replace(one, scale=1.0)
+
+
+@lru_cache(maxsize=256)
+def _of_elements(element: ElementFormat, unit: float) -> tuple[Levels, ElementLimits]:
+    """The levels of a block's elements in a block of scale 1, and their limits."""
+    levels = replace(_unit_levels(element), scale=unit)
+    return levels, ElementLimits(levels)
 
 
 def tile_rows(tile: int, size: int) -> int:

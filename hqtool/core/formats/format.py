@@ -21,6 +21,8 @@ BEYOND = 0.5 + 1e-6
 class Format(Protocol):
     """How numbers are stored: a frozen, hashable value."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def bits(self) -> float:
         """Bits stored for each element, scales included; an int where it is whole."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import product, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,19 @@ from hqtool.vocab import Moments, Range
 
 #: Where rows were cut, pieces below this share of a block tell too little about blocks.
 SHORTEST_PIECE = 0.5
+
+
+class _Piece(NamedTuple):
+    """Some blocks of one shape.
+
+    Args:
+        values: (values in a row of a block, such rows); all blocks' first rows, then all second
+            ones, and so on.
+        rows: in each block.
+    """
+
+    values: NDArray[Any]
+    rows: int
 
 
 class Blocks:
@@ -51,13 +64,17 @@ class Blocks:
     ) -> None:
         self._arrangement, self._rows, self._size = arrangement, rows, size
         kept = values if finite is None else np.where(finite, values, np.zeros_like(values))
-        #: Arrays of blocks of one size: (values of a block, blocks), 0 where not finite.
-        self._pieces = list(self._cut(kept))
-        #: The largest magnitude of each block, all pieces' one after the other.
-        self._amax = np.concatenate([np.zeros(0), *map(_amax, self._pieces)])
-        masks = None if finite is None else self._cut(finite)
+        cut = list(self._cut(kept))
+        #: Arrays in which each column is a row of a block, 0 where not finite.
+        self._pieces = [piece.values for piece in cut]
+        #: The largest magnitude of each column's block, all pieces' one after the other.
+        self._amax = np.concatenate([np.zeros(0), *(_amax(*piece) for piece in cut)])
+        masks = cut if finite is None else self._cut(finite)
         #: How many finite values the blocks hold.
-        self.count = sum(map(np.size, self._pieces) if masks is None else map(np.sum, masks))
+        self.count = sum(
+            each.values.size if finite is None else int(np.count_nonzero(each.values))
+            for each in masks
+        )
 
     @cached_property
     def _known(self) -> Array:
@@ -83,17 +100,16 @@ class Blocks:
         """
         levels = format_.levels(self._amax, wanted, exponent)
         suspected = self._amax > levels.scale * _reach(levels)
-        drawn = repeat(None) if noise is None else self._cut(noise)
+        drawn = repeat(None) if noise is None else (each.values for each in self._cut(noise))
         sums, end = np.zeros(5), 0
         for x, u in zip(self._pieces, drawn, strict=False):
             some, end = slice(end, end + x.shape[1]), end + x.shape[1]
-            own = replace(levels, scale=levels.scale[some])
+            own = levels if len(self._pieces) == 1 else replace(levels, scale=levels.scale[some])
             wide, suspects = x.astype(np.float64), np.flatnonzero(suspected[some])
             sums += sums_of_piece(wide, own, rounding, u, suspects)
         return moments_of(self.count, self._known, sums)
 
-    def _cut(self, values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """The values of each piece's blocks: see `_Piece`."""
+    def _cut(self, values: NDArray[Any]) -> Iterator[_Piece]:
         planes = self._arrangement.planes(values)
         columns = _runs(planes.shape[1], self._size, self._arrangement.whole_rows)
         rows = _runs(planes.shape[0], self._rows, True)
@@ -111,19 +127,19 @@ def _runs(length: int, size: int, with_rest: bool) -> list[tuple[int, int, int]]
     return [run for run in runs[: 1 + with_rest] if run[1] > run[0]]
 
 
-def _pieces_of_blocks(planes: NDArray[Any], height: int, width: int) -> Iterator[NDArray[Any]]:
-    """Planes (rows, channels, after) of full blocks, as (values of a block, blocks) arrays."""
+def _pieces_of_blocks(planes: NDArray[Any], height: int, width: int) -> Iterator[_Piece]:
+    """The pieces of planes (rows, channels, after) that consist of full blocks."""
     before, channels, after = planes.shape
     cut = planes.reshape(before // height, height, channels // width, width, after)
-    blocks = cut.transpose(1, 3, 0, 2, 4)
+    blocks = cut.transpose(3, 1, 0, 2, 4)
     for part in pieces_of(blocks.shape[2:], max(1, PIECE // (height * width))):
-        yield np.ascontiguousarray(blocks[:, :, *part]).reshape(height * width, -1)
+        yield _Piece(np.ascontiguousarray(blocks[:, :, *part]).reshape(width, -1), height)
 
 
-def _amax(x: NDArray[Any]) -> Array:
-    """The largest magnitude of each column."""
+def _amax(x: NDArray[Any], rows: int) -> Array:
+    """The largest magnitude of each column's block."""
     found: Array = np.abs(x).max(axis=0).astype(np.float64)
-    return found
+    return found if rows == 1 else np.tile(found.reshape(rows, -1).max(axis=0), rows)
 
 
 def _reach(levels: Levels) -> float:
