@@ -304,6 +304,23 @@ def test_tables_fit_eighty_columns(monkeypatch):
     assert "With each site its own," in text
 
 
+def test_a_mean_that_hides_a_bad_start_is_told(tmp_path):
+    """One record in eleven is clipped to a hundredth of its range."""
+    path = tmp_path / "t.h5"
+    with TraceWriter(path) as writer:
+        for step in range(11):
+            x = RNG.uniform(-1, 1, 256).astype("f4")
+            writer.write("fc", "output", step, 100 * x if step == 5 else x)
+            writer.commit(step)
+    args = (str(path), *given("fixed:lo=-1,hi=1@int8"))
+    done = hqtool("recommend", *args, "--target", "sqnr_db>=30")
+    assert done.status == 0
+    told = "at 1 site the worst tenth of the records is more than 3 dB below 30 dB"
+    assert told in " ".join(done.out.split())
+    low = hqtool("recommend", *args, "--target", "sqnr_db>=30", "--target", "sqnr_db_low>=30")
+    assert low.status == 1
+
+
 def test_csv_has_a_row_for_each_site(trace):
     args = (trace, "--target", "cosine>=0.9", *given(*QUANTIZERS))
     rows = list(csv.DictReader(io.StringIO(hqtool("recommend", *args, "--csv", "-").out)))

@@ -11,7 +11,7 @@ from hqtool.compare.recommending.choosing import SiteChoice, Verdict
 from hqtool.compare.recommending.outcomes import NONE, Outcome, mean_figure
 from hqtool.compare.recommending.recommendation import Recommendation
 from hqtool.compare.recommending.sensitivity import Loss
-from hqtool.compare.recommending.targets import FIGURES, Measured, Within
+from hqtool.compare.recommending.targets import FIGURES, Measured, Target, Within
 from hqtool.compare.recommending.totals import Total
 from hqtool.report.compared.notes import notes_on
 from hqtool.report.model import EXACT, Column, Report, Table, TableRow, decibels, percent
@@ -19,6 +19,9 @@ from hqtool.sizes import binary_bytes, counted
 from hqtool.vocab import TENSOR_KINDS
 
 SCHEMA = "hqtool.recommend/1"
+
+#: How many dB the worst tenth of records may be below the target of the mean without being told.
+BAD_START_DB = 3
 
 _NAMES = {"sqnr_db": "SQNR dB", "sqnr_db_low": "low dB", "saturation": "saturated"}
 
@@ -414,6 +417,7 @@ def _notes(found: Recommendation) -> Iterator[str]:
     exact = sum(choice.chosen.quality == math.inf for choice in found.sites)
     if 0 < exact < len(found.sites):
         yield f"means in dB leave out sites without error: {exact} in the mixed choice"
+    yield from _low_notes(found)
     dearer = sum(c.chosen.bytes > c.unquantized.outcome.bytes for c in found.sites)
     if dearer:
         yield (
@@ -425,6 +429,20 @@ def _notes(found: Recommendation) -> Iterator[str]:
             "--within compares each candidate with current at its own format, and those that "
             "scale their own blocks with nothing: 'of current@int8' compares formats, too"
         )
+
+
+def _low_notes(found: Recommendation) -> Iterator[str]:
+    """A mean of dB hides a bad start."""
+    for condition in found.question.conditions:
+        if isinstance(condition, Target) and condition.metric == "sqnr_db" and condition.at_least:
+            lows = [c.chosen.figure("sqnr_db_low") for c in found.sites if c.met]
+            bad = sum(low is not None and low < condition.bound - BAD_START_DB for low in lows)
+            if bad:
+                yield (
+                    f"at {counted(bad, 'site')} the worst tenth of the records is more than "
+                    f"{BAD_START_DB} dB below {condition.bound:g} dB: a target for sqnr_db_low "
+                    "judges by it"
+                )
 
 
 def _compares_each_at_its_format(found: Recommendation) -> bool:
