@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,13 +43,13 @@ def here(tmp_path_factory):
     return folder
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, **environment: str) -> str:
     name, *args = shlex.split(command)
     assert name == "hqtool", f"README runs {name}, which this test does not know"
     done = subprocess.run(
         [sys.executable, "-m", "hqtool", *args],
         cwd=folder, capture_output=True, text=True, check=False,
-        env=os.environ | {"COLUMNS": "80"},
+        env=os.environ | {"COLUMNS": "80"} | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -98,6 +100,57 @@ def test_commands_and_python_run_in_order(here):
     finally:
         os.chdir(old)
     assert {"run.h5", "loop.h5", "mine.h5", "own.h5"} <= {p.name for p in here.iterdir()}
+
+
+# --- add your own -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_package(here, tmp_path_factory):
+    """The environment of a command beside README's package, as if installed."""
+    place = tmp_path_factory.mktemp("site-packages")
+    section = README.partition("## Add your own")[2].partition("\n## ")[0]
+    for path, code in re.findall(r"```python\n# (\S+)\n(.*?)```", section, re.DOTALL):
+        (place / path).parent.mkdir(exist_ok=True)
+        (place / path).write_text(code, encoding="utf-8")
+    info = place / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_package\nVersion: 1.0\n")
+    (toml,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    groups = tomllib.loads(toml)["project"]["entry-points"]
+    lines = [
+        line
+        for group, points in groups.items()
+        for line in (f"[{group}]", *(f"{name} = {place}" for name, place in points.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    paths = [str(place), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def test_what_a_package_adds_is_listed(here, with_package):
+    listed = json.loads(run("hqtool list --json -", here, **with_package))
+    names = {
+        kind: [row["name"] for row in rows] for kind, rows in listed.items() if kind != "schema"
+    }
+    assert "about_mean" in names["estimators"]
+    assert {"nf4", "bfp6"} <= {*names["formats"]}
+    assert "six_bits" in names["recipes"]
+
+
+def test_what_a_package_adds_is_compared(here, with_package):
+    chosen = "--quantizer current@nf4 --recipe six_bits:k=3"
+    command = f"hqtool compare sample_data/digits.h5 {chosen} --json -"
+    found = json.loads(run(command, here, **with_package))["summary"]
+    lanes = {(row["tensor"], row["estimator"], row["format"], row["recipe"]) for row in found}
+    assert lanes == {
+        ("output", "current", "nf4", None),
+        ("grad_input", "current", "nf4", None),
+        ("output", "about_mean:k=3.0", "nf4", "six_bits:k=3"),
+        ("grad_input", "local", "bfp6", "six_bits:k=3"),
+    }
+    assert {row["bits"] for row in found} == {4, 6.5}
+    assert all(row["cosine"] > 0.95 for row in found)
 
 
 def test_dev_commands_named_exist():
