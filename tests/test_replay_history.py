@@ -90,6 +90,7 @@ MORE = (
     "exponent:momentum=0.3",
     "exponent:momentum=0.6,hindsight=true",
     "wage:hindsight=true",
+    "chunks:hindsight=true",
     "sakr:k=0.1",
 )
 

@@ -146,7 +146,12 @@ def wage(hindsight: bool = False) -> Estimator:
 
 @ESTIMATORS.register
 def sakr(k: float = 8.0) -> Estimator:
-    """power of two above k·σ/√0.1 of the largest σ up to the previous step ([15])"""
+    """power of two above k·σ/√0.1 of the largest σ up to the previous step ([15])
+
+    Sakr and Shanbhag take the largest σ of a whole recorded run, and keep the range for the next.
+    Here the run is the same, so that only the steps so far are known: a range that begins too
+    narrow widens until the largest σ has passed. k = 2 is theirs for weight gradients.
+    """
     if not 0 < k < math.inf:
         raise ValueError(f"k={k:g} is not positive")
     return Composed(PowerOfTwoDeviations(k), Widest(), PreviousStep())
@@ -154,13 +159,20 @@ def sakr(k: float = 8.0) -> Estimator:
 
 @ESTIMATORS.register
 def exponent(momentum: float = 0.96, hindsight: bool = False) -> Estimator:
-    """moving average of the exponent of the smallest fixed-point step that holds max|x| ([23])"""
+    """moving average of the exponent of the smallest fixed-point step that holds max|x| ([23])
+
+    In its authors' code the average decides for how long a step is held, and the bits grow where
+    the mean |x| is not kept; here it is the step itself, at the format's bits.
+    """
     return Composed(FixedPoint(), ExponentEma(momentum), _reading(hindsight))
 
 
 @ESTIMATORS.register
 def percentile(q: float = 99.9) -> Estimator:
-    """from the (100−q)-th to the q-th percentile of the tensor's values, read every step"""
+    """from the (100−q)-th to the q-th percentile of the tensor's values, read every step
+
+    A look at each step, whatever it takes to sort; two registers cannot find it in hindsight.
+    """
     return Composed(Percentile(q), Latest(), EveryStep())
 
 

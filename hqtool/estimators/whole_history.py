@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hqtool.core.formats.format import ElementFormat
 from hqtool.core.recorded import range_at_scale_one
+from hqtool.estimators.chunks import ChunkMeans
 from hqtool.estimators.composed import Composed, Fixed, Local
 from hqtool.estimators.delayed import LARGEST_SCALE, Delayed
 from hqtool.estimators.entry_statistics import PerEntry
@@ -26,6 +27,7 @@ from hqtool.estimators.schedule import ComposedState, EveryInterval, EveryStep, 
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, ExponentEma, Latest, Widest, WindowMax
 from hqtool.estimators.statistics import AmaxOrOne, Deviations, MaxAbs, MinMax, OfStatsAndFormat
+from hqtool.estimators.value_statistics import Percentile
 from hqtool.vocab import Range
 
 Ends = NDArray[np.float64]  # (2, n): lo and hi
@@ -327,7 +329,7 @@ SCHEDULES: dict[type, Callable[[Flags], Flags]] = {
 }
 
 #: The statistics that read no record without values, or the extremes of its channels.
-NEED_VALUES: set[type] = {BestClip, PerEntry}
+NEED_VALUES: set[type] = {BestClip, ChunkMeans, Percentile, PerEntry}
 
 #: Schedules → the step from which on they read; until something is read they stay of one mind.
 DUE: dict[type, Callable[[ComposedState], int]] = {
