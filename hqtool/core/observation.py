@@ -186,7 +186,9 @@ class PreparedValues:
     ) -> Moments:
         assert self.entries is not None
         rows, size, entries = format_.rows, format_.size, self.entries
-        blocks = self.once((rows, size), lambda: entries.blocks(rows, size, self.exponent))
+        blocks = self.once(
+            ("blocks", rows, size), lambda: entries.blocks(rows, size, self.exponent)
+        )
         found = blocks.moments(format_, wanted, rounding, u, self.exponent)
         return entries.for_the_tensor(found)
 

@@ -21,6 +21,10 @@ from hqtool.vocab import Moments
 PIECE = 30 << 10
 
 
+#: Rows that are no longer than this are summed up faster as one.
+SHORT_ROW = 64
+
+
 class Outcome(NamedTuple):
     """What rounding makes of each value x of a piece.
 
@@ -186,10 +190,11 @@ def _or_dead(saturated: NDArray[Any], x: Array, levels: Levels) -> NDArray[Any]:
 
 def _dot(a: Array, b: Array) -> float:
     """Σab over all values, in parts that BLAS computes in one thread."""
-    if a.shape[-1] <= LONGEST_DOT:
+    if SHORT_ROW < a.shape[-1] <= LONGEST_DOT:
         return float(np.vecdot(a, b).sum())
-    some = slice(LONGEST_DOT), slice(LONGEST_DOT, None)
-    return sum(_dot(a[..., part], b[..., part]) for part in some)
+    a, b = a.reshape(-1), b.reshape(-1)
+    ends = range(0, a.size, LONGEST_DOT)
+    return float(sum(np.vecdot(a[i : i + LONGEST_DOT], b[i : i + LONGEST_DOT]) for i in ends))
 
 
 def _total(which: NDArray[Any]) -> float:
