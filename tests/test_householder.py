@@ -14,6 +14,8 @@ from hqtool.core.metrics import cosine, figure, sqnr_db
 from hqtool.core.moments.batch import moments_of_each
 from hqtool.core.observation import values_of
 from hqtool.core.stats import stats_of
+from hqtool.errors import UsageError
+from hqtool.estimators.quantizer import parse_quantizer
 from hqtool.vocab import Range, Record, SampleLayout
 
 RNG = np.random.default_rng(5)
@@ -160,3 +162,12 @@ def test_without_the_extremes_of_huge_values_nothing_overflows():
     small = HouseholderFormat(UniformFormat(8)).moments(x / 1e250)
     found = prepared(x).moments([Range(-1, 1)], [FORMATS.parse("bhq8").value])
     assert figure(sqnr_db, found)[0] == pytest.approx(figure(sqnr_db, small)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["hindsight", "dsgc", "fixed:lo=-1,hi=1", "delayed"])
+def test_what_does_not_look_at_every_step_cannot_mix(estimator):
+    """A format that reads the tensor would make it look as if that cost nothing."""
+    with pytest.raises(UsageError, match="mixes samples"):
+        parse_quantizer(f"{estimator}@bhq8")
+    for fine in ("current", "running", "current:per=sample"):
+        assert parse_quantizer(f"{fine}@bhq8/stochastic").format.value.needs_range

@@ -8,6 +8,7 @@ from itertools import product as combinations
 from typing import Any
 
 from hqtool.core.formats.format import Format
+from hqtool.core.formats.householder import HouseholderFormat
 from hqtool.core.formats.named import FORMATS
 from hqtool.core.moments.dense import ROUNDINGS
 from hqtool.errors import UsageError
@@ -195,9 +196,17 @@ def _require_pair(estimator: Choice[Estimator], format_: Choice[Format], label: 
     if local and needs_range:
         cause = f"'{label}': {format_.label} needs a range, and {LOCAL} gives none"
         raise UsageError(cause, f"write hindsight@{format_.label}, or another estimator")
+    if isinstance(format_.value, HouseholderFormat) and not _always_looks(estimator.value):
+        cause = f"'{label}': {format_.label} mixes samples by what it reads of them at every step"
+        raise UsageError(cause, f"write current@{format_.label}")
     if not local and not needs_range:
         cause = f"'{label}': {format_.label} scales its own blocks and takes no range"
         raise UsageError(cause, f"write {LOCAL}@{format_.label}")
+
+
+def _always_looks(estimator: Estimator) -> bool:
+    """Whether it looks at every tensor, so that the format may, too."""
+    return estimator.plan(estimator.start()).always
 
 
 def product(
