@@ -131,29 +131,19 @@ class PreparedValues:
             noise: of 'stochastic-sampled'; one draw, the same for all.
         """
         u = self._draw(noise) if noise is not None else (None, None)
-        whole, apart = self._told_apart(ranges, formats)
-        groups = by_family([each for _, each in whole.values()], [*whole])
+        pairs = zip(ranges, formats, strict=True)
+        apart = [i for i, (wanted, format_) in enumerate(pairs) if has_parts(wanted, format_)]
+        groups = by_family(formats, apart)
         parts = []
         for lanes in groups:
-            wanted, some = zip(*(whole[i] for i in lanes.tolist()), strict=True)
-            levels = levels_of(wanted, some, self.exponent)
+            wanted = cast("list[Range]", [ranges[i] for i in lanes])
+            alike = cast("list[ElementFormat]", [formats[i] for i in lanes])
+            levels = levels_of(wanted, alike, self.exponent)
             parts.append(self._completed(self._under(levels, rounding, *u)))
         drawn = None if noise is None or not apart else self._draw_for_entries(u[0], noise)
-        for i in apart:
-            groups.append(np.array([i]))
-            parts.append(self._completed(self._apart(ranges[i], formats[i], rounding, drawn)))
-        return by_lane(parts, groups)
-
-    @staticmethod
-    def _told_apart(
-        ranges: Sequence[AnyRange | None], formats: Sequence[Format]
-    ) -> tuple[dict[int, tuple[Range, ElementFormat]], list[int]]:
-        """The lanes that have one range for all values, and those that have levels for parts."""
-        whole: dict[int, tuple[Range, ElementFormat]] = {}
-        for i, (wanted, format_) in enumerate(zip(ranges, formats, strict=True)):
-            if not has_parts(wanted, format_):
-                whole[i] = cast("Range", wanted), cast("ElementFormat", format_)
-        return whole, [i for i in range(len(formats)) if i not in whole]
+        found = (self._apart(ranges[i], formats[i], rounding, drawn) for i in apart)
+        parts += [self._completed(each) for each in found]
+        return by_lane(parts, [*groups, *([i] for i in apart)])
 
     def _apart(
         self, wanted: AnyRange | None, format_: Format, rounding: str, u: Array | None

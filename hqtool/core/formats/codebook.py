@@ -99,6 +99,10 @@ class Codebook:
         found = xp.where((y - below) / (above - below) + noise >= 1, above, below)
         return xp.where(xp.isnan(y), y, found)
 
+    def interval(self, y: Array) -> tuple[Array, Array]:
+        """See `Levels.interval`."""
+        return self.neighbours(y)
+
     def variance(self, y: Array) -> Array:
         """See `Levels.variance`."""
         below, above = self.neighbours(y)
@@ -164,6 +168,9 @@ class CodebookLevels(Levels):
 
     def drawn(self, y: Any, noise: Any, xp: Any = np) -> Any:
         return self.codebook.drawn(y, noise, xp)
+
+    def interval(self, y: Array) -> tuple[Array, Array]:
+        return self.codebook.interval(y)
 
     def variance(self, y: Array) -> Array:
         return self.codebook.variance(y)

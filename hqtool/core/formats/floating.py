@@ -114,6 +114,12 @@ class FloatCodebook(PowersOfTwo):
         wide = (below == -gap / self._relative_gap) & (below < -self._least_power)
         return below, below + xp.where(wide, gap / 2, gap)
 
+    def interval(self, y: Array) -> tuple[Array, Array]:
+        gap = self._gap(y, np)
+        below: Array = np.floor(y / gap)
+        below *= gap
+        return below, below + gap
+
     def variance(self, y: Array) -> Array:
         """The levels lie alike on both sides of 0."""
         gap, magnitude = self._gap(y, np), np.abs(y)

@@ -106,6 +106,13 @@ class Levels(ABC):
             noise: uniform [0, 1), of y's shape.
         """
 
+    def interval(self, y: Array) -> tuple[Array, Array]:
+        """The `neighbours`, but where y is a level: there any of l ≤ y ≤ u that is faster to find.
+
+        Stochastic rounding leaves such a y as it is, whatever the other end.
+        """
+        return self.neighbours(y)
+
     def variance(self, y: Array) -> Array:
         """Of stochastic rounding between the levels l ≤ y < u: (y−l)(u−y)."""
         below, above = self.neighbours(y)

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import cast
 
 import numpy as np
 
-from hqtool.core.formats.format import Array, ElementFormat, Indices, Levels
+from hqtool.core.formats.format import Array, ElementFormat, Format, Levels
 from hqtool.vocab import Range
 
 
 def levels_of(
-    ranges: Sequence[Range], formats: Sequence[ElementFormat], exponent: int = 0
+    ranges: Sequence[Range],
+    formats: Sequence[ElementFormat],
+    exponent: int = 0,
+    records: int = 1,
 ) -> Levels:
     """The levels of each range in the format of the same index; formats of one family.
 
     Args:
         ranges: at least one.
         exponent: e, for values that were divided by 2^e: so are the ranges, before anything else.
+        records: how often the formats recur: the ranges are those of the first record in all
+            formats, those of the second, and so on.
     """
     ends = _ends(ranges, exponent)
+    if all(each is formats[0] for each in formats):
+        return formats[0].levels(ends[:, 0], ends[:, 1], exponent)
     alike: dict[ElementFormat, list[int]] = {}
     for i, each in enumerate(formats):
         alike.setdefault(each, []).append(i)
-    if len(alike) == 1:
-        return formats[0].levels(ends[:, 0], ends[:, 1], exponent)
-    parts = [each.levels(ends[i, 0], ends[i, 1], exponent) for each, i in alike.items()]
-    order = np.argsort(np.concatenate(list(alike.values())))
-    return type(parts[0]).joined(parts).at(order)
+    lanes = np.arange(len(ends)).reshape(records, -1)
+    indices = [lanes[:, i].reshape(-1) for i in alike.values()]
+    parts = [
+        each.levels(ends[which, 0], ends[which, 1], exponent)
+        for each, which in zip(alike, indices, strict=True)
+    ]
+    return type(parts[0]).joined(parts).at(np.argsort(np.concatenate(indices)))
 
 
 def levels_over(format_: ElementFormat, wanted: Range) -> Levels:
@@ -44,15 +54,14 @@ def _ends(ranges: Sequence[Range], exponent: int) -> Array:
     return scaled
 
 
-def by_family(
-    formats: Sequence[ElementFormat], numbers: Sequence[int] | None = None
-) -> list[Indices]:
+def by_family(formats: Sequence[Format], apart: Sequence[int] = ()) -> list[list[int]]:
     """The indices of the formats of each family, in the order in which the families appear.
 
     Args:
-        numbers: the formats' indices; 0, 1, 2, … where None.
+        apart: indices to leave out; all others are of element formats.
     """
     found: dict[Hashable, list[int]] = {}
     for i, each in enumerate(formats):
-        found.setdefault(each.family, []).append(i if numbers is None else numbers[i])
-    return [np.array(indices, np.intp) for indices in found.values()]
+        if i not in apart:
+            found.setdefault(cast("ElementFormat", each).family, []).append(i)
+    return [*found.values()]

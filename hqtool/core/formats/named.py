@@ -12,8 +12,9 @@ from hqtool.core.formats.codebook import Codebook, CodebookFormat
 from hqtool.core.formats.floating import floating_codebook
 from hqtool.core.formats.format import Format
 from hqtool.core.formats.householder import HouseholderFormat
+from hqtool.core.formats.midrise import midrise_codebook
 from hqtool.core.formats.scaling import Scaling
-from hqtool.core.formats.uniform import UniformFormat, check_bits
+from hqtool.core.formats.uniform import UniformFormat
 from hqtool.registry import Registry
 
 #: Every format by name. A new one is a function that returns it; outside packages name theirs in
@@ -46,14 +47,7 @@ def fullrange(bits: int) -> Format:
 @FORMATS.family("intN-midrise", r"int(?P<bits>\d+)-midrise", _widths("-midrise"))
 def midrise(bits: int) -> Format:
     """2^N levels (2i/(2^N−1)−1)·m: as far apart over ±m, 0 halfway between two (DoReFa [24])"""
-    return CodebookFormat(_midrise_codebook(bits), bits)
-
-
-@lru_cache(maxsize=16)
-def _midrise_codebook(bits: int) -> Codebook:
-    """In units of the gap."""
-    check_bits(bits)
-    return Codebook(np.arange(2**bits) - (2**bits - 1) / 2)
+    return CodebookFormat(midrise_codebook(bits), bits)
 
 
 @FORMATS.family(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -69,12 +70,10 @@ class UniformLevels(Levels):
         return found
 
     def extended(self) -> Array:
-        return _whole_numbers(self.first - 1, self.last + 1)
+        return _cut(_whole_numbers(), self.first - 1, self.last + 1)
 
     def edges(self) -> Array:
-        """k − ½ where k is even, since ties go there; else the next float64."""
-        k = _whole_numbers(self.first, self.last + 1)
-        return np.where(k % 2 == 0, k - 0.5, np.nextafter(k - 0.5, np.inf))
+        return _cut(_edges(), self.first, self.last + 1)
 
     def changed(self, change: Callable[[Any], Any]) -> Self:
         scale, first, last = map(change, (self.scale, self.first, self.last))
@@ -86,12 +85,27 @@ class UniformLevels(Levels):
         return replace(self, scale=scale, first=first, last=last)
 
 
-def _whole_numbers(first: Array, last: Array) -> Array:
-    """All lanes' whole numbers first … last in one array."""
-    sizes = (last - first).astype(np.intp) + 1
-    start = np.concatenate([[0], np.cumsum(sizes[:-1])])
-    found: Array = np.arange(sizes.sum()) + np.repeat(first - start, sizes)
-    return found
+#: No level, and none that is added beyond an end, is farther from 0.
+FARTHEST = 2 ** BITS_ALLOWED[-1]
+
+
+@cache
+def _whole_numbers() -> Array:
+    """−FARTHEST … FARTHEST: cutting them out is faster than counting."""
+    return np.arange(-FARTHEST, FARTHEST + 1.0)
+
+
+@cache
+def _edges() -> Array:
+    """For each whole number k the edge below it: k − ½, or the next float64 where k is odd."""
+    k = _whole_numbers()
+    return np.where(k % 2 == 0, k - 0.5, np.nextafter(k - 0.5, np.inf))
+
+
+def _cut(table: Array, first: Array, last: Array) -> Array:
+    """All lanes' entries for the whole numbers first … last in one array."""
+    start, end = (first + FARTHEST).astype(np.intp), (last + (FARTHEST + 1)).astype(np.intp)
+    return np.concatenate([table[i:j] for i, j in zip(start.tolist(), end.tolist(), strict=True)])
 
 
 def asymmetric(lo: Array, hi: Array, bits: int) -> UniformLevels:

@@ -30,15 +30,14 @@ def moments_of_each(
     Returns:
         (records, formats) arrays, (records, 1) where an entry does not depend on the format.
     """
-    apart = {
+    apart = [
         i
-        for row in ranges
-        for i, (each, format_) in enumerate(zip(row, formats, strict=True))
-        if has_parts(each, format_)
-    }
+        for i, (lane, format_) in enumerate(zip(zip(*ranges, strict=True), formats, strict=True))
+        if any(has_parts(each, format_) for each in lane)
+    ]
     if apart:
-        return _with_parts(prepared, ranges, formats, rounding, sorted(apart))
-    whole = [[each for each in row if isinstance(each, Range)] for row in ranges]
+        return _with_parts(prepared, ranges, formats, rounding, apart)
+    whole = cast("Sequence[Sequence[Range]]", ranges)
     elements = cast("Sequence[ElementFormat]", formats)
     alike: dict[Hashable, list[int]] = {}
     for i, values in enumerate(prepared):
@@ -71,7 +70,7 @@ def _with_parts(
     if others:
         rest = [[row[i] for i in others] for row in ranges]
         parts.append(moments_of_each(prepared, rest, [formats[i] for i in others], rounding))
-    return by_lane(parts, [np.array(apart), np.array(others)][: len(parts)])
+    return by_lane(parts, [apart, others][: len(parts)])
 
 
 def _kind(values: PreparedValues, lanes: int) -> Hashable:
@@ -94,6 +93,6 @@ def _of_few(
     parts = []
     for lanes in groups:
         wanted = [row[i] for row in ranges for i in lanes]
-        levels = levels_of(wanted, [formats[i] for i in lanes] * len(prepared))
+        levels = levels_of(wanted, [formats[i] for i in lanes], records=len(prepared))
         parts.append(dense_moments_of_rows(rows, levels, rounding, shares))
     return by_lane(parts, groups)

@@ -180,7 +180,7 @@ def _saturated(x: Array, levels: Levels) -> NDArray[np.bool_]:
 def _expected(x: Array, levels: Levels, noise: Array | None, parts: Sequence[slice]) -> list[Sums]:
     """Expected sums: between levels l ≤ x < u, E[q] = x and E[(x−q)²] = (x−l)(u−x)."""
     scale, y = levels.scale, x / levels.scale
-    below, above = levels.neighbours(y)
+    below, above = levels.interval(y)
     clipped = np.clip(x, levels.lowest * scale, levels.highest * scale)
     spread = (x - below * scale) * (above * scale - x)
     variances = np.where(clipped == x, np.maximum(spread, 0.0), 0.0)

@@ -34,7 +34,7 @@ def _of_one_width(rows: Sequence[NDArray[np.float64]]) -> Sequence[NDArray[np.fl
     return [np.broadcast_to(each, (each.shape[0], width)) for each in rows] if width > 1 else rows
 
 
-def by_lane(parts: Sequence[Moments], lanes: Sequence[Indices]) -> Moments:
+def by_lane(parts: Sequence[Moments], lanes: Sequence[Sequence[int]]) -> Moments:
     """The moments of groups of lanes as one, in the order of the lanes.
 
     Args:
