@@ -19,6 +19,7 @@ from hqtool.core.metrics import METRICS, measure
 from hqtool.core.observation import values_of
 from hqtool.core.recorded import RecordedObservation
 from hqtool.core.stats import stats_of
+from hqtool.estimators.chunks import ChunkMeans
 from hqtool.estimators.composed import Composed
 from hqtool.estimators.powers_of_two import PowerOfTwoDeviations
 from hqtool.estimators.presets import ESTIMATORS
@@ -27,6 +28,7 @@ from hqtool.estimators.schedule import EveryInterval, EveryStep, PreviousStep
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, Latest, Widest, WindowMax
 from hqtool.estimators.statistics import Deviations, MaxAbs, MinMax
+from hqtool.estimators.value_statistics import Percentile, Sawb
 from hqtool.estimators.whole_history import SCHEDULES, SMOOTHINGS, STATISTICS, decide_all
 from hqtool.registry import Choice
 from hqtool.trace.history import history_of
@@ -76,6 +78,9 @@ STATISTICS_TRIED = (
     Deviations(2.0),
     PowerOfTwoDeviations(2.0),
     BestClip("cosine", 0.1),
+    Percentile(90.0),
+    Sawb(3.0, 1.0),
+    ChunkMeans(2),
     LastByFormat(),
 )
 

@@ -26,6 +26,7 @@ from hqtool.estimators.whole_history import (
     decide_all,
     passed_over,
     quiet_steps,
+    reads_stats,
 )
 from hqtool.trace.history import SiteHistory
 from hqtool.vocab import AnyRange, Decision, Look, Range
@@ -164,6 +165,7 @@ class SteppedLanes:
         self._choice = lanes[0].quantizer.estimator
         self._estimator = self._choice.value
         readable = history.has_values | (history.has_channel_extremes & self._reads_channels)
+        readable |= reads_stats(self._estimator, history.stats)
         with_values = np.add.reduceat(readable, history.starts, dtype=np.intp)
         self._with_values = np.flatnonzero(with_values)
         self._formats = tuple(dict.fromkeys(lane.format for lane in lanes))

@@ -27,7 +27,7 @@ from hqtool.estimators.schedule import ComposedState, EveryInterval, EveryStep, 
 from hqtool.estimators.search_statistics import BestClip
 from hqtool.estimators.smoothing import Ema, ExponentEma, Latest, Widest, WindowMax
 from hqtool.estimators.statistics import AmaxOrOne, Deviations, MaxAbs, MinMax, OfStatsAndFormat
-from hqtool.estimators.value_statistics import Percentile
+from hqtool.estimators.value_statistics import Percentile, Sawb
 from hqtool.vocab import Range
 
 Ends = NDArray[np.float64]  # (2, n): lo and hi
@@ -108,6 +108,16 @@ def quiet_steps(estimator: Estimator, state: Any, step: int, with_values: Indice
         end = int(later[0]) if later.size else sys.maxsize
     plan = estimator.plan(state._replace(steps=due))
     return Quiet(due, end, plan.looks, plan.always)
+
+
+def reads_stats(estimator: Estimator, stats: Any) -> Flags:
+    """Which records an estimator that needs values can read without them.
+
+    Args:
+        stats: `Stats` of all records in order; its entries are columns.
+    """
+    told = READ_STATS.get(type(getattr(estimator, "statistic", None)))
+    return np.zeros(stats.min.size, np.bool_) if told is None else told(stats)
 
 
 def passed_over(estimator: Estimator, state: Any, step: int) -> Any:
@@ -328,8 +338,14 @@ SCHEDULES: dict[type, Callable[[Flags], Flags]] = {
     PreviousStep: np.logical_not,
 }
 
-#: The statistics that read no record without values, or the extremes of its channels.
-NEED_VALUES: set[type] = {BestClip, ChunkMeans, Percentile, PerEntry}
+#: The statistics that read no record without values, or the extremes of its channels (but see
+#: `READ_STATS`).
+NEED_VALUES: set[type] = {BestClip, ChunkMeans, Percentile, PerEntry, Sawb}
+
+#: Of these, the ones that read some records all the same → which, from `Stats` as columns.
+READ_STATS: dict[type, Callable[[Any], Flags]] = {
+    Sawb: lambda stats: (stats.min >= 0) | (stats.max <= 0),
+}
 
 #: Schedules → the step from which on they read; until something is read they stay of one mind.
 DUE: dict[type, Callable[[ComposedState], int]] = {
