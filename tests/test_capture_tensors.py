@@ -387,3 +387,15 @@ def test_other_devices_gather_the_same(layout: str) -> None:
     index = np.unravel_index(np.array([0, 7, 7, 29]), tensor.shape[:-1])
     found = _gathered_on_device(tensor, index)
     assert found.tolist() == tensor.numpy()[index].ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    ("channels", "length"),
+    [(96, 96), (3072, 512), (11008, 256), (1504, 32), (2021, 47), (1490, 298)],
+)
+def test_long_fibres_are_cut_into_whole_blocks_where_possible(channels: int, length: int) -> None:
+    """At most 700 values fit; 11008 is 16 × 688, but 688 is no multiple of 32."""
+    tensor = torch.zeros(2 * 48 * 700 // channels + 48, channels)
+    kept = sampled_values(tensor, 48 * 700 + 512, 0, "key")
+    assert kept.layout is not None
+    assert kept.layout.length == length
