@@ -102,6 +102,24 @@ def test_blocks_are_the_same_in_every_namespace(spec: str, dtype: str, xp: Any) 
             assert_same(found, quantize_in_blocks(x, format_, wanted, axis, noise))
 
 
+@pytest.mark.parametrize("name", ["int8", "e4m3", "e2m1", "e3m0", "int4-midrise"])
+def test_sixteen_bits_are_rounded_to_once(name: str) -> None:
+    """bfloat16's own arithmetic, of 8 bits, would put values at wrong levels."""
+    torch = pytest.importorskip("torch")
+    made = levels_over(FORMATS.parse(name).value, Range(-2.0, 1.5))
+    x, noise = torch.asarray(RNG.standard_normal(500)), torch.asarray(RNG.random(500))
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow, u = x.to(dtype), noise.to(dtype)
+        for given in (None, u):
+            wide = None if given is None else given.to(torch.float32)
+            found = quantize(narrow, made, given, torch)
+            wanted = quantize(narrow.to(torch.float32), made, wide, torch).to(dtype)
+            assert found.dtype == dtype
+            assert torch.equal(found, wanted)
+    half = quantize(RNG.standard_normal(10).astype(np.float16), made)
+    assert half.dtype == np.float16
+
+
 def assert_same(theirs: Any, ours: Any) -> None:
     """The type, the shape and every bit, the sign of a zero included."""
     theirs, ours = np.asarray(theirs), np.asarray(ours)

@@ -110,3 +110,62 @@ def test_a_power_of_two_is_the_next_scale_up(name: str) -> None:
             for scale in ("free", "pow2")
         )
         assert np.log2(pow2) == np.ceil(np.log2(free))
+
+
+# --- uniform formats ----------------------------------------------------------------------------
+
+
+def near_ties(step: float, levels: int) -> np.ndarray:
+    """A million values about the levels and beyond, and what lies next to ties."""
+    ties = (np.arange(-2 * levels, 2 * levels) + 0.5) * step
+    near = [ties, np.nextafter(ties, np.inf), np.nextafter(ties, -np.inf), ties - step / 2]
+    return np.concatenate([*near, RNG.uniform(-1.2, 1.2, VALUES) * levels * step])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8, 12, 16])
+def test_an_asymmetric_format_is_designs_formula(bits: int) -> None:
+    for lo, hi in ((-1.3, 2.0), (0.0, 5e-7), (-4.0, -1.0)):
+        lo_, hi_, top = min(lo, 0.0), max(hi, 0.0), 2**bits - 1
+        step = (hi_ - lo_) / top
+        z = np.clip(np.rint(-lo_ / step), 0, top)
+        x = near_ties(step, 2**bits)
+        wanted = (np.clip(np.rint(x / step) + z, 0, top) - z) * step
+        found = quantize(x, levels_over(FORMATS.parse(f"int{bits}").value, Range(lo, hi)))
+        assert (found == wanted).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8, 12, 16])
+def test_symmetric_formats_are_their_formulas(bits: int) -> None:
+    m, half = 1.7, 2 ** (bits - 1)
+    for name, step, low in (
+        ("symmetric", m / (half - 1), 1 - half),
+        ("fullrange", m / (half - 0.5), -half),
+    ):
+        x = near_ties(step, 2**bits)
+        wanted = np.clip(np.rint(x / step), low, half - 1) * step
+        found = quantize(x, levels_over(FORMATS.parse(f"int{bits}-{name}").value, Range(-m, 1.0)))
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_fullrange_has_the_scale_and_codes_of_torch_ao() -> None:
+    torch = pytest.importorskip("torch")
+    observers = pytest.importorskip("torch.ao.quantization")
+    observer = observers.MinMaxObserver(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric)
+    x = torch.asarray(RNG.standard_normal(100_000), dtype=torch.float32)
+    observer(x)
+    scale, zero_point = observer.calculate_qparams()
+    made = levels_over(FORMATS.parse("int8-fullrange").value, Range(float(x.min()), float(x.max())))
+    assert made.scale == pytest.approx(scale.item(), rel=1e-6)
+    theirs = torch.fake_quantize_per_tensor_affine(x, scale.item(), int(zero_point), -128, 127)
+    ours = quantize(x.numpy().astype(np.float64), made)
+    differs = np.abs(ours - theirs.numpy()) > 1e-5 * np.abs(ours)
+    assert differs.mean() < 6e-5  # its float32
+
+
+def test_radix_4_is_the_nearest_power_of_four_by_its_threshold() -> None:
+    """Sun et al. [19]: the threshold between 4^(n−1) and 4^n is 4^n/1.6, which is halfway."""
+    x = 4.0 ** RNG.uniform(-3, 7, VALUES) * RNG.choice([-1.0, 1.0], VALUES)
+    made = levels_over(FORMATS.parse("fp4-radix4:scale=one").value, Range(0.0, 1.0))
+    n = np.ceil(np.log(np.abs(x) * 1.6) / np.log(4.0)) - 1
+    wanted = np.where(np.abs(x) < 0.5, 0.0, np.sign(x) * 4.0 ** np.clip(n, 0, 6))
+    assert (quantize(x, made) == wanted).all()

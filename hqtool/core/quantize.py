@@ -16,13 +16,17 @@ def quantize(x: Any, levels: Levels, noise: Any = None, xp: Any = np) -> Any:
     """The representable value for each value of x, in x's type.
 
     Args:
-        x: array of any shape. hqtool's own analysis passes float64.
+        x: array of any shape. hqtool's own analysis passes float64; what has 16 bits is computed
+            in float32, so that only the result is rounded to them.
         levels: one lane as plain numbers (`Levels.one`), or lanes as arrays of `xp` that go with
             x's shape.
         noise: None rounds to nearest, ties to even. Else uniform [0, 1) of x's shape: stochastic
             rounding (`Levels.drawn`). Noise is passed in, never drawn here.
         xp: the namespace of x: numpy, torch, or any that keeps the Python array API standard.
     """
+    if getattr(getattr(x, "dtype", None), "itemsize", 8) < 4:
+        wide, u = (None if a is None else xp.asarray(a, dtype=xp.float32) for a in (x, noise))
+        return xp.asarray(quantize(wide, levels, u, xp), dtype=x.dtype)
     alone = isinstance(levels.scale, float)
     if alone and not levels.scale:
         return x * 0

@@ -32,6 +32,7 @@ class Codebook:
         ascending = self.values.ndim == 1 and bool((np.diff(self.values) > 0).all())
         if self.values.size < 2 or not ascending or not np.isfinite(self.values).all():
             raise UsageError("the levels of a codebook do not ascend", "give two or more, rising")
+        self._edges: dict[Any, NDArray[Any]] = {}
         self._key = self.values.tobytes()
         self._hash = hash(self._key)
 
@@ -73,17 +74,16 @@ class Codebook:
 
     def edges(self, dtype: Any = np.float64) -> NDArray[Any]:
         """Between neighbours of `extended`, the smallest y of this type that goes to the upper."""
-        middle = ((self.extended[:-1] + self.extended[1:]) / 2).astype(dtype)
-        places = np.arange(middle.size) - max(self.zero_at, 0)  # of the upper one
-        return np.where(places % 2 == 0, middle, np.nextafter(middle, dtype(np.inf)))
-
-    @cached_property
-    def _edges(self) -> Array:
-        return self.edges()
+        if dtype not in self._edges:
+            middle = ((self.extended[:-1] + self.extended[1:]) / 2).astype(dtype)
+            places = np.arange(middle.size) - max(self.zero_at, 0)  # of the upper one
+            above = np.nextafter(middle, dtype(np.inf))
+            self._edges[dtype] = np.where(places % 2 == 0, middle, above)
+        return self._edges[dtype]
 
     def nearest(self, y: Any, xp: Any = np) -> Any:
         """The level nearest to each y; of NaN it is NaN."""
-        edges = self._edges if is_plain(y) else self.edges(_numpy_type(y, xp))
+        edges = self.edges(np.float64 if is_plain(y) else _numpy_type(y, xp))
         at = xp.searchsorted(_like(edges[1:-1], y, xp), y, side="right")
         return xp.where(xp.isnan(y), y, _taken(_like(self.values, y, xp), at, xp))
 
@@ -125,7 +125,7 @@ def is_plain(y: Any) -> bool:
 
 
 def _numpy_type(y: Any, xp: Any) -> Any:
-    return {64: np.float64, 32: np.float32, 16: np.float16}[xp.finfo(y.dtype).bits]
+    return {64: np.float64, 32: np.float32}[xp.finfo(y.dtype).bits]
 
 
 def _like(table: NDArray[Any], y: Any, xp: Any) -> Any:

@@ -23,7 +23,7 @@ def midrise_codebook(bits: int) -> MidriseCodebook:
 
 
 class MidriseCodebook(Codebook):
-    """Levels of the gap 1 need no search: they are whole numbers from the lowest on."""
+    """Half of an odd number each, so that they need no search."""
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
@@ -33,12 +33,17 @@ class MidriseCodebook(Codebook):
         return midrise_codebook, (self._bits,)
 
     def nearest(self, y: Any, xp: Any = np) -> Any:
-        place = xp.round(xp.clip(y, self.lowest, self.highest) - self.lowest)
-        return place + self.lowest
+        """Ties are at whole numbers: from an even one up, from an odd one down."""
+        within = xp.clip(y, self.lowest, self.highest)
+        even = 2 * xp.floor(within / 2)
+        return xp.where(within > even + 1, even + 1.5, even + 0.5)
 
     def neighbours(self, y: Any, xp: Any = np) -> tuple[Any, Any]:
-        below = xp.floor(y - self.lowest) + self.lowest
+        whole = xp.floor(y)
+        below = xp.where(y - whole < 0.5, whole - 0.5, whole + 0.5)
         return below, below + 1
 
     def drawn(self, y: Any, noise: Any, xp: Any = np) -> Any:
-        return xp.floor(y - self.lowest + noise) + self.lowest
+        within = xp.clip(y, self.lowest - 1, self.highest + 1)
+        below, _ = self.neighbours(within, xp)
+        return below + xp.floor(within - below + noise)
