@@ -123,3 +123,12 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(here):
     done = hqtool("compare", here / "t.h5", "--recipe", "paper-w8a8g9")
     assert (done.status, done.out) == (2, "")
     assert "did you mean 'paper-w8a8g8'" in done.err
+
+
+def test_by_layer_shows_what_a_recipe_gives_each(here):
+    done = hqtool("compare", here / "t.h5", "--recipe", here / "mine.toml", "--by", "layer")
+    assert done.status == 0, done.err
+    table = done.out.partition("output, recipes by layer")[2].partition("\n\n")[0]
+    body, head = table.partition("body\n")[2].split("head\n")
+    assert "hindsight@int8" in body
+    assert ("none" in head, head.count("–")) == (True, 4)

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hqtool import TraceReader
+from hqtool.compare.recipe_sites import classes_of, recipe_sites
 from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.estimators.quantizer import parse_quantizer
 from hqtool.recipes.layer_facts import LayerFacts, facts_of_network
@@ -28,6 +30,8 @@ NETWORK = facts_of_network(
         "head": ("Linear", "Module"),
     },
 )
+
+SAMPLE = Path(__file__).parent.parent / "sample_data" / "digits.h5"
 
 EXAMPLE = """
 schema = "hqtool.recipe/1"
@@ -215,7 +219,52 @@ def test_a_recipe_round_trips_through_its_file(recipe):
 # --- by name ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in RECIPES])
+NAMED = {
+    "none", "paper-w8a8g8", "paper-gradients", "paper-activations", "te-delayed", "te-current",
+    "torchao-tensorwise", "torchao-rowwise", "mxfp8", "mxfp4", "nvfp4", "nvfp4-hindsight",
+    "deepseek-v3", "statquant-psq8", "statquant-bhq8", "dorefa", "wage8", "rangebn8", "luq4",
+    "radix4", "torch-ao", "qualcomm",
+}  # fmt: skip
+
+
+def test_no_named_recipe_is_lost():
+    assert {entry.name for entry in RECIPES} == NAMED
+
+
+DELAYED = "delayed:window=1024,algo=max,margin=0,init=one"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "tensor", "label"),
+    [
+        ("paper-w8a8g8", "stem", "grad_input", "hindsight@int8/stochastic"),
+        ("paper-w8a8g8", "stem", "input", None),
+        (
+            "te-delayed",
+            "head",
+            "grad_output",
+            f"{DELAYED}@e5m2",
+        ),
+        ("nvfp4-hindsight", "head", "input", "hindsight@nvfp4"),
+        ("dorefa", "stem", "weight", None),
+        ("dorefa", "layer1.conv1", "weight", "current@int8-midrise"),
+        ("torch-ao", "stem", "input", "running:momentum=0.99@int8"),
+        ("torch-ao", "head", "input", None),
+        ("none", "stem", "output", None),
+    ],
+)
+def test_what_named_recipes_give(name, layer, tensor, label):
+    found = load_recipe(name).quantizer(NETWORK[layer], tensor)
+    assert (found.label if found else None) == label
+
+
+def test_deepseek_leaves_the_head_and_the_gates_alone():
+    network = facts_of_network(["mlp.gate", "mlp.gate_proj", "lm_head"]).values()
+    recipe = load_recipe("deepseek-v3")
+    assert [bool(recipe.quantizer(each, "weight")) for each in network] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
 def test_every_named_recipe_loads_and_says_where_it_comes_from(name):
     recipe = load_recipe(name)
     assert recipe.name == name
@@ -223,6 +272,11 @@ def test_every_named_recipe_loads_and_says_where_it_comes_from(name):
     assert "\n" not in recipe.description
     assert len(recipe.source) > 30
     assert bool(recipe.tensors) == (name != "none")
+    with TraceReader(SAMPLE) as trace:
+        found = recipe_sites([recipe], trace.sites, lambda layer: classes_of(trace, layer))
+    given = [each.quantizer for each in found.of_recipe(name).values()]
+    assert any(given) == (name != "none")
+    assert not found.unjudged
     assert parse_recipe(dumps(recipe), name) == recipe
 
 

@@ -12,7 +12,7 @@ from hqtool.compare.results import Summary
 from hqtool.report.compared.naming import QUANTIZER, Lane, Names, lane_of, scheme_of
 from hqtool.report.compared.notes import notes_on
 from hqtool.report.compared.recipes import in_json as recipe_entry
-from hqtool.report.compared.recipes import recipe_sentence, recipe_tables
+from hqtool.report.compared.recipes import recipe_sentence, recipe_tables, site_rows, site_tables
 from hqtool.report.compared.rows import best_of, by_kind, by_site, in_json, ordered
 from hqtool.report.compared.sentence import sentence
 from hqtool.report.info_ranks import ranks_entry
@@ -165,7 +165,10 @@ def _trace_part(
         shown = [{**row, "trace": _path(part)} for row in shown]
     totals = recipe_totals(part.summaries)
     closing = [sentence(overall, names) if overall else "", recipe_sentence(totals)]
-    tables = [*_tables(part, shown, by), *recipe_tables(totals)]
+    at_sites = site_rows(part.summaries) if by == "layer" else []
+    if sort is not None or top is not None:
+        at_sites = ordered(at_sites, sort or "sqnr_db", top)
+    tables = [*_tables(part, shown, by), *site_tables(at_sites), *recipe_tables(totals)]
     return _TracePart(part, overall, shown, totals, tables, "\n".join(filter(None, closing)))
 
 

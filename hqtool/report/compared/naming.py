@@ -70,7 +70,7 @@ class Names:
 
     def shown(self, row: TableRow) -> TableRow:
         """A row with what `columns` show."""
-        return {**row, "quantizer": _joined(*lane_of(row))}
+        return {**row, "quantizer": lane_label(lane_of(row))}
 
     @property
     def alike(self) -> str:
@@ -93,17 +93,14 @@ class Names:
 
     def name(self, lane: Lane) -> str:
         """A lane by what differs between lanes."""
-        estimator, format_, rounding = lane
-        if self.formats_apart:
-            return estimator
-        return _joined(estimator, format_, rounding)
+        return lane[0] if self.formats_apart else lane_label(lane)
 
     def title(self, lane: Lane) -> str:
         """A lane by its estimator, and by its format and rounding where there are several."""
         estimator = lane[0]
         if not (self.many_formats or self._many_roundings):
             return estimator
-        return _joined(*lane)
+        return lane_label(lane)
 
     def method(self, lane: Lane) -> Lane:
         """A lane without the parameters of its estimator and its format."""
@@ -119,7 +116,9 @@ class Names:
         return sorted(lanes, key=lambda lane: at.index(lane[1:]))
 
 
-def _joined(estimator: str, format_: str, rounding: str) -> str:
+def lane_label(lane: Lane) -> str:
+    """A quantizer as it is typed."""
+    estimator, format_, rounding = lane
     return f"{estimator}@{format_}{'' if rounding == NEAREST else f'/{rounding}'}"
 
 

@@ -8,7 +8,11 @@ from typing import Any, TypeVar
 
 from hqtool.compare.recipe_sites import RecipeSites
 from hqtool.compare.recipe_totals import RecipeTotal
-from hqtool.report.model import EXACT, Column, Table, TableRow, decibels
+from hqtool.compare.results import Summary
+from hqtool.compare.unquantized import NONE
+from hqtool.report.compared.naming import lane_label, lane_of
+from hqtool.report.compared.rows import by_site
+from hqtool.report.model import EXACT, Column, Table, TableRow, decibels, percent
 from hqtool.sizes import counted
 from hqtool.vocab import TENSOR_KINDS
 
@@ -20,6 +24,14 @@ COLUMNS = (
     Column("cosine", "cosine", lambda c: f"{c:.6f}", max),
     Column("traffic_bytes", "KiB", lambda amount: f"{amount / 1024:.1f}", min),
     Column("looks", "looks", lambda n: f"{n:.2f}".rstrip("0").rstrip("."), min),
+)
+
+#: Of one site.
+SITE_COLUMNS = (
+    COLUMNS[0],
+    Column("quantizer", "quantizer", number=False),
+    *(column for column in COLUMNS if column.key.startswith(("sqnr", "cosine"))),
+    Column("looked", "looked", percent, min),
 )
 
 #: Of so many recipes the closing sentence tells beside the first one.
@@ -55,6 +67,37 @@ def _row(total: RecipeTotal) -> TableRow:
     exact = {"sqnr_db": EXACT, "sqnr_db_low": EXACT} if total.exact else {}
     nothing = {} if quantized else {"looks": None}
     return asdict(total) | {"quantized": quantized} | exact | nothing
+
+
+def site_rows(summaries: Iterable[Summary]) -> list[TableRow]:
+    """A row for each recipe at each site."""
+    of_recipes = [s for s in summaries if s.recipe is not None]
+    return [
+        {**row, "recipe": s.recipe, "quantizer": lane_label(lane_of(row))}
+        for s, row in zip(of_recipes, by_site(of_recipes), strict=True)
+    ]
+
+
+def site_tables(rows: Sequence[TableRow]) -> list[Table]:
+    """A table for each tensor kind, with a section for each layer."""
+    kinds = [kind for kind in TENSOR_KINDS if any(row["tensor"] == kind for row in rows)]
+    return [
+        Table(
+            f"{kind}, recipes by layer",
+            SITE_COLUMNS,
+            tuple(_of_site(row) for row in rows if row["tensor"] == kind),
+            group=("layer",),
+            section="layer",
+        )
+        for kind in kinds
+    ]
+
+
+def _of_site(row: TableRow) -> TableRow:
+    """A row as its table shows it: without figures where nothing is quantized."""
+    if row["format"] != NONE:
+        return row
+    return {key: row[key] for key in ("layer", "recipe")} | {"quantizer": NONE}
 
 
 # --- in words -----------------------------------------------------------------------------------
