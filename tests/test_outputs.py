@@ -35,6 +35,7 @@ from hqtool.trace.convert import convert_npz
 INPUTS = {
     "capture": ("train.py",),
     "compare": ("run.h5", "other.h5"),
+    "recommend": ("run.h5", "other.h5"),
     "traffic": ("spec.toml",),
     "info": ("run.h5",),
     "convert": ("run.npz", "more.npz"),
@@ -94,8 +95,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def words(name: str, option: str, out: str, *more: str) -> list[str]:
     """A command line with one output."""
-    extra = ["--config"] if name == "capture" else []
-    return [name, *extra, option, out, *more, *INPUTS[name]]
+    extra = {"capture": ["--config"], "recommend": ["--target", "cosine>=0"]}
+    return [name, *extra.get(name, []), option, out, *more, *INPUTS[name]]
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -210,6 +210,31 @@ def test_where_nothing_is_scored_nothing_is_recommended(trace):
     assert "Nothing was scored, so nothing can be recommended." in done.out
 
 
+def test_of_several_traces_a_site_must_be_good_enough_in_each(tmp_path):
+    """Uniform values lose little at four bits, those of heavy tails much."""
+    paths = [str(tmp_path / name) for name in ("a.h5", "b.h5")]
+    for rank, draw in enumerate((RNG.random, RNG.standard_cauchy)):
+        path = paths[rank]
+        with TraceWriter(path, run={"rank": rank, "world_size": 2}) as writer:
+            for step in range(2):
+                x = draw(512)
+                for layer in ("fc", "only-" + path[-4]):
+                    writer.write(layer, "output", step, x.astype("f4"))
+                writer.commit(step)
+    args = ("--target", "sqnr_db>=19", *given("current@int4", "current@int8"))
+    first, second = (
+        {row["layer"]: row for row in document(path, *args)["chosen"]} for path in paths
+    )
+    both = {row["layer"]: row for row in document(*paths, *args)["chosen"]}
+    assert [each["fc"]["quantizer"] for each in (first, second, both)] == [
+        "current@int4", "current@int8", "current@int8",
+    ]  # fmt: skip
+    assert set(both) == {"fc", "only-a", "only-b"}
+    assert both["only-a"] == first["only-a"]
+    together = document(*paths, *args, "--reduce-ranks", "--layers", "fc")["chosen"]
+    assert [row["layer"] for row in together] == ["fc"]
+
+
 # --- the recipe ---------------------------------------------------------------------------------
 
 

@@ -13,11 +13,11 @@ from hqtool.cli.files import INPUT, OUTPUT, REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
 from hqtool.cli.quantizer_options import SCHEMES, quantizers_of
+from hqtool.cli.replay_options import executor_of, machine_options, replay_options
 from hqtool.cli.step_streams import step_streams
 from hqtool.cli.words import split_words
 from hqtool.compare.comparison import Selection, compare
-from hqtool.compare.execute import cluster, default_jobs, processes
-from hqtool.compare.settings import LOSS_SCALES, ReplaySettings
+from hqtool.compare.settings import ReplaySettings
 from hqtool.core.formats.named import FORMATS
 from hqtool.core.metrics import METRICS
 from hqtool.core.moments.dense import ROUNDINGS
@@ -28,7 +28,6 @@ from hqtool.recipes.named import load_recipe
 from hqtool.report.compared.rows import RANKINGS
 from hqtool.report.comparison_report import comparison_report
 from hqtool.report.table import render
-from hqtool.vocab import TENSOR_KINDS
 
 
 class ExplainedCommand(FileCommand):
@@ -68,6 +67,7 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
 @click.option(
     "--recipe",
     "recipes",
+    type=INPUT,
     metavar="NAME|FILE",
     multiple=True,
     help="Score a whole recipe (see hqtool list recipes): each site with the quantizer that it "
@@ -113,34 +113,7 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
     help="With --bits: asymmetric (the default) takes the range as it is, zero on a level; "
     "symmetric mirrors it about zero.",
 )
-@click.option(
-    "--loss-scale",
-    type=choice_of(list(LOSS_SCALES)),
-    default="divided",
-    show_default=True,
-    help="Divide the loss scale out of gradients recorded under AMP, or keep it, as hardware does.",
-)
-@click.option(
-    "--reduce-ranks",
-    is_flag=True,
-    help="The TRACEs are ranks of one run: join each record over them, so that its range is that "
-    "of all ranks, as an all-reduce of min and max makes it. Traffic stays that of one rank.",
-)
-@click.option("--layers", metavar="GLOB", multiple=True, help="Only layers whose name matches.")
-@click.option(
-    "--tensors",
-    metavar="KIND,…",
-    multiple=True,
-    help=f"Only these kinds: {', '.join(TENSOR_KINDS)}.",
-)
-@click.option(
-    "--calibrate",
-    metavar="N",
-    type=int,
-    default=0,
-    help="Use the first N steps of each site to initialize ranges; they are not scored.",
-)
-@click.option("--seed", metavar="N", type=int, default=0, help="Seed of stochastic-sampled.")
+@replay_options
 @click.option(
     "--by",
     type=choice_of(["tensor", "layer"]),
@@ -192,14 +165,7 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
     metavar="FILE",
     help="Every scored step as Parquet.",
 )
-@click.option(
-    "--jobs", metavar="N", type=click.IntRange(1), help="Processes to use; default: all cores."
-)
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS|local",
-    help="Replay on a Dask cluster, such as tcp://HOST:8786; local starts one here.",
-)
+@machine_options
 @file_options
 def command(
     traces: tuple[str, ...],
@@ -259,14 +225,12 @@ def command(
     document = per_step and json_to is not None
     with step_streams(document, csv_steps, jsonl_to, parquet_to, quiet, force) as streams:
         with progress_of("sites", quiet) as progress:
-            workers = jobs or default_jobs()
-            executor = cluster(scheduler, workers) if scheduler else processes(workers)
             folder = _shared_folder(targets) if scheduler else None
             results = compare(
                 traces,
                 settings,
                 selection,
-                executor,
+                executor_of(jobs, scheduler),
                 progress,
                 streams.on_spool,
                 folder,

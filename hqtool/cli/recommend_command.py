@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 
 import click
@@ -11,7 +10,7 @@ from hqtool.cli.choice import choice_of
 from hqtool.cli.files import INPUT, OUTPUT, FileCommand
 from hqtool.cli.output import announce, deliver, file_options, result_stream
 from hqtool.cli.progress import progress_of
-from hqtool.cli.replay_options import executor_of, replay_options
+from hqtool.cli.replay_options import executor_of, machine_options, replay_options
 from hqtool.cli.words import split_words
 from hqtool.compare.comparison import Selection
 from hqtool.compare.recommending.recipe import recipe_of
@@ -27,7 +26,7 @@ from hqtool.compare.recommending.targets import FIGURES, Condition, parse_target
 from hqtool.compare.settings import ReplaySettings
 from hqtool.errors import UsageError
 from hqtool.estimators.quantizer import parse_quantizer
-from hqtool.outputs import STDOUT, names_stdout
+from hqtool.outputs import names_stdout
 from hqtool.recipes.recipe_file import dumps
 from hqtool.report.recommendation_report import recommendation_report
 
@@ -82,6 +81,7 @@ from hqtool.report.recommendation_report import recommendation_report
     help="layer: also show what each layer gets.",
 )
 @replay_options
+@machine_options
 @file_options
 def command(
     traces: tuple[str, ...],
@@ -141,9 +141,8 @@ def command(
 
 
 def _write_recipe(found: Recommendation, target: str, quiet: bool, force: bool) -> None:
-    name = os.path.splitext(os.path.basename(target))[0] if target != STDOUT else "recommended"
     with result_stream(target, quiet, force=force) as (out, _):
-        out.write(dumps(recipe_of(found, name)))
+        out.write(dumps(recipe_of(found)))
     if not names_stdout(target):
         paths = shlex.join(facts.path for facts in found.comparison.traces)
         together = " --reduce-ranks" if found.comparison.ranks is not None else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import click
 
 from hqtool.cli.choice import choice_of
@@ -10,7 +12,7 @@ from hqtool.compare.execute import Executor, cluster, default_jobs, processes
 from hqtool.compare.settings import LOSS_SCALES
 from hqtool.vocab import TENSOR_KINDS
 
-_OPTIONS = (
+_WHAT = (
     click.option(
         "--loss-scale",
         type=choice_of(list(LOSS_SCALES)),
@@ -41,6 +43,9 @@ _OPTIONS = (
         help="Use the first N steps of each site to initialize ranges; they are not scored.",
     ),
     click.option("--seed", metavar="N", type=int, default=0, help="Seed of stochastic-sampled."),
+)
+
+_WHERE = (
     click.option(
         "--jobs", metavar="N", type=click.IntRange(1), help="Processes to use; default: all cores."
     ),
@@ -53,8 +58,17 @@ _OPTIONS = (
 
 
 def replay_options(command: Command) -> Command:
-    """What to replay, and on what machines."""
-    for option in reversed(_OPTIONS):
+    """What of the traces to replay, and how."""
+    return _with(_WHAT, command)
+
+
+def machine_options(command: Command) -> Command:
+    """On what machines to replay."""
+    return _with(_WHERE, command)
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -107,8 +107,9 @@ def _quantizer(table: SpecTable, kind: str) -> Quantizer | None:
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """The keys of a recipe's file; `parse_recipe` reads them back."""
-    top: dict[str, Any] = {"schema": SCHEMA, "name": recipe.name}
-    top |= {key: text for key in ("description", "source") if (text := getattr(recipe, key))}
+    top: dict[str, Any] = {"schema": SCHEMA}
+    texts = ("name", "description", "source")
+    top |= {key: text for key in texts if (text := getattr(recipe, key))}
     if recipe.ste != "clipped":
         top["ste"] = recipe.ste
     return top | {"rule": [_rule_to_json(rule) for rule in recipe.rules]}

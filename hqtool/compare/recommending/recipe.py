@@ -16,14 +16,11 @@ from hqtool.vocab import TENSOR_KINDS
 _Exceptions = dict[tuple[str, ...], dict[str, Quantizer | None]]
 
 
-def recipe_of(found: Recommendation, name: str) -> Recipe:
-    """The recipe that gives each site its chosen quantizer.
+def recipe_of(found: Recommendation) -> Recipe:
+    """The recipe, without a name, that gives each site its chosen quantizer.
 
     Layers that the traces lack get the commonest one of each tensor kind, if the selection takes
     them. Tensor kinds that the traces lack are not quantized.
-
-    Args:
-        name: what results call it.
     """
     known = dict(zip(found.question.labels, found.question.candidates, strict=True))
     kinds = [k for k in TENSOR_KINDS if any(c.site.tensor == k for c in found.sites)]
@@ -40,7 +37,7 @@ def recipe_of(found: Recommendation, name: str) -> Recipe:
         Rule(layers=tuple(map(escaped, layers)), quantizers=quantizers)
         for layers, quantizers in exceptions.items()
     ]
-    return Recipe(name, (everywhere, *rules), _description(found), _source(found))
+    return Recipe("", (everywhere, *rules), _description(found), _source(found))
 
 
 def _commonest(choices: Sequence[SiteChoice], kind: str) -> str:
