@@ -171,6 +171,32 @@ def test_recipes_side_by_side_in_their_order():
     assert (nothing.static_bytes, nothing.traffic_bytes) == (None, None)
 
 
+def test_what_a_layer_puts_out_moves_as_what_alike_is_read():
+    """A recipe of inputs at int8: a's output of 10 elements is stored so, and so dynamic.
+
+    320 bytes at 32 bits are 80 at 8; each look at 50 inputs moved 100 elements, so one at 10
+    outputs moves 20 of 4 bytes.
+    """
+    output = summary(A, None, looks=0, static_bytes=320, traffic_bytes=320, elements=10)
+    read = summary(
+        Site("a", "input"), INT8, looks=20, static_bytes=None, traffic_bytes=None,
+        elements=50, spilled=100,
+    )  # fmt: skip
+    alone, both = totals([output])["r", None], totals([output, read])
+    assert (alone.static_bytes, alone.traffic_bytes) == (640, 640)
+    total = both["r", None]
+    assert (total.static_bytes, total.traffic_bytes) == (2 * 80, 2 * (80 + 80))
+    assert both["r", "output"].traffic_bytes == 320
+    assert both["r", "input"].traffic_bytes is None
+
+
+def test_a_kind_that_a_recipe_quantizes_elsewhere_keeps_its_own_bill():
+    output = summary(A, None, looks=0, static_bytes=320, traffic_bytes=320, elements=10)
+    read = summary(Site("a", "input"), INT8, looks=0, static_bytes=None, traffic_bytes=None)
+    other = summary(B, INT8, looks=0, static_bytes=1, traffic_bytes=1)
+    assert totals([output, read, other])["r", "output"].static_bytes == 2 * 321
+
+
 def test_a_recipe_without_error_is_exact():
     perfect = summary(A, INT8, exact=True, cosine=1.0, looks=1, static_bytes=1, traffic_bytes=1)
     assert totals([perfect])["r", None].exact

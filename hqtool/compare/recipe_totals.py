@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from hqtool.compare.recipe_sites import COUNTERPARTS
 from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
+from hqtool.traffic.bill import DEFAULT_BITS
 from hqtool.vocab import TENSOR_KINDS, Site
+
+ACCUMULATOR_BYTES = DEFAULT_BITS.acc / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class RecipeTotal:
         sqnr_db_low: mean of the sites' worst tenths of records.
         exact: whether no scored record has an error.
         static_bytes, traffic_bytes: moved in a step if no look were taken, and as replayed, over
-            the sites that have a bill; what is not quantized moves as float32. None without any.
+            the sites that have a bill; see `bill_of`. None without any.
         looks: tensors looked at in a step.
         worst: the quantized site of lowest SQNR, None where none has a figure.
     """
@@ -58,11 +63,57 @@ def recipe_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
 
 def _totals(recipe: str, summaries: Sequence[Summary]) -> list[RecipeTotal]:
     kinds = [kind for kind in TENSOR_KINDS if any(s.tensor == kind for s in summaries)]
-    of_kinds = [_total(recipe, kind, [s for s in summaries if s.tensor == kind]) for kind in kinds]
-    return [*of_kinds, _total(recipe, None, summaries)]
+    bills = _bills(summaries)
+    of_kinds = [
+        _total(recipe, kind, [s for s in summaries if s.tensor == kind], bills) for kind in kinds
+    ]
+    return [*of_kinds, _total(recipe, None, summaries, bills)]
 
 
-def _total(recipe: str, tensor: str | None, summaries: Sequence[Summary]) -> RecipeTotal:
+class BytesMoved(NamedTuple):
+    """Mean bytes for a record of a site; None where there is no bill."""
+
+    static: float | None
+    traffic: float | None
+
+
+def _bills(summaries: Sequence[Summary]) -> dict[Site, BytesMoved]:
+    """What a recipe's sites move."""
+    of_site = {_site(s): s for s in summaries}
+    named = {s.tensor for s in summaries if s.format != NONE}
+    found = {}
+    for site, s in of_site.items():
+        kind = COUNTERPARTS.get(s.tensor)
+        stored = of_site.get(Site(s.layer, kind)) if kind and s.tensor not in named else None
+        found[site] = bill_of(s, stored)
+    return found
+
+
+def bill_of(summary: Summary, stored: Summary | None) -> BytesMoved:
+    """What a site moves under a recipe: what is not quantized moves as float32.
+
+    Args:
+        stored: the layer's summary of the other kind of `COUNTERPARTS`, where the recipe quantizes
+            the summary's own kind nowhere: what a layer puts out is stored as its like is read.
+    """
+    static, elements = summary.static_bytes, summary.elements
+    if static is None or stored is None or stored.format == NONE:
+        return BytesMoved(static, summary.traffic_bytes)
+    static *= stored.bits / summary.bits
+    looks = stored.spilled / stored.elements if stored.elements else 0.0
+    return BytesMoved(static, static + looks * elements * ACCUMULATOR_BYTES)
+
+
+def _site(summary: Summary) -> Site:
+    return Site(summary.layer, summary.tensor)
+
+
+def _total(
+    recipe: str,
+    tensor: str | None,
+    summaries: Sequence[Summary],
+    bills: Mapping[Site, BytesMoved],
+) -> RecipeTotal:
     quantized = [s for s in summaries if s.format != NONE]
     return RecipeTotal(
         recipe=recipe,
@@ -73,8 +124,8 @@ def _total(recipe: str, tensor: str | None, summaries: Sequence[Summary]) -> Rec
         sqnr_db_low=_mean(s.sqnr_db_low for s in quantized),
         cosine=_mean(s.metrics["cosine"] for s in quantized),
         exact=bool(quantized) and all(s.exact for s in quantized),
-        static_bytes=_sum(_a_step(s, s.static_bytes) for s in summaries),
-        traffic_bytes=_sum(_a_step(s, s.traffic_bytes) for s in summaries),
+        static_bytes=_sum(_a_step(s, bills[_site(s)].static) for s in summaries),
+        traffic_bytes=_sum(_a_step(s, bills[_site(s)].traffic) for s in summaries),
         looks=sum(s.looks / s.replayed_steps for s in quantized if s.replayed_steps),
         worst=_worst(quantized),
     )
