@@ -60,7 +60,8 @@ def test_of_a_sample(pieces):
     layout = layout_of(shape, axis, 8 // pieces, [0, 3, 7, 19, 29])
     found = arrangement_of(record_of(x, layout), -3)
     for per, wanted in parts_by_hand(shape, axis).items():
-        assert found.index(per).ravel().tolist() == wanted[places_of(layout)].tolist()
+        index = np.broadcast_to(found.index(per), found.plane_shape)
+        assert index.ravel().tolist() == wanted[places_of(layout)].tolist()
     assert found.whole_rows == (pieces == 1)
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.samples import places_of
+from hqtool.core.samples import first_places_of, places_of
 from hqtool.vocab import Record, SampleLayout
 
 Indices = NDArray[np.int64]
@@ -149,13 +149,15 @@ class Arrangement:
 
     def _index_of_sample(self, per: str) -> Indices:
         assert self.layout is not None
-        places = places_of(self.layout).reshape(self.plane_shape)
+        if per == "channel" and self.whole_rows and self.channels > 1:
+            return np.arange(self.channels).reshape(1, -1, 1)
         stride = math.prod(self.shape[self.channel_axis + 1 :])
-        if per == "channel":
-            return places // stride % self.channels
+        if per == "channel" or (per == "sample" and self.channel_axis == 0):
+            return places_of(self.layout).reshape(self.plane_shape) // stride % self.channels
+        first = first_places_of(self.layout).reshape(-1, 1, 1)
         if per == "row":
-            return places // (stride * self.channels) * stride + places % stride
-        return places // (math.prod(self.shape) // self._samples)
+            return first // (stride * self.channels) * stride + first % stride
+        return first // (math.prod(self.shape) // self._samples)
 
 
 def arrangement_of(record: Record, channel_axis: int | None = None) -> Arrangement | None:

@@ -17,10 +17,15 @@ from hqtool.vocab import Moments, Record, SampleLayout
 Places = NDArray[np.int64]
 
 
+def first_places_of(layout: SampleLayout) -> Places:
+    """Index of each fibre's first value in the row-major order of its tensor, 1-D."""
+    outer, offset = np.divmod(layout.fibres, layout.stride)
+    return outer * (layout.stride * layout.length) + offset
+
+
 def places_of(layout: SampleLayout) -> Places:
     """Index of each sampled value in the row-major order of its tensor, 1-D."""
-    outer, offset = np.divmod(layout.fibres, layout.stride)
-    first = outer * (layout.stride * layout.length) + offset
+    first = first_places_of(layout)
     return (first[:, None] + layout.stride * np.arange(layout.length)).reshape(-1)
 
 

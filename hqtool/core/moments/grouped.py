@@ -7,7 +7,6 @@ One pass over the values, in pieces that stay in cache; all pieces' sums make on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,18 +126,19 @@ def _nearest(x: Array, levels: Levels, noise: Array | None, suspects: Indices | 
 
 def _saturated(x: Array, y: Array, levels: Levels, suspects: Indices | None) -> NDArray[Any]:
     """Which values of the suspected columns lie beyond the ends of their levels."""
+    scale = levels.scale
     if suspects is not None:
-        x, y, levels = x[:, suspects], y[:, suspects], _lanes(levels, suspects)
+        x, y, scale = x[:, suspects], y[:, suspects], scale[suspects]
     low = levels.lowest - BEYOND * levels.low_gap
     high = levels.highest + BEYOND * levels.high_gap
-    return _or_dead((y < low) | (y > high), x, levels)
+    return _or_dead((y < low) | (y > high), x, scale)
 
 
 def _drawn(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
     level = levels.drawn(x / _never_zero(levels.scale), noise)
     kept = np.clip(level, levels.lowest, levels.highest)
     q = kept * levels.scale
-    return Outcome(q, None, _or_dead(level != kept, x, levels), (q == 0) & (x != 0))
+    return Outcome(q, None, _or_dead(level != kept, x, levels.scale), (q == 0) & (x != 0))
 
 
 def _expected(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
@@ -171,21 +171,14 @@ def _with_dead(found: Outcome, x: Array, levels: Levels) -> Outcome:
     return Outcome(q, found.variance, saturated, lost)
 
 
-def _lanes(levels: Levels, index: Indices) -> Levels:
-    """Some lanes of levels in which only the scale has an entry a lane."""
-    return replace(levels, scale=levels.scale[index])
-
-
 def _never_zero(scale: Array) -> Array:
     """The scale to divide by: infinite where it is 0, for every value to become 0."""
     return scale if np.all(scale) else np.where(scale == 0, np.inf, scale)
 
 
-def _or_dead(saturated: NDArray[Any], x: Array, levels: Levels) -> NDArray[Any]:
+def _or_dead(saturated: NDArray[Any], x: Array, scale: Array) -> NDArray[Any]:
     """Where the scale is 0, every value but 0 saturates."""
-    if np.all(levels.scale):
-        return saturated
-    return np.where((levels.scale == 0) & (x != 0), 1, saturated)
+    return saturated if np.all(scale) else np.where((scale == 0) & (x != 0), 1, saturated)
 
 
 def _dot(a: Array, b: Array) -> float:

@@ -57,14 +57,20 @@ def _once(
     Args:
         wide: of each part an array with an entry a lane.
     """
-    if all(np.array_equal(one, column[0]) for column in columns for one in column):
+    if all(_equal(one, column[0]) for column in columns for one in column):
         return [column[0] for column in columns]
+    shapes = [each.shape for each in wide]
     return [
-        np.concatenate(
-            [np.broadcast_to(o, w.shape) for o, w in zip(column, wide, strict=True)], axis=-1
-        )[..., order]
+        np.concatenate(list(map(np.full, shapes, column)), axis=-1)[..., order]
         for column in columns
     ]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Of most tensors these are plain numbers."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return bool(one == other)
 
 
 def entries_of(moments: Moments) -> list[NDArray[np.float64]]:
