@@ -272,8 +272,8 @@ def _further_columns(found: Recommendation) -> list[Column]:
     """Figures; where there are several conditions, which of them were missed how often."""
     if len(found.question.conditions) > 1:
         return [Column("each", "of these", number=False)]
-    names = ("sqnr_db", "cosine", found.question.judged_by)
-    return [_figure_column(name) for name in dict.fromkeys(names)]
+    by = found.question.judged_by
+    return [_figure_column("sqnr_db"), _figure_column("cosine" if by == "sqnr_db" else by)]
 
 
 def _layer_tables(rows: Sequence[TableRow]) -> Iterator[Table]:

@@ -22,7 +22,7 @@ class Total:
         choice: the quantizer that all sites have, or 'mixed'.
         bytes: moved in a mean step, at all sites together.
         mean, worst: each figure's mean over the sites, and that of its worst site.
-        met: at how many sites it meets the conditions.
+        met: at how many sites it meets the conditions; those left unquantized mostly do.
         on_front: whether no other choice is as cheap and better, or cheaper and as good.
     """
 
@@ -42,7 +42,7 @@ def totals(choices: Sequence[SiteChoice], by: str) -> list[Total]:
         unquantized: the outcome of `none` at each site.
         by: the figure that stands for quality on the front.
     """
-    mixed = _total(MIXED, [c.chosen for c in choices], sum(c.met for c in choices))
+    mixed = _total(MIXED, [c.chosen for c in choices], sum(map(_is_good, choices)))
     uniform = [
         _uniform(column) for column in zip(*(choice.verdicts for choice in choices), strict=True)
     ]
@@ -51,6 +51,10 @@ def totals(choices: Sequence[SiteChoice], by: str) -> list[Total]:
     found = [mixed, *uniform]
     front = on_front([(total.bytes, goodness(total.mean[by], by)) for total in found])
     return [replace(total, on_front=on) for total, on in zip(found, front, strict=True)]
+
+
+def _is_good(choice: SiteChoice) -> bool:
+    return choice.met or not choice.unquantized.missed
 
 
 def _uniform(verdicts: Sequence[Verdict]) -> Total:
