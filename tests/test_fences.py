@@ -111,6 +111,7 @@ SPEC = str(PACKAGE.parent / "sample_data" / "table5.toml")
         ("import hqtool.capture", {"torch", "h5py"}),
         (COMMAND.format(args=["--help"]), {"torch", "h5py", "numpy", "rich"}),
         (COMMAND.format(args=["compare", "--help"]), {"torch"}),
+        (COMMAND.format(args=["recommend", "--help"]), {"torch"}),
         (COMMAND.format(args=["capture", "--help"]), {"torch", "h5py"}),
         (COMMAND.format(args=["traffic", SPEC]), {"torch", "h5py", "numpy", "scipy"}),
     ],

@@ -80,11 +80,12 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="hqtool")
 def cli() -> None:
-    """Choose a quantization range estimator.
+    """Choose a quantizer: a range estimator and a number format.
 
     Record the activations and gradients of a training run (capture), replay them through every
-    estimator and see what each costs in accuracy and memory traffic (compare), or bill the
-    traffic of a network from its layer shapes alone (traffic).
+    quantizer and see what each costs in accuracy and memory traffic (compare), choose the cheapest
+    that is good enough for each layer (recommend), or bill the traffic of a network from its layer
+    shapes alone (traffic).
     """
 
 
