@@ -1,34 +1,36 @@
-"""What `block.py` shows, as a package of one file that somebody installs."""
+"""What `block.py` shows: a block format with a rule of its own for the scale, in one file."""
 
 from __future__ import annotations
 
-import json
 import textwrap
 
-from test_add_your_own import hqtool, trace
+import numpy as np
+import pytest
 
 from hqtool.core.formats import block
+from hqtool.core.formats.format import Format
+from hqtool.core.metrics import measure
+from hqtool.core.observation import values_of
+from hqtool.core.stats import stats_of
+from hqtool.registry import Registry
+from hqtool.vocab import Record
 
-__all__ = ["trace"]  # a fixture
+_, _, EXAMPLE = block.__doc__.partition("three names:\n")
 
 
-def test_a_block_format_with_a_scale_of_its_own(tmp_path, trace):
-    _, _, example = block.__doc__.partition("three names:\n")
-    (tmp_path / "my_package.py").write_text(textwrap.dedent(example))
-    info = tmp_path / "my_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hqtool.formats]\nroomy = my_package:roomy\n")
-    assert "roomy:element=e3m2,room=2" in hqtool(tmp_path, "list")
-    specs = ("local@roomy", "local@roomy:element=e2m1,room=1", "local@roomy:room=64")
-    found = json.loads(
-        hqtool(
-            tmp_path, "compare", trace, "--json", "-", *(f"--quantizer={spec}" for spec in specs)
-        )
-    )
-    rows = found["summary"]
-    assert [row["format"] for row in rows] == [spec.partition("@")[2] for spec in specs]
-    assert [row["bits"] for row in rows] == [6.25, 4.25, 6.25]
-    assert [row["looks"] for row in rows] == [0, 0, 0]
-    assert rows[0]["sqnr_db"] > rows[2]["sqnr_db"] > 0
-    assert rows[0]["saturation"] == 0
+def test_a_block_format_with_a_scale_of_its_own():
+    package: dict = {"__name__": __name__}
+    exec(textwrap.dedent(EXAMPLE), package)
+    formats: Registry[Format] = Registry("format", "hqtool.formats", ("bits", "needs_range"))
+    formats.register(package["roomy"])
+    specs = ("roomy", "roomy:element=e2m1,room=1", "roomy:room=64")
+    made = [formats.parse(spec).value for spec in specs]
+    assert [each.bits for each in made] == [6.25, 4.25, 6.25]
+    x = np.random.default_rng(1).laplace(size=(5, 200)).astype("f4")
+    moments = values_of(Record(0, 0, 0, x.shape, stats_of(x), x)).moments([None] * 3, made)
+    found = {name: figures.tolist() for name, figures in measure(moments).items()}
+    assert found["saturation"] == [0, 0, 0]
+    assert found["sqnr_db"][0] > found["sqnr_db"][2] > 0
+    scale = np.abs(x[0, :64]).max() * 2 / 28
+    levels = made[0].levels(np.abs(x[:1, :64]).max(axis=1), None)
+    assert levels.scale.tolist() == [pytest.approx(scale)]
