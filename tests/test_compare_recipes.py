@@ -132,3 +132,11 @@ def test_by_layer_shows_what_a_recipe_gives_each(here):
     body, head = table.partition("body\n")[2].split("head\n")
     assert "hindsight@int8" in body
     assert ("none" in head, head.count("–")) == (True, 4)
+
+
+def test_a_recipe_is_never_overwritten(here):
+    mine = here / "mine.toml"
+    before = mine.read_text()
+    done = hqtool("compare", here / "t.h5", "--recipe", mine, "--json", mine, "-f")
+    assert (done.status, done.out, mine.read_text()) == (2, "", before)
+    assert "is an input (NAME|FILE)" in done.err
