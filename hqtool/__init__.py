@@ -1,8 +1,8 @@
 """hqtool: choose a quantization range estimator by replaying a real training run.
 
 `TraceReader` and `TraceWriter` read and write traces; `with hqtool.capture(model, path):`
-records the training inside it. Each is loaded at first use, so that `import hqtool` brings in
-neither torch nor h5py.
+records the training inside it, `with hqtool.train(model, recipe):` quantizes it. Each is loaded at
+first use, so that `import hqtool` brings in neither torch nor h5py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from hqtool.capture.call import capture as capture
     from hqtool.trace.reader import TraceReader as TraceReader
     from hqtool.trace.writer import TraceWriter as TraceWriter
+    from hqtool.training.call import train as train
 
-__all__ = ["TraceReader", "TraceWriter", "__version__", "capture"]
+__all__ = ["TraceReader", "TraceWriter", "__version__", "capture", "train"]
 
-_HOMES = {"TraceReader": "hqtool.trace.reader", "TraceWriter": "hqtool.trace.writer"}
+_HOMES = {
+    "TraceReader": "hqtool.trace.reader",
+    "TraceWriter": "hqtool.trace.writer",
+    "train": "hqtool.training.call",
+}
 
 
 def __getattr__(name: str) -> Any:

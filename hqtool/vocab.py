@@ -149,6 +149,23 @@ class SampleLayout:
     extreme_places: NDArray[np.int64]
 
 
+class UsedRange(NamedTuple):
+    """What quantized a tensor in training.
+
+    Args:
+        range: the range used, the widest ends where entries had ranges of their own; None where
+            the format needs none, or nothing finite was known.
+        looked: the tensor was read before it was quantized.
+        clipped: the share of its values that were clipped.
+        carries_scale: the range carries the record's loss scale, as the tensor does.
+    """
+
+    range: Range | None
+    looked: bool
+    clipped: float
+    carries_scale: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """What was recorded of a site at one (step, micro-batch, call).
@@ -166,6 +183,7 @@ class Record:
             Readers divide it out of `stats` and `values` unless asked not to.
         rank_numels: number of elements on each rank, where the record joins several ranks'
             tensors; empty where it is one tensor.
+        used: of a quantized run, what quantized the tensor, whose statistics are those before.
     """
 
     step: int
@@ -179,6 +197,22 @@ class Record:
     rank_numels: tuple[int, ...] = ()
     layout: SampleLayout | None = None
     channel_extremes: NDArray[np.float64] | None = None
+    used: UsedRange | None = None
+
+    @property
+    def range(self) -> Range | None:
+        """Of a quantized run, the range that quantized the tensor; None where none did."""
+        return None if self.used is None else self.used.range
+
+    @property
+    def looked(self) -> bool | None:
+        """Of a quantized run, whether the tensor was read first; None of any other run."""
+        return None if self.used is None else self.used.looked
+
+    @property
+    def clipped(self) -> float | None:
+        """Of a quantized run, the share of values clipped; None of any other run."""
+        return None if self.used is None else self.used.clipped
 
     @property
     def numel(self) -> int:

@@ -33,6 +33,7 @@ FLOORS = [
     {"trace"},
     {"compare", "watch", "launch"},
     {"capture"},
+    {"training"},
     {"trial"},
     {"report"},
     {"cli"},
@@ -41,7 +42,7 @@ FLOORS = [
 
 #: Outside package → the only rooms that may import it.
 ALLOWED = {
-    "torch": {"watch", "launch", "capture", "trial"},
+    "torch": {"watch", "launch", "capture", "training", "trial"},
     "h5py": {"trace"},
     "click": {"cli"},
     "rich": {"report", "cli"},
@@ -113,6 +114,7 @@ SPEC = str(PACKAGE.parent / "sample_data" / "table5.toml")
         (COMMAND.format(args=["compare", "--help"]), {"torch"}),
         (COMMAND.format(args=["recommend", "--help"]), {"torch"}),
         (COMMAND.format(args=["capture", "--help"]), {"torch", "h5py"}),
+        (COMMAND.format(args=["train", "--help"]), {"torch", "h5py"}),
         (COMMAND.format(args=["traffic", SPEC]), {"torch", "h5py", "numpy", "scipy"}),
     ],
 )

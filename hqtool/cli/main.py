@@ -22,6 +22,7 @@ COMMANDS = {
     "capture": "Record the tensors of a training script as it runs.",
     "compare": "Replay a trace through range estimators and score them.",
     "recommend": "Choose the cheapest quantizer that is good enough, site by site.",
+    "train": "Run a training script, quantized as a recipe says.",
     "traffic": "Bill the memory traffic of layers, static and dynamic.",
     "info": "Say what is in a trace.",
     "convert": "Make a trace of .npz files.",

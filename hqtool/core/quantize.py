@@ -50,16 +50,38 @@ def quantize_in_blocks(
         axis: the channel axis, counted from the first, 0.
         noise, xp: as for `quantize`.
     """
+    shape, blocks = _blocks_of(x, format_, axis, xp)
+    u = None if noise is None else _as_blocks(xp.reshape(noise, shape), format_, xp)
+    q = quantize(blocks, _levels_of_blocks(blocks, format_, wanted, xp), u, xp)
+    return _as_tensor(q, shape, x.shape, xp)
+
+
+def saturated_in_blocks(
+    x: Any, format_: BlockFormat, wanted: Range, axis: int, xp: Any = np
+) -> Any:
+    """Where x is saturated under a block format; arguments as for `quantize_in_blocks`."""
+    shape, blocks = _blocks_of(x, format_, axis, xp)
+    lo, hi = _levels_of_blocks(blocks, format_, wanted, xp).limits
+    return _as_tensor((blocks < lo) | (blocks > hi), shape, x.shape, xp)
+
+
+def _blocks_of(x: Any, format_: BlockFormat, axis: int, xp: Any) -> tuple[tuple[int, ...], Any]:
+    """(rows, channels, after) of x, and it in blocks."""
     shape = (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
-    blocks = _as_blocks(xp.reshape(x, shape), format_, xp)
+    return shape, _as_blocks(xp.reshape(x, shape), format_, xp)
+
+
+def _levels_of_blocks(blocks: Any, format_: BlockFormat, wanted: Range, xp: Any) -> Levels:
     magnitudes = xp.where(xp.isfinite(blocks), xp.abs(blocks), xp.zeros_like(blocks))
     largest = xp.amax if hasattr(xp, "amax") else xp.max
-    amax = largest(magnitudes, axis=(1, 3), keepdims=True)
-    u = None if noise is None else _as_blocks(xp.reshape(noise, shape), format_, xp)
-    q = quantize(blocks, format_.levels(amax, wanted, xp=xp), u, xp)
-    rows, height, columns, width, after = q.shape
-    whole = xp.reshape(q, (rows * height, columns * width, after))
-    return xp.reshape(whole[: shape[0], : shape[1], :], x.shape)
+    return format_.levels(largest(magnitudes, axis=(1, 3), keepdims=True), wanted, xp=xp)
+
+
+def _as_tensor(blocks: Any, planes: tuple[int, ...], shape: Any, xp: Any) -> Any:
+    """What was made of blocks in the tensor's own shape, less what filled them up."""
+    rows, height, columns, width, after = blocks.shape
+    whole = xp.reshape(blocks, (rows * height, columns * width, after))
+    return xp.reshape(whole[: planes[0], : planes[1], :], shape)
 
 
 def _as_blocks(planes: Any, format_: BlockFormat, xp: Any) -> Any:

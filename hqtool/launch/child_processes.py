@@ -22,9 +22,14 @@ class StartedProcesses:
     """Counts the Python processes that were started, in order to say what was not recorded.
 
     Workers of data loaders are not counted, nor what multiprocessing starts for its own use.
+
+    Args:
+        lack: what is said of them.
+        remedy: how those of multiprocessing are reached.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lack: str = "not recorded", remedy: str = " (--follow-fork)") -> None:
+        self._lack, self._remedy = lack, remedy
         self._by_method: Counter[str] = Counter()
         self._programs = 0
 
@@ -41,13 +46,13 @@ class StartedProcesses:
     def lines(self) -> list[str]:
         """Messages that tell of the processes counted."""
         lines = [
-            f"not recorded: {counted(count, 'process', 'processes')} started by {method}, "
-            f"if {_training(count)} (--follow-fork)"
+            f"{self._lack}: {counted(count, 'process', 'processes')} started by {method}, "
+            f"if {_training(count)}{self._remedy}"
             for method, count in sorted(self._by_method.items())
         ]
         if self._programs:
             programs = f"{counted(self._programs, 'Python program')} started"
-            lines.append(f"not recorded: {programs}, if {_training(self._programs)}")
+            lines.append(f"{self._lack}: {programs}, if {_training(self._programs)}")
         return lines
 
     def _watch_multiprocessing(self) -> None:

@@ -43,6 +43,12 @@ def extremes_bytes(extremes: Any | None) -> bytes:
     return body + zlib.crc32(body).to_bytes(CRC_BYTES, "little")
 
 
+def extremes_start(end: int, read: Callable[[int, int], bytes]) -> int:
+    """Where the extremes begin whose tail ends there; arguments as for `extremes_before`."""
+    channels, itemsize, _ = CHANNELS_TAIL.unpack(read(end - CHANNELS_TAIL.size, end))
+    return int(end - CHANNELS_TAIL.size - 2 * channels * itemsize)
+
+
 def extremes_before(end: int, read: Callable[[int, int], bytes]) -> Extremes | None:
     """The extremes whose tail ends there, as float64; None where none are known.
 
@@ -55,7 +61,7 @@ def extremes_before(end: int, read: Callable[[int, int], bytes]) -> Extremes | N
     """
     tail = read(end - CHANNELS_TAIL.size, end)
     channels, itemsize, crc = CHANNELS_TAIL.unpack(tail)
-    start = end - CHANNELS_TAIL.size - 2 * channels * itemsize
+    start = extremes_start(end, read)
     body = read(start, end - CRC_BYTES)
     if itemsize not in _TYPES or zlib.crc32(body) != crc:
         raise ValueError("the extremes of a record's channels do not match their checksum")

@@ -29,7 +29,7 @@ def damaged_values(
 ) -> int:
     """How many records keep values that cannot be read, or do not match their checksum.
 
-    The extremes of channels count as values.
+    The extremes of channels and the ranges used count as values.
 
     Args:
         rows: 1-D, of dtype ROW.
@@ -37,20 +37,26 @@ def damaged_values(
         journal: the trace's.
     """
     numels = {number: math.prod(shape) for number, shape in journal.shapes.items()}
-    extremes = functools.partial(_damaged_extremes, trace, payload)
+    before = functools.partial(_damaged_before, trace, payload, journal)
     damaged = [
-        _damaged_near(trace, near, payload, numels)
-        | (extremes(near) if journal.has_channel_extremes else False)
+        _damaged_near(trace, near, payload, numels) | before(near)
         for near in _near_each_other(rows)
     ]
-    if journal.has_channel_extremes:
-        damaged.append(extremes(rows[rows["element"] == 0]))
+    damaged.append(before(rows[rows["element"] == 0]))
     return sum(int(np.count_nonzero(each)) for each in damaged)
 
 
-def _damaged_extremes(trace: RawTrace, payload: int, rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """For each row, whether the extremes of its channels are damaged."""
-    return _failing(rows, lambda row: trace.channel_extremes(row, payload))
+def _damaged_before(
+    trace: RawTrace, payload: int, journal: JournalContent, rows: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """For each row, whether what stands before its values is damaged."""
+    damaged = np.zeros(rows.size, bool)
+    if journal.has_channel_extremes:
+        damaged |= _failing(rows, lambda row: trace.channel_extremes(row, payload))
+    if journal.has_used_ranges:
+        extremes = journal.has_channel_extremes
+        damaged |= _failing(rows, lambda row: trace.used_range(row, payload, extremes=extremes))
+    return damaged
 
 
 def _damaged_near(

@@ -36,6 +36,7 @@ class Content(NamedTuple):
         sampled: WHOLE, UNIFORM or FIBRES, as a row has it.
         layout: the bytes stored after the values: a sample's layout.
         extremes: the bytes stored before the values: the extremes of each channel.
+        used: the bytes stored before these: what quantized the tensor.
     """
 
     element: str
@@ -45,6 +46,7 @@ class Content(NamedTuple):
     sampled: int = WHOLE
     layout: bytes = b""
     extremes: bytes = b""
+    used: bytes = b""
 
 
 def content_of(

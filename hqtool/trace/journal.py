@@ -62,6 +62,7 @@ class JournalContent(NamedTuple):
         classes: names of a layer's class and of those it derives from, by layer.
         run: the provenance.
         has_channel_extremes: the extremes of each channel are stored with each record.
+        has_used_ranges: what quantized each tensor is stored with its record.
         step_ends: (step, names of the optimizers that ended it and those after it), ascending.
     """
 
@@ -71,6 +72,7 @@ class JournalContent(NamedTuple):
     classes: dict[str, tuple[str, ...]]
     run: dict[str, Any]
     has_channel_extremes: bool
+    has_used_ranges: bool
     step_ends: list[tuple[int, tuple[str, ...]]]
 
 
@@ -89,5 +91,6 @@ def journal_content(journal: NDArray[Any]) -> JournalContent:
         classes={line[1]: tuple(line[2]) for line in lines if line[0] == "classes"},
         run={line[1]: line[2] for line in lines if line[0] == "note"},
         has_channel_extremes=any(line == ["extremes", "channel"] for line in lines),
+        has_used_ranges=any(line == ["ranges", "used"] for line in lines),
         step_ends=sorted(ends.items()),
     )

@@ -30,7 +30,8 @@ from hqtool.trace.schema import (
     WHOLE,
     Row,
 )
-from hqtool.vocab import SampleLayout
+from hqtool.trace.used_range import used_before
+from hqtool.vocab import SampleLayout, UsedRange
 
 #: Rows read at a time, about 10 MB.
 BLOCK_ROWS = 1 << 16
@@ -189,6 +190,23 @@ class RawTrace(ClosedAtEnd):
             return self._payload_bytes(start, end - start, payload)
 
         return extremes_before(row.offset, read)
+
+    def used_range(self, row: Row, payload: int, *, extremes: bool) -> UsedRange | None:
+        """What quantized a record's tensor; its checksum is checked.
+
+        Args:
+            row: of a trace that stores it.
+            payload: bytes of the payload that are committed.
+            extremes: the trace stores the extremes of channels, too.
+
+        Returns:
+            None where it was not quantized.
+        """
+
+        def read(start: int, end: int) -> bytes:
+            return self._payload_bytes(start, end - start, payload)
+
+        return used_before(row.offset, read, extremes=extremes)
 
     def _payload_bytes(self, start: int, size: int, payload: int) -> bytes:
         if not 0 <= start <= start + size <= payload:

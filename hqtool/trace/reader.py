@@ -28,7 +28,7 @@ from hqtool.trace.overview import RowTally, SiteSummary, summary_of, tallies_of
 from hqtool.trace.raw import BLOCK_ROWS, RawTrace, damage_as_data_error, intact, require_crc
 from hqtool.trace.schema import COMMIT, ELEMENT_NAMES, NO_STEP, ROW, Commit, Row
 from hqtool.trace.trusted import remedy_of
-from hqtool.vocab import Record, SampleLayout, Site, Stats
+from hqtool.vocab import Range, Record, SampleLayout, Site, Stats, UsedRange
 
 #: Rows sorted and kept at a time, about 40 MB: a pass over a long trace serves several sites.
 SORTED_ROWS = 1 << 18
@@ -108,6 +108,11 @@ class TraceReader(ClosedAtEnd):
         """Whether the extremes of each channel were recorded, beside those of each tensor."""
         return self._journal.has_channel_extremes
 
+    @property
+    def is_of_quantized_run(self) -> bool:
+        """Whether the run was quantized, and it was recorded by which ranges."""
+        return self._journal.has_used_ranges
+
     def geometry(self, layer: str) -> dict[str, Any] | None:
         """A layer's geometry as described by the recorder; None where it was not."""
         return self._journal.geometry.get(layer)
@@ -177,8 +182,11 @@ class TraceReader(ClosedAtEnd):
             DataError: the file proves damaged.
         """
         with self._failures_as_damage():
-            record = self._record(row, values, values if extremes is None else extremes)
-            return record if scaled or row.loss_scale == 1.0 else _unscaled(record)
+            extremes = values if extremes is None else extremes
+            record = self._record(row, values, extremes, self.is_of_quantized_run)
+            if row.loss_scale == 1.0:
+                return record
+            return _scaled_range(record) if scaled else _unscaled(record)
 
     def overview(self) -> list[SiteSummary]:
         """What the trace holds of each site, in the order of `sites`; reads no values."""
@@ -303,7 +311,7 @@ class TraceReader(ClosedAtEnd):
         ends = np.searchsorted(rows["site"], range(number, last + 2))
         return {number + i: rows[ends[i] : ends[i + 1]] for i in range(last + 1 - number)}
 
-    def _record(self, row: Row, values: bool, extremes: bool) -> Record:
+    def _record(self, row: Row, values: bool, extremes: bool, used: bool) -> Record:
         shape = self._journal.shapes[row.shape]
         return Record(
             step=row.step,
@@ -316,6 +324,7 @@ class TraceReader(ClosedAtEnd):
             loss_scale=row.loss_scale,
             layout=self._layout(row, shape) if values and row.element else None,
             channel_extremes=self._channel_extremes(row) if extremes else None,
+            used=self._used_range(row) if used else None,
         )
 
     def _values(self, row: Row, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -333,6 +342,10 @@ class TraceReader(ClosedAtEnd):
         if not self.has_channel_extremes:
             return None
         return self._raw.channel_extremes(row, self._covered.payload)
+
+    def _used_range(self, row: Row) -> UsedRange | None:
+        payload, extremes = self._covered.payload, self.has_channel_extremes
+        return self._raw.used_range(row, payload, extremes=extremes)
 
     def _failures_as_damage(self) -> contextlib.AbstractContextManager[None]:
         """Within it any failure to read becomes a DataError that says how to repair the trace."""
@@ -356,7 +369,26 @@ def _unscaled(record: Record) -> Record:
         values=values,
         layout=layout,
         channel_extremes=None if ends is None else ends / factor,
+        used=_with_range(record.used, 1 / factor) if _carries_scale(record) else record.used,
     )
+
+
+def _scaled_range(record: Record) -> Record:
+    """The record, the range used times the loss scale that the tensor carries."""
+    factor = record.loss_scale
+    if _carries_scale(record) or not 0 < factor < math.inf:
+        return record
+    return replace(record, used=_with_range(record.used, factor))
+
+
+def _carries_scale(record: Record) -> bool:
+    return record.used is not None and record.used.carries_scale
+
+
+def _with_range(used: UsedRange | None, factor: float) -> UsedRange | None:
+    if used is None or used.range is None:
+        return used
+    return used._replace(range=Range(used.range.lo * factor, used.range.hi * factor))
 
 
 def _divided(values: NDArray[Any], factor: float) -> NDArray[Any]:

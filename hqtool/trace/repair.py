@@ -19,7 +19,7 @@ from hqtool.trace.journal import JournalContent
 from hqtool.trace.schema import ELEMENT_NAMES, NO_STEP, Row
 from hqtool.trace.trusted import NO_RESCUE, KeptBits, TrustedPart
 from hqtool.trace.writer import MARGIN_BYTES, TraceWriter
-from hqtool.vocab import Site
+from hqtool.vocab import Site, UsedRange
 
 
 class Repaired(NamedTuple):
@@ -97,6 +97,7 @@ def _writer(partial: str, trusted: TrustedPart) -> TraceWriter:
         run=run,
         reserve_bytes=MARGIN_BYTES,
         channel_extremes=trusted.journal.has_channel_extremes,
+        used_ranges=trusted.journal.has_used_ranges,
     )
 
 
@@ -153,7 +154,7 @@ def _copy_all(trusted: TrustedPart, writer: TraceWriter) -> tuple[int, int, int,
                 site, shape = sites[row.site], trusted.journal.shapes[row.shape]
                 kept = trusted.values(row, shape)
                 extremes, sound = _extremes(trusted, row)
-                _copy(row, site, shape, kept, extremes, writer)
+                _copy(row, site, shape, kept, extremes, trusted.used_range(row), writer)
                 steps.add(row.step)
                 records += 1
                 values_lost += kept is None and row.element > 0
@@ -178,6 +179,7 @@ def _copy(
     shape: tuple[int, ...],
     kept: KeptBits | None,
     extremes: NDArray[Any] | None,
+    used: UsedRange | None,
     writer: TraceWriter,
 ) -> None:
     """Write a record as it was, with its values where they could be read.
@@ -196,4 +198,5 @@ def _copy(
         flags=row.flags,
         layout=kept and kept.layout,
         channel_extremes=extremes,
+        used=used,
     )

@@ -23,12 +23,18 @@ each record's values (or, of statistics alone, the place where they would be) co
 the extremes of each channel of the tensor: the lowest ones, the highest ones, and `CHANNELS_TAIL`.
 Readers that are older than this read such a trace without them.
 
+Ranges used. Where the journal has the line `["ranges", "used"]`, as one of its first, the trace is
+that of a run that was quantized: before each record's extremes of channels (before its values,
+where there are none) stands `USED`: what quantized the tensor, whose statistics are those before.
+Readers that are older than this read such a trace without them.
+
 A journal line is one of `["site", number, layer, tensor]`, `["shape", number, [size, …]]`,
 `["geometry", layer, {…}]`, `["classes", layer, [name, …]]`: the module's class and those it derives
-from, `["note", key, value]`, `["extremes", "channel"]`, and `["optimizers", step, [name, …]]`:
-whose updates ended that step, and those after it until another such line. Rows refer to sites and
-shapes by number, given in order of appearance; of several lines about one thing the last one
-counts. Lines of another kind are passed over: newer writers may add some.
+from, `["note", key, value]`, `["extremes", "channel"]`, `["ranges", "used"]`, and
+`["optimizers", step, [name, …]]`: whose updates ended that step, and those after it until another
+such line. Rows refer to sites and shapes by number, given in order of appearance; of several lines
+about one thing the last one counts. Lines of another kind are passed over: newer writers may add
+some.
 
 Trust. A reader trusts what the last intact commit covers, and nothing beyond. A commit carries
 running checksums of all rows and journal bytes it covers, a row the checksum of its values, and
@@ -79,6 +85,13 @@ LAYOUT_HEAD = struct.Struct("<I I Q Q")
 
 #: Number of channels (0: not known), bytes of a number, CRC-32 of the extremes and of these two.
 CHANNELS_TAIL = struct.Struct("<I I I")
+
+#: The range that quantized a tensor (lo, hi), the share of values clipped, `USED_…` bits, CRC-32.
+USED = struct.Struct("<d d d I I")
+
+#: There was a range; the tensor was read first; the range carries the record's loss scale; the rest
+#: is known at all.
+USED_RANGE, USED_LOOKED, USED_SCALED, USED_KNOWN = 1, 2, 4, 8
 
 #: The step of a commit that closes no step: the first one, and one that adds only notes.
 NO_STEP = -1

@@ -22,7 +22,7 @@ from hqtool.trace.hdf5_files import ClosedAtEnd
 from hqtool.trace.journal import JournalContent, journal_content
 from hqtool.trace.raw import RawTrace, damage_as_data_error, intact
 from hqtool.trace.schema import Row
-from hqtool.vocab import SampleLayout, Stats
+from hqtool.vocab import SampleLayout, Stats, UsedRange
 
 #: The remedy where nothing can be repaired.
 NO_RESCUE = "use a sound copy, or record again"
@@ -110,6 +110,16 @@ class TrustedPart(ClosedAtEnd):
             return self._raw.channel_extremes(row, int(self._commits["payload"][-1]))
         except Exception as error:  # HDF5 reports damage in many ways
             raise ValueError("extremes of channels are damaged") from error
+
+    def used_range(self, row: Row) -> UsedRange | None:
+        """What quantized a record's tensor; None where that is not known, or damaged."""
+        if not self.journal.has_used_ranges:
+            return None
+        payload, extremes = int(self._commits["payload"][-1]), self.journal.has_channel_extremes
+        try:
+            return self._raw.used_range(row, payload, extremes=extremes)
+        except Exception:  # HDF5 reports damage in many ways
+            return None
 
     def _load(self) -> None:
         self._raw.format()

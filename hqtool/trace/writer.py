@@ -38,8 +38,9 @@ from hqtool.trace.schema import (
     Commit,
     Row,
 )
+from hqtool.trace.used_range import used_bytes
 from hqtool.version import __version__
-from hqtool.vocab import TENSOR_KINDS, SampleLayout, Site, Stats
+from hqtool.vocab import TENSOR_KINDS, SampleLayout, Site, Stats, UsedRange
 
 #: Free disk space, in bytes, below which recording stops: it is left to the training run.
 RESERVE_BYTES = 256 << 20
@@ -124,6 +125,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         run: provenance, a JSON-safe mapping.
         reserve_bytes: free disk space to leave untouched.
         channel_extremes: keep the extremes of each channel, where `write` is given them.
+        used_ranges: keep what quantized each tensor, where `write` is given it.
 
     Raises:
         UsageError: the file exists (without `force`) or cannot be created, or `run` is not JSON.
@@ -138,10 +140,12 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         run: Mapping[str, Any] | None = None,
         reserve_bytes: int = RESERVE_BYTES,
         channel_extremes: bool = False,
+        used_ranges: bool = False,
     ) -> None:
         self._path = os.path.realpath(path)
         self._reserve_bytes = reserve_bytes
         self._has_channel_extremes = channel_extremes
+        self._has_used_ranges = used_ranges
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._stopping_when_full = _StoppingWhenFull(self._path)
@@ -201,6 +205,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         flags: int = 0,
         layout: SampleLayout | None = None,
         channel_extremes: NDArray[Any] | None = None,
+        used: UsedRange | None = None,
     ) -> None:
         """Record one tensor; its values are copied.
 
@@ -218,10 +223,11 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
             layout: where a sample lies in its tensor; its extremes are of the values' type.
             channel_extremes: (2, channels), the lowest and the highest finite value of each channel
                 of the full tensor; NaN where it has none. float32 or float64.
+            used: what quantized the tensor in training; the rest is of the tensor before.
 
         Raises:
             UsageError: an argument out of bounds, or stats or shape missing; or extremes of
-                channels, in a trace that was not opened for them.
+                channels or a range used, in a trace that was not opened for them.
             DataError: values of another type or number, or a record written before.
             TraceFull: the disk is nearly full, or writing failed.
         """
@@ -229,7 +235,9 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         key = _index(step), _index(micro), _index(call)
         try:
             content = content_of(values, dtype, stats, shape, sampled, layout)
-            content = content._replace(extremes=self._extremes(channel_extremes))
+            content = content._replace(
+                extremes=self._extremes(channel_extremes), used=self._used(used)
+            )
             loss_scale, flags = float(loss_scale), _flags(flags)
             site = self._journal.site_number(layer, tensor)
             row = self._row(site, key, content, loss_scale, flags)
@@ -237,8 +245,8 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
         except (DataError, UsageError) as error:
             where = f"{self._path}: {Site(layer, tensor)} at step {step}"
             raise type(error)(f"{where}: {error.cause}", error.remedy) from None
-        if content.extremes:
-            self._payload.append(content.extremes)
+        if content.used or content.extremes:
+            self._payload.append(content.used + content.extremes)
         if content.stored.size:
             self._payload.append(content.stored.view(np.uint8).data)
         if content.layout:
@@ -334,6 +342,8 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
             self._journal.enter("note", key, value)
         if self._has_channel_extremes:
             self._journal.enter("extremes", "channel")
+        if self._has_used_ranges:
+            self._journal.enter("ranges", "used")
         self._commit(NO_STEP)
 
     def _appender(self, name: str, *, checksum: bool = True) -> Appender:
@@ -356,6 +366,15 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
             raise UsageError(cause, "open it with channel_extremes=True")
         return b""
 
+    def _used(self, used: UsedRange | None) -> bytes:
+        """What quantized the tensor, as it is stored."""
+        if self._has_used_ranges:
+            return used_bytes(used)
+        if used is not None:
+            cause = "this trace does not keep the ranges used"
+            raise UsageError(cause, "open it with used_ranges=True")
+        return b""
+
     def _row(
         self,
         site: int,
@@ -373,7 +392,7 @@ class TraceWriter(hdf5_files.ClosedAtEnd):
             sampled=content.sampled,
             element=ELEMENT_NAMES.index(content.element),
             loss_scale=loss_scale,
-            offset=self._payload.end + len(content.extremes),
+            offset=self._payload.end + len(content.used) + len(content.extremes),
             size=content.stored.size,
             crc=zlib.crc32(content.stored.data),
             stats=content.stats,

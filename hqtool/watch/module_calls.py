@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from hqtool.patch import replaced
 from hqtool.watch.attention import Attention, LinearSwitch
+from hqtool.watch.checkpoints import Checkpoints
+from hqtool.watch.function_mode import FunctionMode
 from hqtool.watch.input_gradient import InputGradient
 from hqtool.watch.layer_call import ForwardPass, LayerCall
 from hqtool.watch.layer_types import (
@@ -25,13 +28,16 @@ from hqtool.watch.layer_types import (
     channel_axis_of,
     geometry_of,
     linear_geometry,
+    output_axis_of,
 )
 from hqtool.watch.listener import Listener
 from hqtool.watch.names import Frame, Names, Surroundings, full_name
+from hqtool.watch.operands import CallOperands, Operands, RunningLayer, multiplied
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.parameter_owners import Owners, parameter_of, parameters_behind
 from hqtool.watch.product_switch import ProductSwitch
-from hqtool.watch.products import Product, product_of
+from hqtool.watch.products import PRODUCTS, Product, product_of
+from hqtool.watch.recurrent import is_recurrent, with_first_tensor
 from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps, backward_pass
 from hqtool.watch.tensor_types import SubclassesDisabled, dense_of, is_transformed, why_unreadable
@@ -96,6 +102,7 @@ class ModuleCalls:
     Args:
         with_evaluation: read modules in eval mode without gradients, too, and do not wait for a
             backward pass.
+        operands: acts on the operands of all layers, also where they only evaluate.
 
     Attributes:
         passes_begun: how many forward passes ran with gradients enabled.
@@ -115,8 +122,11 @@ class ModuleCalls:
         owners: Owners,
         *,
         with_evaluation: bool,
+        operands: Operands | None = None,
     ) -> None:
         self._listener = listener
+        self._operands = operands
+        self._checkpoints = Checkpoints()
         self._names = names
         self._types = types
         self._steps = steps
@@ -132,12 +142,16 @@ class ModuleCalls:
         self._evaluated: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._with_computed_weight: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._linear_switch = LinearSwitch(self._wrap_linear)
-        self.products = ProductSwitch(self._see_function, ever=not types.are_chosen)
+        self.products = ProductSwitch(
+            self._see_function, ever=not types.are_chosen, always=operands is not None
+        )
         self.passes_begun = self.passes_without_gradients = 0
 
     def attach(self, stack: ExitStack) -> None:
         """Watch until the stack is closed."""
         stack.callback(self.products.end)
+        if self._operands is not None:
+            self._checkpoints.attach(stack)
         stack.enter_context(replaced(nn.Module, "__call__", self._wrap_call))
         for kind in FORWARD_TYPES:
             if "forward" in vars(kind):
@@ -231,8 +245,15 @@ class ModuleCalls:
         kwargs: dict[str, Any],
     ) -> Any:
         weight = module._parameters.get("weight")
-        run = functools.partial(compute, *args, **kwargs)
         reference = weakref.ref(module)
+
+        def run(operands: CallOperands | None) -> Any:
+            if operands is None:
+                return compute(*args, **kwargs)
+            if is_recurrent(module):
+                return _run_recurrent(module, operands, compute, args, kwargs)
+            with FunctionMode(PRODUCTS, self._within_layer(module, weight, operands)):
+                return compute(*args, **kwargs)
 
         def geometry(name: str, shape: torch.Size) -> dict[str, Any]:
             layer = reference()
@@ -240,6 +261,28 @@ class ModuleCalls:
 
         layer = _Layer(module, "", channel_axis_of(module))
         return self._through(layer, _input_of(args, kwargs), run, geometry, weight)
+
+    def _within_layer(
+        self, module: nn.Module, weight: Tensor | None, operands: CallOperands
+    ) -> Callable[..., Any]:
+        """What is called in place of functions that multiply within a layer's forward pass.
+
+        The first one that multiplies with the layer's weight gets other operands.
+        """
+        waiting = [operands]
+
+        def see(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+            product = None
+            if waiting and self._is_own(module):
+                product = product_of(function, args, kwargs)
+            if product is None or not (product.right is weight or not product.is_symmetric):
+                return function(*args, **kwargs)
+            waiting.clear()
+            y = multiplied(function, args, kwargs, operands, product.left, product.right)
+            operands.ran(product.multiplications(y))
+            return y
+
+        return see
 
     def _run_attention(
         self,
@@ -249,6 +292,9 @@ class ModuleCalls:
         kwargs: dict[str, Any],
     ) -> Any:
         self._running.attentions.append(attention)
+        if self._operands is not None:
+            count = multiplications_within(args, kwargs)
+            self._operands.out_of_reach("products of two activations, within attention", count)
         try:
             with self._linear_switch.on():
                 return compute(*args, **kwargs)
@@ -264,8 +310,13 @@ class ModuleCalls:
             if attention is None:
                 return original(input, weight, bias)
             part = attention.next_part(weight.shape[0])
-            project = functools.partial(original, input, weight, bias)
             rows, columns = weight.shape
+
+            def project(operands: CallOperands | None) -> Any:
+                if operands is None:
+                    return original(input, weight, bias)
+                operands.ran(input.numel() * rows)
+                return multiplied(original, (input, weight, bias), {}, operands, input, weight)
 
             def geometry(name: str, shape: torch.Size) -> dict[str, Any]:
                 return linear_geometry(name, columns, rows, shape)
@@ -288,41 +339,56 @@ class ModuleCalls:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Called in place of a function that multiplies."""
-        run = functools.partial(function, *args, **kwargs)
-        found = None
+        found, product = None, None
         if self._is_watching() and self._may_read_functions():
             with self._listener.guard("products"), SubclassesDisabled():
                 product = product_of(function, args, kwargs)
                 found = None if product is None else self._with_parameter(product)
-        if found is None:
-            return run()
-        layer, x, geometry, weight = found
-        return self._through(layer, x, run, geometry, weight)
+        if found is None or product is None:
+            result = function(*args, **kwargs)
+            if product is not None and self._operands is not None:
+                count = product.multiplications(result)
+                self._operands.out_of_reach("products of two activations", count)
+            return result
+        layer, x, geometry, weight, parameter = found
+        multiplications = product.multiplications
+
+        def run(operands: CallOperands | None) -> Any:
+            if operands is None:
+                return function(*args, **kwargs)
+            y = multiplied(function, args, kwargs, operands, x, weight)
+            operands.ran(multiplications(y))
+            return y
+
+        return self._through(layer, x, run, geometry, parameter)
 
     def _may_read_functions(self) -> bool:
         """Whether gradients are enabled, outside all layers."""
-        if not (torch.is_grad_enabled() or (self._with_evaluation and self._running.frames)):
+        always = self._with_evaluation or self._operands is not None
+        if not (torch.is_grad_enabled() or (always and self._running.frames)):
             return False
         frames = self._running.frames
         return not any(self._types.hides_functions(frame.module) for frame in reversed(frames))
 
     def _with_parameter(
         self, product: Product
-    ) -> tuple[_Layer, Tensor, _Geometry, Tensor | None] | None:
-        """A product as a layer, its input and geometry, and its weight if that is a parameter."""
+    ) -> tuple[_Layer, Tensor, _Geometry, Tensor, Tensor | None] | None:
+        """A product as a layer, its input and geometry, its weight, and the parameter behind it."""
         is_trained = self._optimizers.hold
         for x, weight, axis in product.roles():
             parameter = parameter_of(weight, is_trained)
             if parameter is not None:
                 layer = self._of_parameter(parameter, axis, [parameter_of(x, is_trained)])
                 geometry = _with_weight(product.geometry, weight.shape)
-                return None if layer is None else (layer, x, geometry, parameter)
+                return None if layer is None else (layer, x, geometry, weight, parameter)
         if product.has_weight():
             behind = parameters_behind(product.right, is_trained)
             if behind is not None:
                 layer = self._of_parameter(behind[0], product.channel_axes[0], behind[1])
                 geometry = _with_weight(product.geometry, product.right.shape)
-                return None if layer is None else (layer, product.left, geometry, None)
+                return (
+                    None if layer is None else (layer, product.left, geometry, product.right, None)
+                )
         return None
 
     def _of_parameter(
@@ -347,16 +413,17 @@ class ModuleCalls:
         self,
         layer: _Layer,
         x: Tensor | None,
-        run: Callable[[], Any],
+        run: Callable[[CallOperands | None], Any],
         geometry: _Geometry,
         weight: Tensor | None,
     ) -> Any:
         """Run a layer, whose input is `x`, and read the tensors of this call."""
         call = self._begin(layer)
+        operands = None if self._operands is None else self._operands_of(layer, x, call)
         if call is None:
-            return run()
+            return run(operands)
         gradient = None if x is None or is_transformed(x) else self._read_input(call, x)
-        result = run()
+        result = run(operands)
         with self._listener.guard(call.label), SubclassesDisabled():
             outputs = list(_tensors_in(result))
             if x is None:
@@ -379,6 +446,32 @@ class ModuleCalls:
                 self._read_outputs(call, outputs, gradient)
                 self._reporter.finished(call)
         return result
+
+    def _operands_of(
+        self, layer: _Layer, x: Tensor | None, call: LayerCall | None
+    ) -> CallOperands | None:
+        """What acts on a call's operands; None where they are out of reach, which is counted."""
+        assert self._operands is not None
+        module, part, axis, parameter = layer
+        why = _why_out_of_reach(module, x)
+        name = None
+        if why is None:
+            frames = tuple(self._running.frames)
+            frames = frames if parameter is None else (*frames, Frame(module))
+            name = self._known_name(module, part, frames)
+            why = "of a model that no optimizer updates"
+        if name is None:
+            assert why is not None
+            self._operands.out_of_reach(why, 0 if x is None else _least_multiplications(module, x))
+            return None
+        here = self._steps.step + self._steps.ended if call is None else call.forward.step
+        recomputes = backward_pass() != -1
+        segment = self._checkpoints.segment
+        root = functools.partial(self._names.top, frames[0].module)
+        running = RunningLayer(
+            *(name, module, axis, output_axis_of(module), call, here, recomputes, segment, root)
+        )
+        return self._operands.begin(running)
 
     def _meet_parameters_behind(self, module: nn.Module, weight: Tensor) -> None:
         """A module that was given other parameters' values trains those (MAML's inner steps).
@@ -460,9 +553,11 @@ class ModuleCalls:
         updates is taken to train.
         """
         name = self._names.known(module)
-        if name is None and torch.is_grad_enabled():
+        acts = self._operands is not None
+        if name is None and (acts or torch.is_grad_enabled()):
             model = self._names.top(frames[0].module)
-            if self._names.are_of_one_model or self._optimizers.update(model):
+            named = self._names.are_of_one_model or (acts and torch.is_grad_enabled())
+            if named or self._optimizers.update(model):
                 name = self._names.of(module, frames)
         return full_name(name, part)
 
@@ -533,6 +628,51 @@ class ModuleCalls:
     def _was_read(self, module: nn.Module, part: str) -> bool:
         """Whether a layer was read when it ran first, before its activations are computed again."""
         return self._read_at.get(module, {}).get(part, -2) >= self._steps.step - 1
+
+
+def _why_out_of_reach(module: nn.Module, x: Tensor | None) -> str | None:
+    if getattr(module, "_is_replica", False):
+        return "run by DataParallel in copies made for each pass"
+    if x is None:
+        return "no tensor among its arguments"
+    if is_transformed(x):
+        return "ran within a transform of torch.func"
+    return why_unreadable(x)
+
+
+def _least_multiplications(module: nn.Module, x: Tensor) -> int:
+    """How often a layer multiplies at least: each element of its input with a row of its weight."""
+    weight = module._parameters.get("weight")
+    if weight is None or weight.dim() < 2 or not weight.numel():
+        return 0
+    shape = list(weight.shape)
+    return int(x.numel() * (shape[0] if len(shape) == 2 else math.prod(shape) // shape[1]))
+
+
+def multiplications_within(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Of the products of two activations in `nn.MultiheadAttention`, Q·Kᵀ and the one with V."""
+    names = ("query", "key")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    query, key = (given.get(name) for name in names)
+    if not (isinstance(query, Tensor) and isinstance(key, Tensor)) or query.dim() != key.dim():
+        return 0
+    pairs = math.prod(key.shape[:-1]) if query.dim() == 2 else max(key.shape[:2])
+    return int(2 * query.numel() * pairs)
+
+
+def _run_recurrent(
+    module: nn.Module,
+    operands: CallOperands,
+    compute: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run a recurrent layer with another input and output; what it multiplies within stays."""
+    (args, kwargs), x = with_first_tensor((args, kwargs), operands.left)
+    matrices = [each.numel() for each in module.parameters() if each.dim() > 1]
+    steps = 0 if x is None else x.numel() // max(1, x.shape[-1])
+    operands.ran(steps * sum(matrices), weighted=False)
+    return with_first_tensor(compute(*args, **kwargs), operands.result)[0]
 
 
 def _with_weight(

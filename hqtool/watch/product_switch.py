@@ -27,11 +27,13 @@ class ProductSwitch:
     Args:
         see: is called in place of a function of PRODUCTS.
         ever: False: never intercept anything.
+        always: intercept all products, in passes without gradients, too.
     """
 
-    def __init__(self, see: FunctionHandler, *, ever: bool) -> None:
+    def __init__(self, see: FunctionHandler, *, ever: bool, always: bool = False) -> None:
         self._mode = FunctionMode(PRODUCTS, see)
         self._ever = self._within = self._outside = ever
+        self._always = always
 
     def optimizer_came(self) -> None:
         """There is a new optimizer, or one updates more than before."""
@@ -40,7 +42,7 @@ class ProductSwitch:
 
     def pass_begins(self) -> None:
         """A module is called from outside all modules, perhaps in a new thread."""
-        if self._within and torch.is_grad_enabled():
+        if self._within and (self._always or torch.is_grad_enabled()):
             self._mode.install()
 
     def pass_ends(self) -> None:
@@ -57,7 +59,7 @@ class ProductSwitch:
             outside: some of them are used outside all modules.
             are_awaited: some parameters have had no gradient so far.
         """
-        more = are_awaited and step < _LAST_AWAITED
+        more = self._always or (are_awaited and step < _LAST_AWAITED)
         self._within = self._ever and (within or more)
         self._outside = self._ever and (outside or more)
         if not self._within:
@@ -73,5 +75,10 @@ class ProductSwitch:
         return self._mode.absent()
 
     def hinders(self, module: nn.Module) -> bool:
-        """Whether a module would run other code if its functions were intercepted."""
+        """Whether a module would run other code if its functions were intercepted.
+
+        Where all products are intercepted, it is to run that code: the fast one hides them.
+        """
+        if self._always:
+            return False
         return self._within and not module.training and isinstance(module, _FAST_IN_EVAL)

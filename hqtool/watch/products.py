@@ -26,6 +26,8 @@ class Product(NamedTuple):
         geometry: layer name, shapes of input and weight → layer-spec keys.
         channel_axes: of its tensors, counted from the last axis, -1, where the right operand is
             the weight, and where the left one is.
+        depth: how many products are summed up for each element of the result, or, `by_input`, how
+            many each element of the left operand is part of; 0 where it is unknown.
     """
 
     left: Tensor
@@ -33,6 +35,13 @@ class Product(NamedTuple):
     is_symmetric: bool
     geometry: Callable[[str, Size, Size], dict[str, Any]]
     channel_axes: tuple[int, int] = (-1, -1)
+    depth: int = 0
+    by_input: bool = False
+
+    def multiplications(self, result: Any) -> int:
+        """How many multiplications it takes to compute the result."""
+        counted = self.left if self.by_input else result
+        return self.depth * counted.numel() if isinstance(counted, Tensor) else 0
 
     def roles(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Each possible (input, weight, channel axis)."""
@@ -82,18 +91,21 @@ def _matrices(left: str, right: str, values: dict[str, Any]) -> Product:
     pairs = zip(reversed(a.shape[:-2]), reversed(b.shape[:-2]), strict=False)
     shared = math.prod(m for m, n in pairs if m == n)
     geometry = functools.partial(_linear, a.shape[-1], shared)
-    return Product(a, b, True, geometry, (-1, -2 if b.dim() > 1 else -1))
+    return Product(a, b, True, geometry, (-1, -2 if b.dim() > 1 else -1), a.shape[-1])
 
 
 def _rows(is_symmetric: bool, left: str, right: str, values: dict[str, Any]) -> Product:
     """(…, K) times (…, K): each row of one times each row of the other."""
     a, b = values[left], values[right]
-    return Product(a, b, is_symmetric, functools.partial(_linear, a.shape[-1], 1))
+    geometry = functools.partial(_linear, a.shape[-1], 1)
+    return Product(a, b, is_symmetric, geometry, depth=a.shape[-1])
 
 
 def _bilinear(values: dict[str, Any]) -> Product:
     """`nn.Bilinear`'s product, which the bill does not know."""
-    return Product(values["input1"], values["weight"], False, _unbilled("Bilinear"))
+    weight = values["weight"]
+    depth = weight.shape[1] * (weight.shape[2] + 1)
+    return Product(values["input1"], weight, False, _unbilled("Bilinear"), depth=depth)
 
 
 def _tensordot(values: dict[str, Any]) -> Product:
@@ -102,7 +114,7 @@ def _tensordot(values: dict[str, Any]) -> Product:
         contracted = math.prod(a.shape[a.dim() - int(dims) :])
     else:
         contracted = math.prod(a.shape[axis] for axis in dims[0])
-    return Product(a, b, True, functools.partial(_linear, contracted, 1))
+    return Product(a, b, True, functools.partial(_linear, contracted, 1), depth=contracted)
 
 
 def _einsum(values: dict[str, Any]) -> Product | None:
@@ -125,7 +137,8 @@ def _einsum(values: dict[str, Any]) -> Product | None:
     sizes, others = dict(zip(of_a, a.shape, strict=True)), dict(zip(of_b, b.shape, strict=True))
     contracted = math.prod(sizes[each] for each in both - kept)
     shared = math.prod(min(sizes[each], others[each]) for each in both & kept)
-    return Product(a, b, True, functools.partial(_linear, contracted, shared))
+    geometry = functools.partial(_linear, contracted, shared)
+    return Product(a, b, True, geometry, depth=contracted)
 
 
 def _spelled(text: str, dims: int) -> str:
@@ -159,7 +172,9 @@ def _unbilled(op: str) -> Callable[[str, Size, Size], dict[str, Any]]:
 def _convolution(op: str, values: dict[str, Any]) -> Product:
     geometry = functools.partial(_conv, op, {**values, "input": None, "weight": None, "bias": None})
     axis = -1 - _dims(op)
-    return Product(values["input"], values["weight"], False, geometry, (axis, axis))
+    x, weight = values["input"], values["weight"]
+    depth = weight.numel() // max(1, weight.shape[0])
+    return Product(x, weight, False, geometry, (axis, axis), depth, "transpose" in op)
 
 
 def _conv(op: str, values: dict[str, Any], name: str, x: Size, weight: Size) -> dict[str, Any]:

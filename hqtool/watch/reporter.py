@@ -92,6 +92,20 @@ class Reporter:
 
         return came
 
+    def arrived(self, call: LayerCall) -> tuple[str, Position, float] | None:
+        """A gradient has arrived at a layer's call, within a backward pass.
+
+        Returns:
+            the layer's name, the gradient's position and the loss scale that it carries; None where
+            the call cannot be named.
+        """
+        backward = backward_pass()
+        self._reached(call, backward)
+        if call.name is None or backward == -1:
+            return None
+        factor = self._loss_scale.of(backward, call.forward.recomputed_in)
+        return call.name, self._place(call, backward), factor
+
     def record_weights(self, parameters: Iterable[int], loss_scale: float) -> None:
         """Record the weights, and their gradients, that are among these parameters.
 

@@ -22,6 +22,7 @@ from hqtool.watch.listener import Listener
 from hqtool.watch.loss_scale import LossScale, scale_left
 from hqtool.watch.module_calls import ModuleCalls
 from hqtool.watch.names import Names
+from hqtool.watch.operands import Operands
 from hqtool.watch.optimizers import Optimizers, ids_of, objects_of
 from hqtool.watch.parameter_owners import Owners
 from hqtool.watch.position import Positions
@@ -65,6 +66,10 @@ class Watcher:
         with_evaluation: report passes that only evaluate, too.
         model: watch only its modules; None: those of any model.
         on_compile: called once, when torch.compile is first used: what it compiles runs eagerly.
+        operands: acts on the operands of all layers as they run; None: training stays as it is.
+
+    Attributes:
+        reporter: tells where in training gradients belong.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Watcher:
         with_evaluation: bool = False,
         model: nn.Module | None = None,
         on_compile: Callable[[], None] = lambda: None,
+        operands: Operands | None = None,
     ) -> None:
         types = LayerTypes(module_types)
         positions = Positions()
@@ -88,7 +94,7 @@ class Watcher:
         self._unrecorded = Unrecorded(self._names, types, self._owners, listener.asks_for)
         self._steps = Steps(step_on, positions, listener)
         self._loss_scale = LossScale(listener.guard, self._update_skipped)
-        self._reporter = Reporter(
+        self.reporter = Reporter(
             listener,
             self._names,
             positions,
@@ -103,10 +109,11 @@ class Watcher:
             types,
             self._steps,
             self._optimizers,
-            self._reporter,
+            self.reporter,
             self._unrecorded,
             self._owners,
             with_evaluation=with_evaluation,
+            operands=operands,
         )
         self._eager = EagerMode(on_compile)
         self._skipped_steps: list[int] = []
@@ -149,7 +156,7 @@ class Watcher:
             steps_by_forward=self._steps.by_forward,
             runs_eagerly=self._eager.used,
             passes_without_gradients=self._calls.passes_without_gradients,
-            passes_without_backward=self._calls.passes_begun - self._reporter.passes_reached,
+            passes_without_backward=self._calls.passes_begun - self.reporter.passes_reached,
         )
 
     def _module_placed(self, parent: nn.Module, name: str, child: nn.Module | None) -> None:
@@ -163,7 +170,7 @@ class Watcher:
                 self._look_for_unrecorded(optimizer)
         with self._listener.guard("weights"):
             if not {"weight", "grad_weight"}.isdisjoint(self._listener.kinds):
-                self._reporter.record_weights(ids_of(optimizer), scale_left(optimizer))
+                self.reporter.record_weights(ids_of(optimizer), scale_left(optimizer))
 
     def _look_for_unrecorded(self, optimizer: Optimizer) -> None:
         self._unrecorded.updated(optimizer)

@@ -1,0 +1,140 @@
+"""`hqtool train`: run a training script, quantized as a recipe says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from hqtool.capture.settings import STEP_ENDS
+from hqtool.cli.choice import choice_of
+from hqtool.cli.defaults import config_file, config_option, defaults_used
+from hqtool.cli.files import REGULAR_OUTPUT, FileCommand
+from hqtool.cli.output import announce
+from hqtool.cli.streams import script_streams
+from hqtool.launch.process_rank import path_of_rank, rank_of_process
+from hqtool.launch.program import program_files
+from hqtool.recipes.named import load_recipe
+from hqtool.training.settings import LOSS_SCALES, ON_NONFINITE, TrainSettings
+
+DEFAULT = TrainSettings()
+
+#: Options that a file of defaults cannot give: they overwrite.
+ONLY_TYPED = ("force",)
+
+
+class TrainCommand(FileCommand):
+    """Inputs are the script, the recipe, and the files among the script's arguments."""
+
+    def inputs(self, ctx: click.Context) -> dict[str, str]:
+        """The program's files, the recipe's, and existing files among the arguments."""
+        target, *argv = ctx.params["program"]
+        files = program_files(target, module=ctx.params["module"])
+        words = [part for word in argv for part in (word, word.partition("=")[2])]
+        given = {word: "an argument of the script" for word in words if os.path.isfile(word)}
+        recipe = ctx.params["recipe"]
+        given |= {recipe: "the recipe"} if os.path.isfile(recipe) else {}
+        return given | dict.fromkeys(files, "the program to run") | config_file(ctx)
+
+    def outputs(self, ctx: click.Context) -> dict[str, str]:
+        """RUN.h5, where it is asked for."""
+        out = ctx.params["out"]
+        return {} if out is None else {"-o": path_of_rank(out, rank_of_process())}
+
+    @contextmanager
+    def ended_by_sigterm(self) -> Iterator[None]:
+        """The script gets Python's own streams; SIGTERM is handled while it runs."""
+        with script_streams():
+            yield
+
+
+@click.command(
+    "train",
+    cls=TrainCommand,
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    options_metavar="[OPTIONS] [--]",
+)
+@click.argument("program", metavar="SCRIPT.py|-m MODULE [ARGS]...", nargs=-1, required=True)
+@config_option(ONLY_TYPED)
+@click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    required=True,
+    help="Which quantizer each tensor gets; see hqtool list recipes. none: training as it is.",
+)
+@click.option(
+    "-o",
+    "out",
+    type=REGULAR_OUTPUT,
+    metavar="RUN.h5",
+    help="Record statistics of what is quantized, and the ranges used, in a trace.",
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=int,
+    default=DEFAULT.seed,
+    show_default=True,
+    help="Seed of stochastic rounding; the script's own random numbers are left alone.",
+)
+@click.option(
+    "--loss-scale",
+    type=choice_of(LOSS_SCALES),
+    default=DEFAULT.loss_scale,
+    show_default=True,
+    help="Ranges of gradients without the factor of loss scaling, or with it.",
+)
+@click.option(
+    "--on-nonfinite",
+    type=choice_of(ON_NONFINITE),
+    default=DEFAULT.on_nonfinite,
+    show_default=True,
+    help="NaN and infinities stay and are told at the end, or training stops.",
+)
+@click.option(
+    "--min-coverage",
+    metavar="X",
+    type=float,
+    default=DEFAULT.min_coverage,
+    help="Exit with 1 where a smaller share of all multiplications was quantized.",
+)
+@click.option(
+    "--step-on",
+    type=choice_of(STEP_ENDS),
+    default=DEFAULT.step_on,
+    show_default=True,
+    help="What ends a step; see hqtool capture --help.",
+)
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing RUN.h5.")
+@click.option("-q", "--quiet", is_flag=True, help="No closing lines.")
+def command(
+    program: tuple[str, ...],
+    module: bool,
+    recipe: str,
+    out: str | None,
+    quiet: bool,
+    **given: Any,
+) -> int:
+    """Run a training script, unmodified, with its layers quantized as a recipe says.
+
+    Options come before the script; all that follows it is the script's own. Models, parameters and
+    optimizers stay the script's own: quantizers act on operands while a layer runs. The exit status
+    is the script's.
+
+    A file hqtool.toml in the current folder, table [train], or else pyproject.toml there, table
+    [tool.hqtool.train], gives defaults for the options by their long names.
+    """
+    if used := defaults_used():
+        announce(f"hqtool: {used}", quiet)
+    settings = TrainSettings(**given)
+    found = load_recipe(recipe)
+    target, *argv = program
+    from hqtool.training.run import train_script
+
+    return train_script(
+        target, argv, recipe=found, out=out, settings=settings, module=module, quiet=quiet
+    )

@@ -1,0 +1,186 @@
+"""Acting on the operands and the result of one call of a layer, forward and backward (figure 1).
+
+Forward, X and W are quantized before they are multiplied, Y after. Backward the gradient that
+arrives is 0 where Y was saturated, and then quantized as G_Y, for both of the layer's products.
+G_X is quantized before anything is added to it, and then 0 where X was saturated; so is G_W with W.
+The layer's own kernels multiply. Where a site has no quantizer, nothing is put around its tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hqtool.training.quantizing import Quantized
+from hqtool.training.trained_site import Place, TrainedSite, Treated
+from hqtool.watch.operands import RunningLayer
+
+if TYPE_CHECKING:
+    from hqtool.training.trainer import LayerSites, Trainer
+
+#: Quantizes a tensor as one of a site.
+Treatment = Callable[[Tensor], Quantized]
+
+
+class _Around(torch.autograd.Function):
+    """Forward one treatment, backward another one of the gradient, which the first one masks.
+
+    Args (of `apply`):
+        x: the tensor.
+        forth: its treatment; None: it stays.
+        back: that of its gradient.
+        masks_first: the mask comes before the gradient's treatment, not after it.
+        ste: 'clipped' or 'full'.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        forth: Treatment | None,
+        back: Treatment | None,
+        masks_first: bool,
+        ste: str,
+    ) -> Tensor:
+        done = Quantized(x.view_as(x), None) if forth is None else forth(x.detach())
+        ctx.save_for_backward(done.clipped if ste == "clipped" else None)
+        ctx.back, ctx.masks_first, ctx.ste = back, masks_first, ste
+        return done.values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (mask,) = ctx.saved_tensors
+        if mask is not None and ctx.masks_first:
+            gradient = gradient.masked_fill(mask, 0)
+        if ctx.back is not None:
+            gradient = straight_through(gradient, ctx.back, ctx.ste)
+        if mask is not None and not ctx.masks_first:
+            gradient = gradient.masked_fill(mask, 0)
+        return gradient, None, None, None, None
+
+
+def straight_through(gradient: Tensor, treat: Treatment, ste: str) -> Tensor:
+    """A gradient treated, so that it can be differentiated again."""
+    if not (torch.is_grad_enabled() and gradient.requires_grad):
+        return treat(gradient.detach()).values
+    around: Tensor = _Around.apply(gradient, treat, None, False, ste)  # type: ignore[no-untyped-call]
+    return around
+
+
+class QuantizedCall:
+    """The operands of one call of a layer: `CallOperands` of a recipe.
+
+    Args:
+        trainer: what holds the sites, and is told what comes.
+        layer: the call.
+        sites: the layer's, by tensor kind.
+    """
+
+    def __init__(self, trainer: Trainer, layer: RunningLayer, sites: LayerSites) -> None:
+        self._trainer, self._layer, self._sites = trainer, layer, sites
+        self._place: Place | None = None
+
+    def left(self, x: Tensor) -> Tensor:
+        return self._around(x, "input", "grad_input", masks_first=False)
+
+    def right(self, weight: Tensor) -> Tensor:
+        return self._around(weight, "weight", "grad_weight", masks_first=False)
+
+    def result(self, y: Tensor) -> Tensor:
+        if not isinstance(y, Tensor) or not _is_real(y):
+            return y
+        if self._sites.of("output") is not None:
+            return self._around(y, "output", "grad_output", masks_first=True)
+        site = self._sites.of("grad_output")
+        if site is not None and y.requires_grad:  # as a hook it may be changed in place later
+            treat = self._treatment_of_gradient(site)
+            y.register_hook(lambda g: straight_through(g, treat, self._sites.ste))  # type: ignore[no-untyped-call]
+        return y
+
+    def ran(self, multiplications: int, *, weighted: bool = True) -> None:
+        coverage = self._trainer.coverage
+        if not self._sites.any:
+            coverage.excluded += multiplications
+        elif weighted:
+            coverage.quantized += multiplications
+        else:
+            coverage.missed[
+                "recurrent layers' own products (inputs and outputs are quantized)"
+            ] += multiplications
+
+    def _around(self, x: Tensor, kind: str, back: str, *, masks_first: bool) -> Tensor:
+        site, of_gradient = self._sites.of(kind), self._sites.of(back)
+        if (site is None and of_gradient is None) or not _is_real(x):
+            return x
+        forth = None if site is None else self._treatment(site)
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return x if forth is None else forth(x.detach()).values
+        treat = None if of_gradient is None else self._treatment_of_gradient(of_gradient)
+        around: Tensor = _Around.apply(x, forth, treat, masks_first, self._sites.ste)  # type: ignore[no-untyped-call]
+        return around
+
+    # Forward
+
+    def _treatment(self, site: TrainedSite) -> Treatment:
+        """How a tensor of the forward pass is treated; what is read waits with the call."""
+
+        def treat(x: Tensor) -> Quantized:
+            layer, segment = self._layer, self._layer.segment
+            if layer.recomputes and segment is None:
+                treated = site.last
+                return self._first(site, x)[1] if treated is None else site.again(x, treated)
+            if segment is None:
+                treated, done = self._first(site, x)
+            else:
+                made: list[Quantized] = []
+
+                def make() -> Treated:
+                    treated, done = self._first(site, x)
+                    made.append(done)
+                    return treated
+
+                treated = segment.again(make)
+                done = made[0] if made else site.again(x, treated)
+            if layer.call is not None:
+                layer.call.readings.append((site.site.tensor, treated))
+            return done
+
+        return treat
+
+    def _first(self, site: TrainedSite, x: Tensor) -> tuple[Treated, Quantized]:
+        """Treat a tensor that is not one computed again."""
+        layer = self._layer
+        may_train = layer.call is not None or layer.segment is not None
+        if self._place is None:
+            self._place = self._trainer.place(layer, trains=may_train)
+        treated, done = site.treat(x, self._place, trains=may_train)
+        if may_train:
+            site.last = treated
+            self._trainer.check(site, treated)
+        return treated, done
+
+    # Backward
+
+    def _treatment_of_gradient(self, site: TrainedSite) -> Treatment:
+        def treat(gradient: Tensor) -> Quantized:
+            call = self._layer.call
+            arrived = None if call is None else self._trainer.arrived(call)
+            if arrived is None:
+                place = self._trainer.place(self._layer, trains=False)
+                return site.treat(gradient, place, trains=False)[1]
+            _, position, factor = arrived
+            place = Place(*position)
+            treated, done = site.treat(gradient, place, trains=True, loss_scale=factor)
+            self._trainer.check(site, treated)
+            self._trainer.trained(site, position, treated)
+            return done
+
+        return treat
+
+
+def _is_real(x: Tensor) -> bool:
+    """Whether a tensor can be quantized: it is dense, with floating-point values."""
+    return x.is_floating_point() and x.layout is torch.strided and not x.is_nested

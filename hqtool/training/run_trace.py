@@ -1,0 +1,96 @@
+"""RUN.h5: what a quantized run records of its tensors, in a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from hqtool.launch.stderr_lines import say
+from hqtool.trace.writer import TraceFull, TraceWriter
+from hqtool.training.trained_site import Treated
+from hqtool.vocab import Site, UsedRange
+from hqtool.watch.position import Position
+
+
+class RunTrace:
+    """Writes statistics of tensors before they were quantized, and what quantized them.
+
+    A record without statistics (nothing was finite, say) is left out. Where the disk is full,
+    training goes on, and the trace ends there.
+
+    Args:
+        writer: an open trace that keeps the ranges used.
+
+    Attributes:
+        writer: the same.
+        full: why the trace ends before training does; None where it does not.
+    """
+
+    def __init__(self, writer: TraceWriter) -> None:
+        self.writer = writer
+        self.full: str | None = None
+
+    def write(self, site: Site, position: Position, treated: Treated) -> None:
+        """Record a tensor that belongs to training."""
+        stats = treated.stats
+        if stats is None:
+            return
+        wanted = treated.decision.range
+        widest = None if wanted is None else wanted.widest
+        used = UsedRange(
+            widest,
+            treated.decision.looked,
+            treated.share_clipped,
+            carries_scale=not treated.divided,
+        )
+        with self._going_on():
+            self.writer.write(
+                *(site.layer, site.tensor, position.step, None, position.micro, position.call),
+                stats=stats,
+                shape=treated.shape,
+                loss_scale=treated.loss_scale,
+                used=used,
+            )
+
+    def describe(
+        self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...]
+    ) -> None:
+        """Write a layer's classes and geometry; one of unknown geometry is left without."""
+        with self._going_on():
+            if classes:
+                self.writer.name_classes(layer, classes)
+            try:
+                found = geometry()
+            except Exception:
+                return
+            self.writer.describe(layer, found)
+
+    def commit(self, step: int) -> None:
+        """Make a step durable."""
+        with self._going_on():
+            self.writer.commit(step)
+
+    def name_optimizers(self, step: int, names: tuple[str, ...]) -> None:
+        """Record which optimizers ended a step."""
+        with self._going_on():
+            self.writer.name_optimizers(step, names)
+
+    def note(self, key: str, value: Any) -> None:
+        """Add to the trace's provenance."""
+        with self._going_on():
+            self.writer.note(key, value)
+
+    def close(self, state: str) -> None:
+        """Close the trace: 'complete' or 'truncated'."""
+        with self._going_on():
+            self.writer.close("truncated" if self.full else state)
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except TraceFull as error:
+            if self.full is None:
+                self.full = error.cause
+                say(f"{error.cause}: training goes on, the trace ends here")

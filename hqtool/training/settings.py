@@ -1,0 +1,83 @@
+"""What a quantized training run is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
+
+from hqtool.errors import UsageError
+from hqtool.nearest import known_names
+
+#: What is done about NaN and infinities in a tensor that is quantized.
+ON_NONFINITE = {
+    "keep": "they stay as they are, and are told at the end",
+    "stop": "training stops there",
+}
+
+#: What is done about the factor that gradients carry under loss scaling.
+LOSS_SCALES = {
+    "divided": "ranges are those of the gradients without it",
+    "kept": "ranges are those of the gradients with it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How to train, beside the recipe.
+
+    Args:
+        seed: of stochastic rounding; training's own random numbers are never touched.
+        on_nonfinite: a key of ON_NONFINITE.
+        loss_scale: a key of LOSS_SCALES.
+        step_on: what ends a step, as for capture: "optimizer", "forward" or "auto".
+        min_coverage: the least share of multiplications to be quantized, 0 … 1.
+        force: replace an existing RUN.h5.
+
+    Raises:
+        UsageError: a value out of bounds.
+    """
+
+    seed: int = 0
+    on_nonfinite: str = "keep"
+    loss_scale: str = "divided"
+    step_on: str = "auto"
+    min_coverage: float = 0.0
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("on_nonfinite", ON_NONFINITE), ("loss_scale", LOSS_SCALES)):
+            value = getattr(self, name)
+            if value not in known:
+                raise UsageError(f"unknown {name}: {value}", known_names(value, known))
+        if not 0 <= self.min_coverage <= 1:
+            cause = f"min_coverage={self.min_coverage:g} lies outside 0…1"
+            raise UsageError(cause, "give a share, such as 0.95")
+
+    def to_json(self) -> dict[str, Any]:
+        """All options by name, JSON-safe."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class TrainOptions(TypedDict, total=False):
+    """The fields of TrainSettings as keyword options, for type checkers."""
+
+    seed: int
+    on_nonfinite: str
+    loss_scale: str
+    step_on: str
+    min_coverage: float
+    force: bool
+
+
+def settings_of(options: Mapping[str, Any]) -> TrainSettings:
+    """TrainSettings from keyword options.
+
+    Raises:
+        UsageError: an option is unknown or out of bounds.
+    """
+    known = [field.name for field in fields(TrainSettings)]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"unknown option of training: {name}", known_names(name, known))
+    return TrainSettings(**options)

@@ -1,0 +1,213 @@
+"""One site in training: its estimator's state, and what its quantizer did to each tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from hqtool.capture.tensors import stats_of_tensor, to_numpy
+from hqtool.core.noise import noise_of
+from hqtool.core.observation import PreparedValues, values_of
+from hqtool.core.questions import Observation
+from hqtool.core.recorded import RecordedObservation
+from hqtool.estimators.ledger import Ledger
+from hqtool.estimators.protocol import Reading, advance, asked_by, decide, widest
+from hqtool.estimators.quantizer import NEAREST, Quantizer
+from hqtool.estimators.statistics import OfStats, OfStatsAndFormat
+from hqtool.training.quantizing import Axes, Quantized, quantized
+from hqtool.vocab import AnyRange, Decision, EntryRanges, Range, Record, Site, Stats
+
+#: The questions that statistics answer, of a whole tensor.
+_OF_STATISTICS = frozenset({"extremes", "spread", "zeros", "nonfinite", "format"})
+
+
+class Place(NamedTuple):
+    """What the noise of a tensor is keyed by, beside its site: where in training it belongs."""
+
+    step: int
+    micro: int
+    call: int
+
+
+class Treated(NamedTuple):
+    """What was decided of a tensor, and read of it; a pass that trains teaches it.
+
+    Args:
+        stats: of the tensor before it was quantized, as it is; None where nothing asked for them.
+        loss_scale: factor that it carries.
+        divided: the range is that of the tensor without this factor.
+    """
+
+    decision: Decision
+    reading: Reading | None
+    shape: tuple[int, ...]
+    stats: Stats | None
+    place: Place
+    loss_scale: float = 1.0
+    divided: bool = True
+    share_clipped: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class TrainedSite:
+    """A site that a recipe quantizes.
+
+    Args:
+        seed: of stochastic rounding.
+        axes: of its tensors.
+        records_all: statistics of all tensors that train are wanted, for a trace.
+        divides: loss scales are divided out before ranges.
+
+    Attributes:
+        state: of the estimator, after all steps before `step`.
+        last: what was done to the last tensor that may train.
+        records: how many tensors trained.
+        clipped: the sum of their shares that were clipped.
+        nonfinite: how many of them held NaN or infinities; the first step that had one.
+    """
+
+    site: Site
+    quantizer: Quantizer
+    seed: int
+    axes: Axes
+    records_all: bool
+    divides: bool = True
+    state: Any = None
+    last: Treated | None = None
+    records: int = 0
+    clipped: float = 0.0
+    nonfinite: int = 0
+    first_nonfinite: int | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    _waiting: dict[int, list[Treated]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.state = self.quantizer.estimator.value.start()
+
+    def treat(
+        self, x: Tensor, place: Place, *, trains: bool, loss_scale: float = 1.0
+    ) -> tuple[Treated, Quantized]:
+        """Decide on a tensor's range, and quantize the tensor.
+
+        Args:
+            x: detached.
+            trains: its pass may train. Else it is quantized with what is known; where nothing is,
+                it is looked at, which teaches nothing.
+            loss_scale: factor that it carries.
+        """
+        self._learn_before(place.step)
+        scale = loss_scale if self.divides else 1.0
+        seen = _Seen(self, x, place, scale)
+        decision, reading = self._decided(seen, trains=trains)
+        if trains and self.records_all:
+            seen.need_stats()
+        treated = Treated(
+            *(decision, reading, tuple(x.shape), seen.stats, place, loss_scale, self.divides)
+        )
+        done = self.again(x, treated)
+        return treated._replace(share_clipped=done.share_clipped), done
+
+    def again(self, x: Tensor, treated: Treated) -> Quantized:
+        """Quantize a tensor as another one was: with its range, and its noise."""
+        noise = None
+        if self.quantizer.rounding != NEAREST:
+            step, micro, call = treated.place
+            record = Record(step, micro, call, (), stats=treated.stats)  # type: ignore[arg-type]
+            noise = noise_of(self.seed, self.site, record)
+        wanted = treated.decision.range
+        if treated.divided and treated.loss_scale != 1.0 and wanted is not None:
+            wanted = _times(wanted, treated.loss_scale)
+        same = tuple(x.shape) == treated.shape
+        stats = treated.stats if same else None
+        return quantized(x, self.quantizer.format.value, wanted, self.axes, noise, stats)
+
+    def teach(self, treated: Treated, step: int) -> None:
+        """The pass of a tensor trains, in this step."""
+        self._waiting.setdefault(step, []).append(treated)
+        numel = 1
+        for size in treated.shape:
+            numel *= size
+        self.ledger.count(treated.decision, (numel,))
+        self.records += 1
+        self.clipped += treated.share_clipped
+        stats = treated.stats
+        if stats is not None and (stats.nnan or stats.ninf):
+            self.nonfinite += 1
+            self.first_nonfinite = step if self.first_nonfinite is None else self.first_nonfinite
+
+    def _learn_before(self, step: int) -> None:
+        """Let the estimator learn from the steps before this one, each joined as one batch."""
+        while self._waiting and (first := min(self._waiting)) < step:
+            done = self._waiting.pop(first)
+            used = [each.decision.range for each in done if each.decision.range is not None]
+            readings = [each.reading for each in done]
+            estimator = self.quantizer.estimator.value
+            self.state = advance(estimator, self.state, readings, widest(used))
+
+    def _decided(self, seen: _Seen, *, trains: bool) -> tuple[Decision, Reading | None]:
+        estimator = self.quantizer.estimator.value
+        plan = estimator.plan(self.state)
+        if not (plan.looks or plan.scale_one or (trains and plan.reads)):
+            return Decision(plan.range), None
+        if trains or (plan.range is None and not plan.scale_one and self._needs_range):
+            return decide(estimator, self.state, seen.observation)
+        if plan.scale_one:
+            return Decision(asked_by(estimator, seen.observation).range_at_scale_one), None
+        return Decision(plan.range), None
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether the estimator asks what statistics alone do not tell."""
+        estimator: Any = self.quantizer.estimator.value
+        statistic = getattr(estimator, "statistic", None)
+        plain = statistic is None or isinstance(statistic, (OfStats, OfStatsAndFormat))
+        return not (plain and estimator.asks <= _OF_STATISTICS)
+
+    @property
+    def _needs_range(self) -> bool:
+        return self.quantizer.format.value.needs_range
+
+
+class _Seen:
+    """A tensor as an estimator sees it; what is not asked for is not computed.
+
+    Args:
+        scale: what its values are divided by.
+    """
+
+    def __init__(self, site: TrainedSite, x: Tensor, place: Place, scale: float) -> None:
+        self._site, self._x, self._place = site, x, place
+        self._scale = scale if 0 < scale < float("inf") else 1.0
+        self.stats: Stats | None = None
+
+    def need_stats(self) -> Stats:
+        """The statistics of the tensor as it is."""
+        if self.stats is None:
+            self.stats = stats_of_tensor(self._x)
+        return self.stats
+
+    @property
+    def observation(self) -> Observation:
+        stats = self.need_stats()
+        stats = stats if self._scale == 1.0 else stats.divided(self._scale)
+        format_: Any = self._site.quantizer.format.value
+        values = self._prepared(stats) if self._site.needs_values else None
+        return RecordedObservation(
+            stats, format_, values, (), self._place.step, tuple(self._x.shape)
+        )
+
+    def _prepared(self, stats: Stats) -> PreparedValues | None:
+        """The values, in the memory of the tensor where it is on a CPU and of a type of numpy."""
+        x = self._x.detach().cpu()
+        wide = x.float() if x.element_size() < 4 else x
+        values = to_numpy(wide / self._scale if self._scale != 1.0 else wide)[0]
+        record = Record(*self._place, tuple(x.shape), stats, values)
+        return values_of(record, self._site.axes.channel, self._site.axes.entry)
+
+
+def _times(wanted: AnyRange, factor: float) -> AnyRange:
+    if isinstance(wanted, EntryRanges):
+        return EntryRanges(wanted.per, wanted.lo * factor, wanted.hi * factor)
+    return Range(wanted.lo * factor, wanted.hi * factor)

@@ -1,0 +1,256 @@
+"""What a watcher calls while a network trains: all sites, quantized as a recipe says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import Tensor, nn
+
+from hqtool.core.formats.block import BlockFormat
+from hqtool.errors import HqtoolError, UsageError
+from hqtool.recipes.layer_facts import LayerFacts
+from hqtool.recipes.recipe import Recipe, StraightThrough
+from hqtool.training.call_operands import QuantizedCall
+from hqtool.training.coverage import Coverage
+from hqtool.training.quantizing import Axes
+from hqtool.training.run_trace import RunTrace
+from hqtool.training.settings import TrainSettings
+from hqtool.training.trained_site import Place, TrainedSite, Treated
+from hqtool.vocab import TENSOR_KINDS, Site
+from hqtool.watch.layer_call import LayerCall
+from hqtool.watch.layer_types import LayerTypes, classes_of
+from hqtool.watch.operands import RunningLayer
+from hqtool.watch.position import Position
+from hqtool.watch.reporter import Reporter
+
+
+class NotFinite(HqtoolError):
+    """A tensor holds NaN or infinities, and training was to stop there."""
+
+    exit_status = 1
+
+
+class LayerSites:
+    """The sites of one layer that have a quantizer, by tensor kind.
+
+    Args:
+        ste: how gradients pass through its quantizers.
+    """
+
+    def __init__(self, sites: Mapping[str, TrainedSite], ste: StraightThrough) -> None:
+        self._sites = dict(sites)
+        self.ste = ste
+        self.any = bool(sites)
+
+    def of(self, kind: str) -> TrainedSite | None:
+        """The site of a tensor kind; None where the recipe gives it no quantizer."""
+        return self._sites.get(kind)
+
+
+class Trainer:
+    """Quantizes the operands of layers, and lets estimators learn once a pass is known to train.
+
+    It is both what acts on operands and what listens to the watcher.
+
+    Args:
+        trace: records what is quantized; None: nothing is written.
+
+    Attributes:
+        coverage: how much was quantized.
+        sites: all that were met, in order.
+        layers: the name of each layer that ran → its classes, in order.
+        steps: how many steps ended.
+        failed: what could not be watched → the first reason.
+    """
+
+    active = True
+    kinds: Collection[str] = ()
+
+    def __init__(self, recipe: Recipe, settings: TrainSettings, trace: RunTrace | None) -> None:
+        require_trainable(recipe)
+        self._recipe = recipe
+        self._settings = settings
+        self._trace = trace
+        self._reporter: Reporter | None = None
+        self._types = LayerTypes()
+        self._layers: dict[str, LayerSites] = {}
+        self._passes: dict[str, tuple[int, int, int, int]] = {}
+        self._evaluated: Counter[str] = Counter()
+        self._described: set[str] = set()
+        self.coverage = Coverage()
+        self.sites: dict[Site, TrainedSite] = {}
+        self.layers: dict[str, tuple[str, ...]] = {}
+        self.failed: dict[str, str] = {}
+        self.steps = 0
+        self._last_step = -1
+
+    def report_through(self, reporter: Reporter) -> None:
+        """Learn where gradients belong from here."""
+        self._reporter = reporter
+
+    # --- acting on operands
+
+    def begin(self, layer: RunningLayer) -> QuantizedCall:
+        """A layer begins to run."""
+        if layer.name not in self._layers:
+            self._layers[layer.name] = self._sites_of(layer)
+        return QuantizedCall(self, layer, self._layers[layer.name])
+
+    def out_of_reach(self, reason: str, multiplications: int) -> None:
+        """A product ran whose operands are not replaced."""
+        self.coverage.missed[reason] += multiplications
+
+    def place(self, layer: RunningLayer, *, trains: bool) -> Place:
+        """What the noise of a call's tensors is keyed by.
+
+        Passes that only evaluate are numbered from 2^32 on, for their noise to be another.
+        """
+        name, step = layer.name, layer.step
+        if not trains:
+            self._evaluated[name] += 1
+            return Place(step, (1 << 32) + self._evaluated[name], 0)
+        number = -1 if layer.call is None else layer.call.forward.number
+        last = self._passes.get(name)
+        if last is None or last[0] != step:
+            here = (step, number, 0, 0)
+        elif last[1] == number and number != -1:
+            here = (step, number, last[2], last[3] + 1)
+        else:
+            here = (step, number, last[2] + 1, 0)
+        self._passes[name] = here
+        return Place(step, here[2], here[3])
+
+    def arrived(self, call: LayerCall) -> tuple[str, Position, float] | None:
+        """Where a gradient belongs that has arrived at a call; see `Reporter.arrived`."""
+        return None if self._reporter is None else self._reporter.arrived(call)
+
+    def check(self, site: TrainedSite, treated: Treated) -> None:
+        """Raises: NotFinite: the tensor is not finite, and training is to stop there."""
+        stats = treated.stats
+        if self._settings.on_nonfinite != "stop" or stats is None or treated.loss_scale != 1.0:
+            return
+        if stats.nnan or stats.ninf:
+            what = f"{stats.nnan} NaN and {stats.ninf} infinities"
+            cause = f"{site.site} is not finite at step {treated.place.step}: {what}"
+            raise NotFinite(cause, "train with a wider recipe, or with --on-nonfinite keep")
+
+    def trained(self, site: TrainedSite, position: Position, treated: Treated) -> None:
+        """A tensor belongs to training, at this position."""
+        site.teach(treated, position.step)
+        if self._trace is not None:
+            self._trace.write(site.site, position, treated)
+
+    def _sites_of(self, layer: RunningLayer) -> LayerSites:
+        """Make the sites of a layer that runs for the first time."""
+        facts = self._facts(layer)
+        self.layers[layer.name] = facts.types or ()
+        found = {}
+        for kind in TENSOR_KINDS:
+            quantizer = self._recipe.quantizer(facts, kind)
+            if quantizer is None:
+                continue
+            of_weight = kind in ("weight", "grad_weight")
+            site = TrainedSite(
+                Site(layer.name, kind),
+                quantizer,
+                self._settings.seed,
+                Axes(layer.channel_axis, layer.output_axis if of_weight else None),
+                records_all=self._trace is not None or self._settings.on_nonfinite == "stop",
+                divides=self._settings.loss_scale == "divided",
+            )
+            self.sites[site.site] = found[kind] = site
+        return LayerSites(found, self._recipe.straight_through(facts))
+
+    def _facts(self, layer: RunningLayer) -> LayerFacts:
+        """A layer as rules see it.
+
+        The first one is that which runs first. Which one runs last is not known before the first
+        pass has ended: it is taken to be the last one among its model's modules.
+        """
+        return LayerFacts(
+            layer.name,
+            classes_of(layer.module),
+            first=not self.layers,
+            last=self._is_last(layer.module, layer.root()),
+        )
+
+    def _is_last(self, module: nn.Module, root: nn.Module) -> bool:
+        layers = [each for each in root.modules() if self._types.is_named(each)]
+        return bool(layers) and layers[-1] is module
+
+    # --- listening
+
+    def guard(self, what: Site | str) -> AbstractContextManager[None, bool]:
+        """Keeps failures to watch training from it; what ends training on purpose passes."""
+        return _Guard(self, what)
+
+    def asks_for(self, layer: str) -> bool:
+        """All layers are watched: the recipe says which are quantized."""
+        return True
+
+    def read(
+        self, tensor: Tensor, step: int, channel_axis: int = -1, entry_axis: int | None = None
+    ) -> None:
+        """Nothing is read but what is quantized."""
+
+    def record(self, site: Site, position: Position, reading: Any, loss_scale: float = 1.0) -> None:
+        """What was done to a tensor of a forward pass, now that the pass trains."""
+        assert isinstance(reading, Treated)
+        self.trained(self.sites[site], position, reading)
+
+    def describe(
+        self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...] = ()
+    ) -> None:
+        """Write a layer's geometry, once."""
+        if self._trace is not None and layer not in self._described:
+            self._described.add(layer)
+            self._trace.describe(layer, geometry, classes)
+
+    def count(self, event: str, number: int = 1) -> None:
+        """Nothing is counted."""
+
+    def commit(self, step: int) -> None:
+        """A step has ended."""
+        if step != self._last_step:
+            self.steps, self._last_step = self.steps + 1, step
+        if self._trace is not None:
+            self._trace.commit(step)
+
+    def name_optimizers(self, step: int, names: tuple[str, ...]) -> None:
+        """Which optimizers ended a step."""
+        if self._trace is not None:
+            self._trace.name_optimizers(step, names)
+
+
+class _Guard:
+    """Notes failures; see `Trainer.guard`."""
+
+    def __init__(self, trainer: Trainer, what: Site | str) -> None:
+        self._trainer, self._what = trainer, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception) or isinstance(error, HqtoolError):
+            return False
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        self._trainer.failed.setdefault(str(self._what), text)
+        return True
+
+
+def require_trainable(recipe: Recipe) -> None:
+    """Raises: UsageError: the recipe has a format that training cannot use."""
+    for rule in recipe.rules:
+        for quantizer in rule.quantizers.values():
+            if quantizer is None:
+                continue
+            format_ = quantizer.format.value
+            if not (isinstance(format_, BlockFormat) or hasattr(format_, "levels")):
+                cause = (
+                    f"recipe {recipe.name}: {quantizer.format.label} has no levels to train with"
+                )
+                raise UsageError(cause, "choose another format; compare can score this one")

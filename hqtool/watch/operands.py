@@ -1,0 +1,99 @@
+"""The interface between a watcher and those that act on the operands of layers as they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from hqtool.watch.checkpoints import Segment
+from hqtool.watch.layer_call import LayerCall
+
+
+class RunningLayer(NamedTuple):
+    """A call of a layer whose operands may be replaced.
+
+    Args:
+        name: the layer's name.
+        module: the layer, or the module that holds it or its weight.
+        channel_axis: of the layer's tensors, counted from the last axis, -1.
+        output_axis: of the weight, the axis of the output channels.
+        call: what is known of the call where its pass may train; None of one that only evaluates,
+            or computes activations again that were read the first time.
+        step: the step that the call belongs to, if it trains.
+        recomputes: it computes activations again, within a backward pass.
+        segment: the checkpointed part of the model that it runs in.
+        root: gives the outermost module of the model that runs.
+    """
+
+    name: str
+    module: nn.Module
+    channel_axis: int
+    output_axis: int
+    call: LayerCall | None
+    step: int
+    recomputes: bool
+    segment: Segment | None
+    root: Callable[[], nn.Module]
+
+
+class CallOperands(Protocol):
+    """Acts on the operands and on the result of one call of a layer."""
+
+    def left(self, x: Tensor) -> Tensor:
+        """What is multiplied in place of the layer's input."""
+
+    def right(self, weight: Tensor) -> Tensor:
+        """What is multiplied in place of the layer's weight."""
+
+    def result(self, y: Tensor) -> Tensor:
+        """What the layer returns in place of its result."""
+
+    def ran(self, multiplications: int, *, weighted: bool = True) -> None:
+        """The layer has multiplied so often.
+
+        Args:
+            weighted: its weight could be reached.
+        """
+
+
+class Operands(Protocol):
+    """Is asked for each call of a layer."""
+
+    def begin(self, layer: RunningLayer) -> CallOperands:
+        """A layer begins to run."""
+
+    def out_of_reach(self, reason: str, multiplications: int) -> None:
+        """A product ran whose operands are not replaced."""
+
+
+def with_operands(
+    args: Sequence[Any], kwargs: dict[str, Any], replaced: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[list[Any], dict[str, Any]]:
+    """A function's arguments with tensors replaced, wherever they stand.
+
+    Args:
+        replaced: pairs of a tensor and what stands in its place.
+    """
+
+    def new(each: Any) -> Any:
+        if isinstance(each, (list, tuple)) and any(isinstance(part, Tensor) for part in each):
+            return [new(part) for part in each]
+        return next((after for before, after in replaced if before is each), each)
+
+    return [new(each) for each in args], {name: new(each) for name, each in kwargs.items()}
+
+
+def multiplied(
+    run: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    operands: CallOperands,
+    x: Tensor,
+    weight: Tensor,
+) -> Any:
+    """The result of a function that multiplies, with the operands replaced."""
+    pairs = [(x, operands.left(x)), (weight, operands.right(weight))]
+    args, kwargs = with_operands(args, kwargs, pairs)
+    return operands.result(run(*args, **kwargs))
