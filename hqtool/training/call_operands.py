@@ -9,20 +9,39 @@ The layer's own kernels multiply. Where a site has no quantizer, nothing is put 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from hqtool.training.coverage import Coverage
+from hqtool.training.layer_sites import LayerSites
 from hqtool.training.quantizing import Quantized
 from hqtool.training.trained_site import Place, TrainedSite, Treated
+from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.operands import RunningLayer
-
-if TYPE_CHECKING:
-    from hqtool.training.trainer import LayerSites, Trainer
+from hqtool.watch.position import Position
 
 #: Quantizes a tensor as one of a site.
 Treatment = Callable[[Tensor], Quantized]
+
+
+class Run(Protocol):
+    """What a call needs of the run that it is part of; see `hqtool.training.trainer.Trainer`."""
+
+    coverage: Coverage
+
+    def place(self, layer: RunningLayer, *, trains: bool) -> Place:
+        """What the noise of the call's tensors is keyed by."""
+
+    def arrived(self, call: LayerCall) -> tuple[str, Position, float] | None:
+        """Where a gradient belongs that has arrived, and the loss scale that it carries."""
+
+    def check(self, site: TrainedSite, treated: Treated) -> None:
+        """Raises where training is to stop."""
+
+    def trained(self, site: TrainedSite, position: Position, treated: Treated) -> None:
+        """A tensor belongs to training."""
 
 
 class _Around(torch.autograd.Function):
@@ -79,7 +98,7 @@ class QuantizedCall:
         sites: the layer's, by tensor kind.
     """
 
-    def __init__(self, trainer: Trainer, layer: RunningLayer, sites: LayerSites) -> None:
+    def __init__(self, trainer: Run, layer: RunningLayer, sites: LayerSites) -> None:
         self._trainer, self._layer, self._sites = trainer, layer, sites
         self._place: Place | None = None
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from hqtool.core.formats.block import BlockFormat
 from hqtool.errors import HqtoolError, UsageError
 from hqtool.recipes.layer_facts import LayerFacts
-from hqtool.recipes.recipe import Recipe, StraightThrough
+from hqtool.recipes.recipe import Recipe
 from hqtool.training.call_operands import QuantizedCall
 from hqtool.training.coverage import Coverage
+from hqtool.training.layer_sites import LayerSites
 from hqtool.training.quantizing import Axes
 from hqtool.training.run_trace import RunTrace
 from hqtool.training.settings import TrainSettings
@@ -31,23 +32,6 @@ class NotFinite(HqtoolError):
     """A tensor holds NaN or infinities, and training was to stop there."""
 
     exit_status = 1
-
-
-class LayerSites:
-    """The sites of one layer that have a quantizer, by tensor kind.
-
-    Args:
-        ste: how gradients pass through its quantizers.
-    """
-
-    def __init__(self, sites: Mapping[str, TrainedSite], ste: StraightThrough) -> None:
-        self._sites = dict(sites)
-        self.ste = ste
-        self.any = bool(sites)
-
-    def of(self, kind: str) -> TrainedSite | None:
-        """The site of a tensor kind; None where the recipe gives it no quantizer."""
-        return self._sites.get(kind)
 
 
 class Trainer:

@@ -1,0 +1,205 @@
+"""One step of a quantized network equals one derived by hand (figure 1 of the paper)."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+from training_by_hand import KINDS, Layer, symmetric4  # noqa: E402
+
+import hqtool  # noqa: E402
+from hqtool.recipes.recipe import Recipe  # noqa: E402
+from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
+
+FIXED = "fixed:lo=-1,hi=1@int4-symmetric"
+
+
+def recipe(ste: str = "clipped", layers: str = "*", **quantizers: str) -> Recipe:
+    lines = [f'{kind} = "{text}"' for kind, text in quantizers.items()]
+    head = f'schema = "hqtool.recipe/1"\nste = "{ste}"\n[[rule]]\nlayers = ["{layers}"]\n'
+    return parse_recipe(head + "\n".join(lines), "mine")
+
+
+def close(found: torch.Tensor | None, wanted: torch.Tensor) -> None:
+    assert found is not None
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(5, 4), (6, 5)),
+    "conv": (lambda: nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 7, 7)),
+}
+
+
+@pytest.mark.parametrize("ste", ["clipped", "full"])
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS], ids="+".join)
+@pytest.mark.parametrize("name", LAYERS)
+def test_each_position(name: str, kinds: tuple[str, ...], ste: str) -> None:
+    torch.manual_seed(1)
+    make, shape = LAYERS[name]
+    layer = make().double()
+    with torch.no_grad():
+        layer.weight.mul_(3)  # so that some of it is clipped
+    x = (torch.randn(shape, dtype=torch.float64)).requires_grad_()
+    by_hand = Layer(layer, dict.fromkeys(kinds, symmetric4), full=ste == "full")
+    with hqtool.train(layer, recipe(ste, **dict.fromkeys(kinds, FIXED))):
+        y = layer(x)
+        g = torch.randn(y.shape, dtype=torch.float64)
+        y.backward(g)
+    close(y, by_hand.forward(x.detach()))
+    gx, gw, gb = by_hand.backward(g)
+    close(x.grad, gx)
+    close(layer.weight.grad, gw)
+    close(layer.bias.grad, gb)
+    if "input" in kinds:
+        assert by_hand.x_beyond.any()
+
+
+class Fork(nn.Module):
+    """A residual fork, and a layer that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Linear(4, 4)
+        self.shared = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.conv(x)
+        return self.shared(F.relu(self.shared(x), inplace=True))
+
+
+def test_a_gradient_is_quantized_before_anything_is_added_to_it() -> None:
+    torch.manual_seed(2)
+    model = Fork().double()
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    g = torch.randn(3, 4, dtype=torch.float64)
+    every = dict.fromkeys(("weight", "output", "grad_input"), FIXED)
+    with hqtool.train(model, recipe(**every)):
+        y = model(x)
+        y.backward(g)
+    rounds = dict.fromkeys(every, symmetric4)
+    conv, first, second = (Layer(each, rounds) for each in (model.conv, model.shared, model.shared))
+    a = x.detach() + conv.forward(x.detach())
+    b = first.forward(a)
+    close(y, second.forward(b.clamp(min=0)))
+    gx, gw2, _ = second.backward(g)
+    gx, gw1, _ = first.backward(gx * (b > 0))
+    close(model.shared.weight.grad, gw1 + gw2)
+    g_conv, gw, _ = conv.backward(gx)
+    close(model.conv.weight.grad, gw)
+    close(x.grad, gx + g_conv)
+
+
+def test_projections_of_attention() -> None:
+    torch.manual_seed(3)
+    attention = nn.MultiheadAttention(4, 2).double()
+    x = torch.randn(5, 1, 4, dtype=torch.float64)
+    with hqtool.train(attention, recipe(weight=FIXED, output=FIXED)) as session:
+        found = attention(x, x, x)[0]
+        evaluated = attention.eval()(x, x, x)[0].detach()
+        with torch.no_grad():
+            close(attention(x, x, x)[0], evaluated)
+    w, out = (
+        symmetric4(each.detach())[0]
+        for each in (attention.in_proj_weight, attention.out_proj.weight)
+    )
+    q, k, v = (symmetric4(F.linear(x, part))[0] for part in w.chunk(3))
+    heads = [each.reshape(5, 2, 2).transpose(0, 1) for each in (q, k, v)]
+    mixed = F.scaled_dot_product_attention(*heads).transpose(0, 1).reshape(5, 1, 4)
+    close(found, symmetric4(F.linear(mixed, out))[0])
+    assert {each.layer.rpartition(".")[2] for each in session.trainer.sites} == {
+        "in_proj",
+        "out_proj",
+    }
+
+
+def test_input_and_output_of_a_recurrent_layer() -> None:
+    torch.manual_seed(4)
+    lstm = nn.LSTM(3, 2).double()
+    x = 2 * torch.randn(4, 1, 3, dtype=torch.float64)
+    wanted = symmetric4(lstm(symmetric4(x)[0])[0].detach())[0]
+    with hqtool.train(lstm, recipe(input=FIXED, output=FIXED)) as session:
+        close(lstm(x)[0], wanted)
+    assert session.outcome is not None
+    assert session.outcome.covers == 0  # its own products are out of reach
+
+
+def test_functions_with_a_parameter() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("bi,io->bo", x, self.w) + x @ self.w + F.linear(x, self.w.t())
+
+    torch.manual_seed(5)
+    model = Own()
+    x = torch.randn(2, 4, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with hqtool.train(model, recipe(weight=FIXED)):
+        y = model(x)
+        y.sum().backward()
+        optimizer.step()
+    w = symmetric4(model.w.detach() + 0.1 * model.w.grad)[0]
+    close(y, 3 * x @ w)
+
+
+def test_half_types_are_quantized_in_float32() -> None:
+    torch.manual_seed(6)
+    layer = nn.Linear(4, 4).bfloat16()
+    x = torch.randn(3, 4).bfloat16()
+    with hqtool.train(layer, recipe(weight=FIXED)):
+        y = layer(x)
+    w = symmetric4(layer.weight.detach().float())[0].bfloat16()
+    assert torch.equal(y, F.linear(x, w, layer.bias))
+
+
+def test_gradients_of_gradients() -> None:
+    """A straight-through gradient can be differentiated again, as a gradient penalty asks."""
+    torch.manual_seed(7)
+    layer = nn.Linear(3, 1).double()
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    with hqtool.train(layer, recipe(weight=FIXED, grad_input=FIXED)):
+        (gx,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+        gx.square().sum().backward()
+    w = symmetric4(layer.weight.detach())[0]
+    close(layer.weight.grad, 4 * symmetric4(w)[0])
+
+
+def test_nan_and_infinities_stay() -> None:
+    layer = nn.Linear(2, 2).double()
+    x = torch.tensor([[float("inf"), 1.0], [float("nan"), 1.0]], dtype=torch.float64)
+    with hqtool.train(layer, recipe(input="current@int8")) as session:
+        y = layer(x)
+        y.sum().backward()
+        assert not y.isfinite().any()
+    assert session.outcome is not None
+    assert any("not finite: linear/input" in line for line in session.outcome.lines())
+
+
+def test_it_can_stop_where_a_tensor_is_not_finite() -> None:
+    from hqtool.training.trainer import NotFinite
+
+    layer = nn.Linear(2, 2)
+    with (
+        pytest.raises(NotFinite, match="linear/input is not finite at step 0"),
+        hqtool.train(layer, recipe(input="current@int8"), on_nonfinite="stop"),
+    ):
+        layer(torch.full((1, 2), float("nan")))
+
+
+def test_nothing_is_put_around_what_has_no_quantizer() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    x = torch.randn(4, 3)
+    plain = model(x)
+    with hqtool.train(model, recipe(layers="1", output=FIXED)):
+        y = model(x)
+        assert "AddmmBackward" in y.grad_fn.next_functions[0][0].name()
+        assert torch.equal(model[0](x), model[0](x))
+    assert torch.equal(model(x), plain)
+    assert "Addmm" in model(x).grad_fn.name()
