@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from hqtool.patch import replaced
@@ -45,6 +46,10 @@ from hqtool.watch.unrecorded import Unrecorded
 
 #: Classes whose forward method is watched, too: scripts call it directly.
 FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
+
+
+#: Why the products with the values and with the keys of attention are not quantized.
+_WITHIN_ATTENTION = "products of two activations, within attention"
 
 
 class _Running(threading.local):
@@ -294,7 +299,7 @@ class ModuleCalls:
         self._running.attentions.append(attention)
         if self._operands is not None:
             count = multiplications_within(args, kwargs)
-            self._operands.out_of_reach("products of two activations, within attention", count)
+            self._operands.out_of_reach(_WITHIN_ATTENTION, count)
         try:
             with self._linear_switch.on():
                 return compute(*args, **kwargs)
@@ -339,6 +344,11 @@ class ModuleCalls:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Called in place of a function that multiplies."""
+        if function is F.scaled_dot_product_attention:
+            if self._operands is not None:
+                count = multiplications_within(args, kwargs)
+                self._operands.out_of_reach(_WITHIN_ATTENTION, count)
+            return function(*args, **kwargs)
         found, product = None, None
         if self._is_watching() and self._may_read_functions():
             with self._listener.guard("products"), SubclassesDisabled():
@@ -650,14 +660,20 @@ def _least_multiplications(module: nn.Module, x: Tensor) -> int:
 
 
 def multiplications_within(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Of the products of two activations in `nn.MultiheadAttention`, Q·Kᵀ and the one with V."""
+    """Of the products of two activations in attention, of query and key and the one with the value.
+
+    Args:
+        args, kwargs: of `nn.MultiheadAttention`, or of `F.scaled_dot_product_attention`, whose
+            tensors have a row of the sequence last but one.
+    """
     names = ("query", "key")
     given = dict(zip(names, args, strict=False)) | kwargs
     query, key = (given.get(name) for name in names)
     if not (isinstance(query, Tensor) and isinstance(key, Tensor)) or query.dim() != key.dim():
         return 0
-    pairs = math.prod(key.shape[:-1]) if query.dim() == 2 else max(key.shape[:2])
-    return int(2 * query.numel() * pairs)
+    if query.dim() > 3:
+        return int(2 * query.numel() * key.shape[-2])
+    return int(2 * query.numel() * (key.shape[0] if query.dim() == 2 else max(key.shape[:2])))
 
 
 def _run_recurrent(

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from hqtool.watch.function_mode import FunctionHandler, FunctionMode
 from hqtool.watch.products import PRODUCTS
@@ -27,11 +28,13 @@ class ProductSwitch:
     Args:
         see: is called in place of a function of PRODUCTS.
         ever: False: never intercept anything.
-        always: intercept all products, in passes without gradients, too.
+        always: intercept all products, in passes without gradients, too, and
+            `F.scaled_dot_product_attention`, which computes two.
     """
 
     def __init__(self, see: FunctionHandler, *, ever: bool, always: bool = False) -> None:
-        self._mode = FunctionMode(PRODUCTS, see)
+        functions = {*PRODUCTS, F.scaled_dot_product_attention} if always else PRODUCTS
+        self._mode = FunctionMode(functions, see)
         self._ever = self._within = self._outside = ever
         self._always = always
 

@@ -1,0 +1,137 @@
+"""`hqtool train` with unmodified scripts: bits, exit status, coverage, and what it says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from command import hqtool
+from warm_python import WarmPython
+
+from hqtool.trace.reader import TraceReader
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+TRAIN = ("-m", "hqtool", "train")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for script in SCRIPTS.glob("*.py"):
+        shutil.copy(script, tmp_path)
+    return tmp_path
+
+
+def train(
+    python: WarmPython, folder: Path, recipe: str, *command: str
+) -> subprocess.CompletedProcess[str]:
+    return python.run(folder, *TRAIN, "--recipe", recipe, *command)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["checkpointing", "compiled", "depthwise_cnn", "ema_eval", "gan", "grad_scaler", "lbfgs",
+     "packed_lstm", "tied_lm"],
+)  # fmt: skip
+def test_none_ends_with_the_bits_of_plain_training(
+    script: str, folder: Path, warm_python: WarmPython
+) -> None:
+    done = train(warm_python, folder, "none", "-q", "--", f"{script}.py")
+    assert done.returncode == 0, done.stderr
+    if script == "compiled":
+        return  # eager bits differ from compiled ones
+    assert done.stdout == warm_python.run(folder, f"{script}.py").stdout
+
+
+@pytest.mark.parametrize("script", ["checkpointing", "gan", "grad_scaler", "tied_lm"])
+def test_the_same_command_twice_ends_with_the_same_bits(
+    script: str, folder: Path, warm_python: WarmPython
+) -> None:
+    runs = [
+        train(warm_python, folder, "paper-w8a8g8", *options, f"{script}.py")
+        for options in (("-o", "run.h5", "--"), ("--",))
+    ]
+    assert [each.returncode for each in runs] == [0, 0], runs[0].stderr
+    assert runs[0].stdout == runs[1].stdout
+    assert runs[0].stdout != warm_python.run(folder, f"{script}.py").stdout
+    with TraceReader(folder / "run.h5") as trace:
+        assert trace.run["recipe"] == "paper-w8a8g8"
+        assert {site.tensor for site in trace.sites} == {"output", "weight", "grad_input"}
+        records = [each for site in trace.sites for each in trace.records(site)]
+    assert all(each.looked is not None for each in records)
+
+
+def test_what_is_said_at_the_end(folder: Path, warm_python: WarmPython) -> None:
+    done = train(warm_python, folder, "paper-w8a8g8", "-o", "run.h5", "direct_forward.py")
+    said = done.stderr
+    assert "3 steps, 15 sites quantized by paper-w8a8g8" in said
+    assert "coverage: 80.6 % of all multiplications quantized, 19.4 % out of reach" in said
+    assert "19.4 % products of two activations, within attention" in said
+    assert "looks: 24 at 42 tensors" in said
+    assert "next: hqtool info run.h5; hqtool compare run.h5" in said
+    assert hqtool("compare", folder / "run.h5").status == 0
+    assert hqtool("info", folder / "run.h5").status == 0
+    assert hqtool("repair", folder / "run.h5", "-o", folder / "again.h5").status == 0
+    with TraceReader(folder / "run.h5") as trace, TraceReader(folder / "again.h5") as again:
+        for site in trace.sites:
+            used = [each.used for each in trace.records(site)]
+            assert used == [each.used for each in again.records(site)]
+
+
+def test_too_little_coverage(folder: Path, warm_python: WarmPython) -> None:
+    command = ("--min-coverage", "0.9", "direct_forward.py")
+    done = train(warm_python, folder, "paper-w8a8g8", *command)
+    assert done.returncode == 1
+    assert "coverage 80.6 % is below --min-coverage 0.9" in done.stderr
+    command = ("--min-coverage", "0.9", "gan.py")
+    assert train(warm_python, folder, "paper-w8a8g8", *command).returncode == 0
+
+
+def test_the_exit_status_is_the_scripts(folder: Path, warm_python: WarmPython) -> None:
+    assert train(warm_python, folder, "paper-w8a8g8", "exits_three.py").returncode == 3
+    done = train(warm_python, folder, "none", "raises.py")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "hqtool/" not in done.stderr
+
+
+def test_a_script_sees_its_own_arguments(tmp_path: Path, warm_python: WarmPython) -> None:
+    (tmp_path / "own.py").write_text("import sys\nprint(sys.argv, __name__)\n")
+    done = train(warm_python, tmp_path, "none", "own.py", "--seed", "3")
+    assert done.stdout == "['own.py', '--seed', '3'] __main__\n"
+
+
+def test_a_tensor_that_is_not_finite_can_stop_it(folder: Path, warm_python: WarmPython) -> None:
+    (folder / "nan.py").write_text(
+        "import torch\nmodel = torch.nn.Linear(2, 2)\n"
+        "model(torch.full((1, 2), float('nan'))).sum().backward()\nprint('went on')\n"
+    )
+    command = ("--on-nonfinite", "stop", "nan.py")
+    done = train(warm_python, folder, "paper-w8a8g8", *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "linear/output is not finite at step 0" in done.stderr
+    done = train(warm_python, folder, "paper-w8a8g8", "nan.py")
+    assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "said"),
+    [
+        (["--recipe", "paper-w8a8", "gan.py"], 2, "did you mean 'paper-w8a8g8'?"),
+        (["--recipe", "none", "missing.py"], 3, "missing.py"),
+        (["--recipe", "none", "--min-coverage", "2", "gan.py"], 2, "0…1"),
+        (["--recipe", "none", "--on-nonfinite", "stay", "gan.py"], 2, "keep"),
+    ],
+)
+def test_errors_before_anything_runs(
+    args: list[str], status: int, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    done = hqtool("train", *args)
+    assert done.status == status
+    assert said in done.err
