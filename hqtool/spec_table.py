@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Iterable, Mapping
 
@@ -79,6 +80,16 @@ class SpecTable:
     def integer(self, key: str, default: object = None, low: int = 1, high: int = LARGEST) -> int:
         """A whole number from `low` to `high`, or DataError; True, 3.0 and NaN are none."""
         return self._whole(key, self.get(key, default), low, high)
+
+    def number(self, key: str, low: float = 0.0, high: float = math.inf) -> float:
+        """A finite number from `low` to `high`, or DataError; True and NaN are none."""
+        value = self.get(key)
+        sound = type(value) is int or (isinstance(value, float) and math.isfinite(value))
+        if sound and low <= value <= high:  # type: ignore[operator]
+            return float(value)  # type: ignore[arg-type]
+        span = f"of {low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+        cause = f"{short_repr(value)} is not a number {span}"
+        raise self.wrong(key, cause, f"write a number {span}, without quotes")
 
     def boolean(self, key: str, default: object = None) -> bool:
         """True or False, or DataError."""

@@ -33,7 +33,7 @@ FLOORS = [
     {"trace"},
     {"compare", "watch", "launch"},
     {"capture"},
-    {"training"},
+    {"training", "study"},
     {"trial"},
     {"report"},
     {"cli"},
@@ -115,6 +115,7 @@ SPEC = str(PACKAGE.parent / "sample_data" / "table5.toml")
         (COMMAND.format(args=["recommend", "--help"]), {"torch"}),
         (COMMAND.format(args=["capture", "--help"]), {"torch", "h5py"}),
         (COMMAND.format(args=["train", "--help"]), {"torch", "h5py"}),
+        (COMMAND.format(args=["study", "--help"]), {"torch", "scipy"}),
         (COMMAND.format(args=["traffic", SPEC]), {"torch", "h5py", "numpy", "scipy"}),
     ],
 )

@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "Replay a trace through range estimators and score them.",
     "recommend": "Choose the cheapest quantizer that is good enough, site by site.",
     "train": "Run a training script, quantized as a recipe says.",
+    "study": "Train with recipes and seeds side by side: one table.",
     "traffic": "Bill the memory traffic of layers, static and dynamic.",
     "info": "Say what is in a trace.",
     "convert": "Make a trace of .npz files.",

@@ -263,7 +263,7 @@ def cluster(address: str, workers: int) -> Executor:
     """
 
     def run(tasks: Sequence[Task]) -> Iterator[tuple[int, SiteResult]]:
-        with _client(address, workers) as client:
+        with client_of(address, workers) as client:
             yield from _on_cluster(client, tasks)
 
     return run
@@ -298,7 +298,7 @@ def _run_and_close(task: Task) -> SiteResult:
 
 
 @contextmanager
-def _client(address: str, workers: int) -> Iterator[Any]:
+def client_of(address: str, workers: int) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:

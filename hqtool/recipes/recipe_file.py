@@ -47,6 +47,24 @@ def parse_recipe(text: str, name: str) -> Recipe:
         raise DataError(f"recipe '{name}': {error.cause}", error.remedy) from error
 
 
+#: Keys of a recipe that is written as one table: its name, quantizers of all layers, and `ste`.
+KEYS_OF_TABLE = ("name", *TENSOR_KINDS, "ste")
+
+
+def recipe_of_table(table: SpecTable, name: str) -> Recipe:
+    """The recipe that gives all layers the quantizers of one table, which has `KEYS_OF_TABLE`.
+
+    Raises:
+        DataError: anything in it is not a quantizer, or there is none; names the key.
+    """
+    kinds = [kind for kind in TENSOR_KINDS if kind in table]
+    if not kinds:
+        remedy = f'give one or more of {", ".join(TENSOR_KINDS)} a quantizer, or "none"'
+        raise table.wrong("output", "no tensor has a quantizer", remedy)
+    quantizers = {kind: _quantizer(table, kind) for kind in kinds}
+    return Recipe(name=name, rules=(Rule(quantizers=quantizers),), ste=_ste(table) or "clipped")
+
+
 def _recipe(top: SpecTable, name: str, named: bool = False) -> Recipe:
     """The recipe of a table; `named`: its own name does not count."""
     check_schema(top, SCHEMA, "a recipe")

@@ -1,0 +1,80 @@
+"""How a run counts: finished with a figure, diverged, failed or timed out."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hqtool.study.metric import Metric
+from hqtool.study.run import STDERR, STDOUT, Ended, Run
+
+Outcome = Literal["finished", "diverged", "failed", "timed-out"]
+
+#: What `hqtool train --on-nonfinite stop` writes on stderr where it stops a training.
+DIVERGED_LINE = "hqtool: diverged"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A run that ended.
+
+    Args:
+        metric: the figure; None where there is no finite one.
+        reason: why it has none; empty where it finished.
+    """
+
+    run: Run
+    ended: Ended
+    outcome: Outcome
+    metric: float | None
+    reason: str = ""
+
+
+def result_of(run: Run, ended: Ended, metric: Metric) -> Result:
+    """Judge a run by how it ended and by what it printed.
+
+    It diverged where `hqtool train` says so, and where it ended well but printed no finite metric.
+    """
+    if ended.timed_out:
+        return Result(run, ended, "timed-out", None, f"ended after {ended.seconds:.0f} s")
+    complaint = _text(run.place / STDERR)
+    if line := _line_with(complaint, DIVERGED_LINE):
+        return Result(run, ended, "diverged", None, line)
+    if ended.status != 0:
+        return Result(run, ended, "failed", None, _failure(ended, complaint))
+    value = metric.read(_text(run.place / STDOUT))
+    if value is None:
+        return Result(run, ended, "diverged", None, f"printed no {metric.name}")
+    if not math.isfinite(value):
+        return Result(run, ended, "diverged", None, f"{metric.name} is {value}")
+    return Result(run, ended, "finished", value)
+
+
+def _failure(ended: Ended, complaint: str) -> str:
+    status = ended.status or 0
+    how = f"exit status {status}" if status > 0 else _signal_name(-status)
+    said = [line for line in complaint.splitlines() if line and not line[0].isspace()]
+    return f"{how}: {said[-1][:200]}" if said else how
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"killed by signal {number}"
+
+
+def _line_with(text: str, start: str) -> str:
+    found = (line for line in text.splitlines() if line.startswith(start))
+    return next(found, "").removeprefix("hqtool: ")
+
+
+def _text(path: Path) -> str:
+    """What a run wrote; nothing where the file is gone."""
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""
