@@ -27,6 +27,7 @@ from hqtool.capture.tensors import (  # noqa: E402
 )
 from hqtool.core.samples import places_of  # noqa: E402
 from hqtool.core.stats import stats_of  # noqa: E402
+from hqtool.kernels import plain  # noqa: E402
 from hqtool.trace.sample_layout import layout_bytes  # noqa: E402
 from hqtool.vocab import SampleLayout, Stats  # noqa: E402
 
@@ -97,7 +98,8 @@ def cast(values: np.ndarray, dtype: torch.dtype) -> Tensor:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks so small that a tensor has many, the last one with fewer elements."""
-    for name, size in {"CHUNK": 1 << 10, "_CAREFUL": 1 << 9, "_DEVICE": 1000}.items():
+    monkeypatch.setattr(plain, "CHUNK_ELEMENTS", 1 << 10)
+    for name, size in {"_CAREFUL": 1 << 9, "_DEVICE": 1000}.items():
         monkeypatch.setattr(tensors_module, f"{name}_ELEMENTS", size)
 
 

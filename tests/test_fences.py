@@ -27,7 +27,7 @@ FLOORS = [
     },
     {"inputs", "outputs", "spec_table"},
     {"registry", "spec_file"},
-    {"core"},
+    {"core", "kernels"},
     {"estimators", "traffic"},
     {"recipes"},
     {"trace"},

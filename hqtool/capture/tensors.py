@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,30 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hqtool.kernels import ArraySums, array_sums
+from hqtool.kernels.plain import sums_in_float64
 from hqtool.vocab import SampleLayout, Stats
-
-#: Elements read at a time: few enough to stay in the cache from one pass to the next.
-CHUNK_ELEMENTS = 1 << 20
 
 #: Elements converted to float64 at a time, on a CPU and elsewhere: it bounds the copies' memory.
 _CAREFUL_ELEMENTS, _DEVICE_ELEMENTS = 1 << 15, 1 << 22
 
-#: Rows of values are summed up in the values' own type: the longest row that is exact enough, the
-#: shortest that saves time, and how many values there must be for the rows' errors to cancel.
-_LONGEST_ROW, _SHORTEST_ROW, _FEWEST_VALUES = 128, 32, 1 << 12
-
-#: The largest magnitude, and the smallest mean square, that float32 can square and sum up.
-_LARGE, _TINY_SQUARE = 1e15, 1e-30
-
-#: Below this ratio of variance to squared mean, Σx²/n − mean² loses digits.
-_SPREAD = 1.0
+#: Mean squares whose sums float32 and float64 can hold, with none of their digits lost.
+_TINY_SQUARE, _LARGE_SQUARE = 1e-30, 1e300
 
 _NOTHING = (math.nan,) * 6
 _F64 = np.dtype(np.float64)
 _SUMMED_TYPES = (torch.float32, torch.float64)
-_ONES = {size: np.ones(_LONGEST_ROW, f"f{size}") for size in (4, 8)}
-_UNSIGNED = {size: np.dtype(f"u{size}") for size in (4, 8)}
-_SIGNED = {size: np.dtype(f"i{size}") for size in (4, 8)}
 
 
 class KeptValues(NamedTuple):
@@ -88,23 +77,6 @@ def memory_order(tensor: Tensor) -> list[int]:
 # --- statistics on a CPU ------------------------------------------------------------------------
 
 
-class _PartialSums(NamedTuple):
-    """Extremes, sums and counts of some values; all but the counts are of the finite ones.
-
-    `total` and `squares` are NaN where they have to be computed by `_careful_moments`.
-    """
-
-    lo: float = math.inf
-    hi: float = -math.inf
-    smallest: float = math.inf  # nonzero magnitude
-    size: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    nzero: int = 0
-    nnan: int = 0
-    ninf: int = 0
-
-
 class _MeanStd(NamedTuple):
     mean: float
     std: float
@@ -117,15 +89,12 @@ def stats_of_tensor(tensor: Tensor) -> Stats:
     Extremes and counts are exact; mean, std and l2 are good to about 1e-7, the mean in terms of
     the root mean square.
 
-    Tensors on a CPU are read by numpy, on one thread and in few calls: between two layers of a
+    Tensors on a CPU are read by the kernels, on one thread and in one call: between two layers of a
     network, waking threads and loading code into the caches again costs more than reading.
     """
     if not tensor.is_cpu:
         return stats_of_vector(deferred_stats(tensor).tolist())
-    if tensor.numel() <= CHUNK_ELEMENTS and tensor.dtype in _SUMMED_TYPES:
-        sums = _sums(tensor.numpy(force=True).ravel("K"))
-    else:
-        sums = _added(map(_sums, _chunks(tensor, CHUNK_ELEMENTS)))
+    sums = array_sums(_array_of(tensor))
     if not sums.size:
         return Stats(*_NOTHING, 0, sums.nnan, sums.ninf, math.nan)
     moments = _quick_moments(sums) or _careful_moments(sums, tensor)
@@ -134,87 +103,33 @@ def stats_of_tensor(tensor: Tensor) -> Stats:
     return Stats(sums.lo, sums.hi, absmax, *moments, sums.nzero, sums.nnan, sums.ninf, smallest)
 
 
+def _array_of(tensor: Tensor) -> NDArray[Any]:
+    """The values in memory order, as the kernels take them: those of bfloat16 as their bits."""
+    if tensor.dtype == torch.bfloat16:
+        bits = tensor.detach().resolve_neg().view(torch.int16)
+        return bits.numpy(force=True).ravel("K").view(np.uint16)
+    if tensor.dtype not in (torch.float16, *_SUMMED_TYPES):
+        tensor = tensor.detach().float()
+    return tensor.numpy(force=True).ravel("K")
+
+
 def _chunks(tensor: Tensor, elements: int) -> Iterator[NDArray[Any]]:
     """The values in memory order, so many at a time, as float32 or float64."""
     for piece in torch.split(flat_view(tensor), elements):
         yield (piece if piece.dtype in _SUMMED_TYPES else piece.float()).numpy(force=True)
 
 
-def _added(parts: Iterable[_PartialSums]) -> _PartialSums:
-    lo, hi, smallest, *sums = zip(*parts, strict=True)
-    return _PartialSums(min(lo), max(hi), min(smallest), *map(sum, sums))
-
-
-def _sums(values: NDArray[Any]) -> _PartialSums:
-    if not values.size:
-        return _PartialSums()
-    lo, hi = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
-    if not -math.inf < lo <= hi < math.inf:
-        return _sums_beside_nonfinite(values)
-    smallest, nzero = _smallest(values)
-    total, squares = _row_sums(values) if max(-lo, hi) < _LARGE else (math.nan, math.nan)
-    return _PartialSums(lo, hi, smallest, values.size, total, squares, nzero)
-
-
-def _sums_beside_nonfinite(values: NDArray[Any]) -> _PartialSums:
-    finite = values[np.isfinite(values)]
-    nnan = int(np.count_nonzero(np.isnan(values)))
-    return _sums(finite)._replace(nnan=nnan, ninf=values.size - finite.size - nnan)
-
-
-def _smallest(values: NDArray[Any]) -> tuple[float, int]:
-    """The smallest nonzero magnitude, and how many values are zero.
-
-    Of floats whose bits are read as unsigned integers, the least is the positive one nearest to
-    zero; of signed integers, it is the negative one.
-    """
-    bits = values.view(_UNSIGNED[values.itemsize])
-    positive = float(np.minimum.reduce(bits).view(values.dtype))
-    if positive:
-        negative = np.minimum.reduce(bits.view(_SIGNED[values.itemsize]))
-        smallest = min(abs(positive), abs(float(negative.view(values.dtype))))
-        if smallest:
-            return smallest, 0
-    return _smallest_beside_zeros(bits, values.dtype)
-
-
-def _smallest_beside_zeros(bits: NDArray[Any], dtype: np.dtype[Any]) -> tuple[float, int]:
-    magnitudes = bits << 1  # drops the sign
-    nzero = bits.size - int(np.count_nonzero(magnitudes))
-    magnitudes -= 1  # a zero becomes the largest integer
-    least = (int(np.minimum.reduce(magnitudes)) + 1) >> 1
-    smallest = abs(float(np.array(least, bits.dtype).view(dtype)))
-    return smallest or math.inf, nzero
-
-
-def _row_sums(values: NDArray[Any]) -> tuple[float, float]:
-    """Σx and Σx²: within a row summed in the values' own type, over the rows in float64."""
-    length = min(values.size & -values.size, _LONGEST_ROW)
-    if length < _SHORTEST_ROW or values.size < _FEWEST_VALUES:
-        return _sums_in_float64(values.astype(_F64))
-    rows, ones = values.reshape(-1, length), _ONES[values.itemsize][:length]
-    try:
-        totals, squares = np.vecdot(rows, ones), np.vecdot(rows, rows)
-    except FloatingPointError:  # an underflow, where numpy was told to raise it
-        return math.nan, math.nan
-    return float(np.add.reduce(totals, dtype=_F64)), float(np.add.reduce(squares, dtype=_F64))
-
-
-def _sums_in_float64(wide: NDArray[np.float64]) -> tuple[float, float]:
-    return float(np.add.reduce(wide)), float(np.einsum("i,i->", wide, wide))
-
-
-def _quick_moments(sums: _PartialSums) -> _MeanStd | None:
+def _quick_moments(sums: ArraySums) -> _MeanStd | None:
     """Mean, std and L2 norm from the sums; None where these are missing or not exact enough."""
     mean, square = sums.total / sums.size, sums.squares / sums.size
     variance = square - mean * mean
-    if variance > _SPREAD * mean * mean and square > _TINY_SQUARE:
+    if variance > sums.least_spread * mean * mean and _TINY_SQUARE < square < _LARGE_SQUARE:
         return _MeanStd(mean, math.sqrt(variance), math.sqrt(sums.squares))
     return None
 
 
 @np.errstate(all="ignore")
-def _careful_moments(sums: _PartialSums, tensor: Tensor) -> _MeanStd:
+def _careful_moments(sums: ArraySums, tensor: Tensor) -> _MeanStd:
     """The same from d = (x - middle) / unit in float64: nothing cancels, over- or underflows."""
     lo, hi, size = sums.lo, sums.hi, sums.size
     if lo == hi:
@@ -222,7 +137,7 @@ def _careful_moments(sums: _PartialSums, tensor: Tensor) -> _MeanStd:
     middle, absmax = lo / 2 + hi / 2, max(-lo, hi)
     unit = 1.0 if 1e-100 < absmax < 1e100 else absmax
     parts = _shifted(tensor, middle, unit, bool(sums.nnan or sums.ninf))
-    total, squares = map(sum, zip(*map(_sums_in_float64, parts), strict=True))
+    total, squares = map(sum, zip(*map(sums_in_float64, parts), strict=True))
     mean, shift = total / size, middle / unit
     variance = squares / size - mean * mean
     square_sum = squares + 2 * shift * total + shift * shift * size
