@@ -19,7 +19,7 @@ from hqtool.training.layer_sites import LayerSites
 from hqtool.training.quantizing import Quantized
 from hqtool.training.trained_site import Place, TrainedSite, Treated
 from hqtool.watch.layer_call import LayerCall
-from hqtool.watch.operands import RunningLayer
+from hqtool.watch.operands import CallPlace
 from hqtool.watch.position import Position
 
 #: Quantizes a tensor as one of a site.
@@ -31,7 +31,7 @@ class Run(Protocol):
 
     coverage: Coverage
 
-    def place(self, layer: RunningLayer, *, trains: bool) -> Place:
+    def place(self, layer: CallPlace, *, trains: bool) -> Place:
         """What the noise of the call's tensors is keyed by."""
 
     def arrived(self, call: LayerCall) -> tuple[str, Position, float] | None:
@@ -81,6 +81,16 @@ class _Around(torch.autograd.Function):
         return gradient, None, None, None, None
 
 
+def unseen(treat: Treatment) -> Treatment:
+    """A treatment whose operations are seen by no mode and no tensor subclass of the script."""
+
+    def treated(x: Tensor) -> Quantized:
+        with torch._C.DisableTorchFunction():
+            return treat(x)
+
+    return treated
+
+
 def straight_through(gradient: Tensor, treat: Treatment, ste: str) -> Tensor:
     """A gradient treated, so that it can be differentiated again."""
     if not (torch.is_grad_enabled() and gradient.requires_grad):
@@ -94,11 +104,11 @@ class QuantizedCall:
 
     Args:
         trainer: what holds the sites, and is told what comes.
-        layer: the call.
+        layer: where the call belongs.
         sites: the layer's, by tensor kind.
     """
 
-    def __init__(self, trainer: Run, layer: RunningLayer, sites: LayerSites) -> None:
+    def __init__(self, trainer: Run, layer: CallPlace, sites: LayerSites) -> None:
         self._trainer, self._layer, self._sites = trainer, layer, sites
         self._place: Place | None = None
 
@@ -115,7 +125,7 @@ class QuantizedCall:
             return self._around(y, "output", "grad_output", masks_first=True)
         site = self._sites.of("grad_output")
         if site is not None and y.requires_grad:  # as a hook it may be changed in place later
-            treat = self._treatment_of_gradient(site)
+            treat = unseen(self._treatment_of_gradient(site))
             y.register_hook(lambda g: straight_through(g, treat, self._sites.ste))  # type: ignore[no-untyped-call]
         return y
 
@@ -134,10 +144,10 @@ class QuantizedCall:
         site, of_gradient = self._sites.of(kind), self._sites.of(back)
         if (site is None and of_gradient is None) or not _is_real(x):
             return x
-        forth = None if site is None else self._treatment(site)
+        forth = None if site is None else unseen(self._treatment(site))
         if not (x.requires_grad and torch.is_grad_enabled()):
             return x if forth is None else forth(x.detach()).values
-        treat = None if of_gradient is None else self._treatment_of_gradient(of_gradient)
+        treat = None if of_gradient is None else unseen(self._treatment_of_gradient(of_gradient))
         around: Tensor = _Around.apply(x, forth, treat, masks_first, self._sites.ste)  # type: ignore[no-untyped-call]
         return around
 

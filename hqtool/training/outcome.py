@@ -45,6 +45,7 @@ class TrainOutcome:
         quantizes: it quantizes anything at all.
         steps: how many steps ended.
         failed: what could not be watched, and why.
+        unreached: layers that trained without being reached, and why.
         watched: what the watcher found out about the training.
     """
 
@@ -55,6 +56,7 @@ class TrainOutcome:
     coverage: Coverage
     sites: tuple[SiteResult, ...]
     failed: Mapping[str, str]
+    unreached: tuple[tuple[str, str], ...]
     watched: Watched
 
     @property
@@ -71,13 +73,14 @@ class TrainOutcome:
             "looks": sum(each.looks for each in self.sites),
             "records": sum(each.records for each in self.sites),
             "failed": dict(self.failed),
+            "not_quantized": dict(self.unreached),
         }
 
     def lines(self) -> list[str]:
         """What the user is told at the end."""
         steps = counted(self.steps, "step")
         if not self.quantizes:
-            return [f"{steps}; recipe {self.recipe} quantizes nothing", *self._watched_lines()]
+            return [f"{steps}; recipe {self.recipe} quantizes nothing"]
         return [
             *self._watched_lines(),
             f"{steps}, {counted(len(self.sites), 'site')} quantized by {self.recipe}",
@@ -89,6 +92,9 @@ class TrainOutcome:
 
     def _watched_lines(self) -> list[str]:
         lines = [f"not watched: {what}: {why}" for what, why in list(self.failed.items())[:NAMED]]
+        lines += [f"not quantized: {what} ({why})" for what, why in self.unreached[:NAMED]]
+        if len(self.unreached) > NAMED:
+            lines.append(f"not quantized: {len(self.unreached) - NAMED} more")
         if self.watched.runs_eagerly:
             lines.append("what torch.compile compiled ran eagerly")
         if self.watched.steps_by_forward:
@@ -143,5 +149,6 @@ def outcome_of(recipe: Recipe, trainer: Trainer, watched: Watched, seconds: floa
         trainer.coverage,
         sites,
         dict(trainer.failed),
+        tuple(each for each in watched.unrecorded.items() if each[0] not in trainer.layers),
         watched,
     )

@@ -23,7 +23,7 @@ from hqtool.training.trained_site import Place, TrainedSite, Treated
 from hqtool.vocab import TENSOR_KINDS, Site
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.layer_types import LayerTypes, classes_of
-from hqtool.watch.operands import RunningLayer
+from hqtool.watch.operands import CallPlace, RunningLayer
 from hqtool.watch.position import Position
 from hqtool.watch.reporter import Reporter
 
@@ -79,15 +79,16 @@ class Trainer:
 
     def begin(self, layer: RunningLayer) -> QuantizedCall:
         """A layer begins to run."""
-        if layer.name not in self._layers:
-            self._layers[layer.name] = self._sites_of(layer)
-        return QuantizedCall(self, layer, self._layers[layer.name])
+        name = layer.place.name
+        if name not in self._layers:
+            self._layers[name] = self._sites_of(layer)
+        return QuantizedCall(self, layer.place, self._layers[name])
 
     def out_of_reach(self, reason: str, multiplications: int) -> None:
         """A product ran whose operands are not replaced."""
         self.coverage.missed[reason] += multiplications
 
-    def place(self, layer: RunningLayer, *, trains: bool) -> Place:
+    def place(self, layer: CallPlace, *, trains: bool) -> Place:
         """What the noise of a call's tensors is keyed by.
 
         Passes that only evaluate are numbered from 2^32 on, for their noise to be another.
@@ -130,7 +131,7 @@ class Trainer:
     def _sites_of(self, layer: RunningLayer) -> LayerSites:
         """Make the sites of a layer that runs for the first time."""
         facts = self._facts(layer)
-        self.layers[layer.name] = facts.types or ()
+        self.layers[layer.place.name] = facts.types or ()
         found = {}
         for kind in TENSOR_KINDS:
             quantizer = self._recipe.quantizer(facts, kind)
@@ -138,7 +139,7 @@ class Trainer:
                 continue
             of_weight = kind in ("weight", "grad_weight")
             site = TrainedSite(
-                Site(layer.name, kind),
+                Site(layer.place.name, kind),
                 quantizer,
                 self._settings.seed,
                 Axes(layer.channel_axis, layer.output_axis if of_weight else None),
@@ -155,7 +156,7 @@ class Trainer:
         pass has ended: it is taken to be the last one among its model's modules.
         """
         return LayerFacts(
-            layer.name,
+            layer.place.name,
             classes_of(layer.module),
             first=not self.layers,
             last=self._is_last(layer.module, layer.root()),

@@ -33,7 +33,13 @@ from hqtool.watch.layer_types import (
 )
 from hqtool.watch.listener import Listener
 from hqtool.watch.names import Frame, Names, Surroundings, full_name
-from hqtool.watch.operands import CallOperands, Operands, RunningLayer, multiplied
+from hqtool.watch.operands import (
+    CallOperands,
+    CallPlace,
+    Operands,
+    RunningLayer,
+    multiplied,
+)
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.parameter_owners import Owners, parameter_of, parameters_behind
 from hqtool.watch.product_switch import ProductSwitch
@@ -470,6 +476,8 @@ class ModuleCalls:
             frames = frames if parameter is None else (*frames, Frame(module))
             name = self._known_name(module, part, frames)
             why = "of a model that no optimizer updates"
+        if name is None and self._names.are_of_one_model:
+            return None
         if name is None:
             assert why is not None
             self._operands.out_of_reach(why, 0 if x is None else _least_multiplications(module, x))
@@ -478,9 +486,8 @@ class ModuleCalls:
         recomputes = backward_pass() != -1
         segment = self._checkpoints.segment
         root = functools.partial(self._names.top, frames[0].module)
-        running = RunningLayer(
-            *(name, module, axis, output_axis_of(module), call, here, recomputes, segment, root)
-        )
+        place = CallPlace(name, call, here, recomputes, segment)
+        running = RunningLayer(place, module, axis, output_axis_of(module), root)
         return self._operands.begin(running)
 
     def _meet_parameters_behind(self, module: nn.Module, weight: Tensor) -> None:

@@ -11,30 +11,40 @@ from hqtool.watch.checkpoints import Segment
 from hqtool.watch.layer_call import LayerCall
 
 
-class RunningLayer(NamedTuple):
-    """A call of a layer whose operands may be replaced.
+class CallPlace(NamedTuple):
+    """Where a call of a layer belongs; it may be kept as long as the call's graph.
 
     Args:
         name: the layer's name.
-        module: the layer, or the module that holds it or its weight.
-        channel_axis: of the layer's tensors, counted from the last axis, -1.
-        output_axis: of the weight, the axis of the output channels.
         call: what is known of the call where its pass may train; None of one that only evaluates,
             or computes activations again that were read the first time.
         step: the step that the call belongs to, if it trains.
         recomputes: it computes activations again, within a backward pass.
         segment: the checkpointed part of the model that it runs in.
-        root: gives the outermost module of the model that runs.
     """
 
     name: str
-    module: nn.Module
-    channel_axis: int
-    output_axis: int
     call: LayerCall | None
     step: int
     recomputes: bool
     segment: Segment | None
+
+
+class RunningLayer(NamedTuple):
+    """A call of a layer whose operands may be replaced; not to be kept, for it holds modules.
+
+    Args:
+        place: where the call belongs.
+        module: the layer, or the module that holds it or its weight.
+        channel_axis: of the layer's tensors, counted from the last axis, -1.
+        output_axis: of the weight, the axis of the output channels.
+        root: gives the outermost module of the model that runs.
+    """
+
+    place: CallPlace
+    module: nn.Module
+    channel_axis: int
+    output_axis: int
     root: Callable[[], nn.Module]
 
 
