@@ -83,6 +83,38 @@ def test_what_is_said_at_the_end(folder: Path, warm_python: WarmPython) -> None:
             assert used == [each.used for each in again.records(site)]
 
 
+def test_the_sites_are_listed_without_a_trace(folder: Path, warm_python: WarmPython) -> None:
+    done = train(warm_python, folder, "paper-w8a8g8", "-o", "run.h5", "--list-sites", "gan.py")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["0/grad_input", "hindsight@int8/stochastic"] in lines
+    assert len(lines) == 12
+    assert not (folder / "run.h5").exists()
+
+
+def test_calibration_sets_ranges_up_and_training_begins_anew(
+    folder: Path, warm_python: WarmPython
+) -> None:
+    command = ("--calibrate", "3", "-o", "run.h5", "grad_scaler.py")
+    done = train(warm_python, folder, "paper-activations", *command)
+    assert "ranges calibrated on 3 steps" in done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[:-1]] == ["0", "1", "2", "3"]
+    with TraceReader(folder / "run.h5") as trace:
+        assert trace.run["calibrated"] is True
+        for site in trace.sites:
+            if site.tensor == "output":
+                assert not any(each.looked for each in trace.records(site))
+
+
+def test_a_recipe_of_nothing_records_what_it_sees(folder: Path, warm_python: WarmPython) -> None:
+    done = train(warm_python, folder, "none", "-o", "run.h5", "gan.py")
+    assert done.stdout == warm_python.run(folder, "gan.py").stdout
+    with TraceReader(folder / "run.h5") as trace:
+        assert {site.tensor for site in trace.sites} == {"output", "grad_input"}
+        records = [each for site in trace.sites for each in trace.records(site)]
+    assert all(each.range is None and each.looked is None for each in records)
+
+
 def test_too_little_coverage(folder: Path, warm_python: WarmPython) -> None:
     command = ("--min-coverage", "0.9", "direct_forward.py")
     done = train(warm_python, folder, "paper-w8a8g8", *command)

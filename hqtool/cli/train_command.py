@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,16 +14,21 @@ from hqtool.cli.choice import choice_of
 from hqtool.cli.defaults import config_file, config_option, defaults_used
 from hqtool.cli.files import REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce
-from hqtool.cli.streams import script_streams
+from hqtool.cli.streams import own_streams, script_streams
+from hqtool.display import harmless
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
-from hqtool.launch.program import program_files
+from hqtool.launch.program import find_program, program_files
 from hqtool.recipes.named import load_recipe
+from hqtool.sizes import counted
 from hqtool.training.settings import LOSS_SCALES, ON_NONFINITE, TrainSettings
+
+if TYPE_CHECKING:
+    from hqtool.training.aside import Aside
 
 DEFAULT = TrainSettings()
 
-#: Options that a file of defaults cannot give: they overwrite.
-ONLY_TYPED = ("force",)
+#: Options that a file of defaults cannot give: they overwrite, or run steps aside.
+ONLY_TYPED = ("force", "list-sites", "calibrate")
 
 
 class TrainCommand(FileCommand):
@@ -41,7 +46,7 @@ class TrainCommand(FileCommand):
 
     def outputs(self, ctx: click.Context) -> dict[str, str]:
         """RUN.h5, where it is asked for."""
-        out = ctx.params["out"]
+        out = None if ctx.params["list_sites"] else ctx.params["out"]
         return {} if out is None else {"-o": path_of_rank(out, rank_of_process())}
 
     @contextmanager
@@ -109,6 +114,17 @@ class TrainCommand(FileCommand):
     show_default=True,
     help="What ends a step; see hqtool capture --help.",
 )
+@click.option(
+    "--calibrate",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="First run N steps aside, in a child process, to set ranges up; then train anew.",
+)
+@click.option(
+    "--list-sites",
+    is_flag=True,
+    help="List what each site gets; runs one step aside.",
+)
 @click.option("-f", "--force", is_flag=True, help="Overwrite an existing RUN.h5.")
 @click.option("-q", "--quiet", is_flag=True, help="No closing lines.")
 def command(
@@ -117,6 +133,8 @@ def command(
     recipe: str,
     out: str | None,
     quiet: bool,
+    calibrate: int | None,
+    list_sites: bool,
     **given: Any,
 ) -> int:
     """Run a training script, unmodified, with its layers quantized as a recipe says.
@@ -133,8 +151,26 @@ def command(
     settings = TrainSettings(**given)
     found = load_recipe(recipe)
     target, *argv = program
+    how: dict[str, Any] = {"recipe": found, "settings": settings, "module": module}
+    if list_sites:
+        with own_streams():
+            print(*map(harmless, _aside(target, argv, steps=1, **how).listing()), sep="\n")
+        return 0
     from hqtool.training.run import train_script
 
-    return train_script(
-        target, argv, recipe=found, out=out, settings=settings, module=module, quiet=quiet
-    )
+    states = None
+    if calibrate is not None:
+        aside = _aside(target, argv, steps=calibrate, **how)
+        states = aside.states
+        announce(f"hqtool: ranges calibrated on {counted(aside.steps, 'step')}", quiet)
+    return train_script(target, argv, out=out, quiet=quiet, states=states, **how)
+
+
+def _aside(
+    target: str, argv: list[str], *, recipe: Any, settings: Any, module: bool, steps: int
+) -> Aside:
+    from hqtool.launch.requirements import require_torch
+    from hqtool.training.aside import run_aside
+
+    require_torch()
+    return run_aside(find_program(target, argv, module=module), recipe, settings, steps)

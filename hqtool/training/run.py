@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from hqtool.outputs import same_file
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.provenance import provenance
 from hqtool.training.settings import TrainSettings
+from hqtool.vocab import Site
 
 if TYPE_CHECKING:
     from hqtool.trace.writer import TraceWriter
@@ -41,6 +42,7 @@ def train_script(
     settings: TrainSettings,
     module: bool = False,
     quiet: bool = False,
+    states: Mapping[Site, Any] | None = None,
 ) -> int:
     """Run a training script as `__main__` of this process, and quantize its training.
 
@@ -53,6 +55,7 @@ def train_script(
         out: the trace to create, for each rank its own (see `hqtool.capture.run.run_script`); None:
             nothing is written.
         quiet: no closing lines.
+        states: of estimators, to begin with (calibration).
 
     Returns:
         the script's exit status; 1 where that is 0, but coverage is below `min_coverage`.
@@ -66,7 +69,7 @@ def train_script(
     require_torch()
     program = find_program(target, argv, module=module)
     name = target if module else os.path.basename(target)
-    run = TrainingRun(recipe, settings, (name, *argv), quiet=quiet)
+    run = TrainingRun(recipe, settings, (name, *argv), quiet=quiet, states=states)
     if out is not None:
         _require_other_file(out, target, module)
         run.open(path_of_rank(out, rank_of_process()))
@@ -88,11 +91,22 @@ class TrainingRun:
     Args:
         command: the program's name, without folders, and its arguments.
         quiet: print no closing lines.
+        states: of estimators, to begin with.
+        on_step: called with the run after each step.
     """
 
     def __init__(
-        self, recipe: Recipe, settings: TrainSettings, command: Sequence[str], *, quiet: bool
+        self,
+        recipe: Recipe,
+        settings: TrainSettings,
+        command: Sequence[str],
+        *,
+        quiet: bool,
+        states: Mapping[Site, Any] | None = None,
+        on_step: Callable[[TrainingRun], None] = lambda run: None,
     ) -> None:
+        self._states = states
+        self._on_step = on_step
         self._recipe = recipe
         self._settings = settings
         self._command = command
@@ -112,6 +126,7 @@ class TrainingRun:
         from hqtool.trace.writer import TraceWriter
 
         run: dict[str, Any] = provenance(self._command, self._recipe, self._settings)
+        run |= {} if self._states is None else {"calibrated": True}
         force = self._settings.force
         self._path = path
         self._writer = TraceWriter(path, force=force, run=run | rank_of_process(), used_ranges=True)
@@ -127,6 +142,23 @@ class TrainingRun:
             os.register_at_fork(after_in_child=self._forked)
         after_import("torch", self._torch_came)
         self._started.watch(followed=False)
+
+    @property
+    def steps(self) -> int:
+        """How many steps have ended."""
+        return 0 if self._session is None else self._session.trainer.steps
+
+    def states(self) -> list[tuple[Site, str, Any]]:
+        """Each site, its quantizer's label and its estimator's state."""
+        sites = {} if self._session is None else self._session.trainer.sites
+        return [(site, each.quantizer.label, each.learn_all()) for site, each in sites.items()]
+
+    def excluded(self) -> tuple[str, ...]:
+        """The layers that ran and have no quantizer."""
+        if self._session is None:
+            return ()
+        quantized = {site.layer for site in self._session.trainer.sites}
+        return tuple(name for name in self._session.trainer.layers if name not in quantized)
 
     def ended(self, status: int) -> int:
         """The program's main thread has ended; the status to exit with."""
@@ -167,7 +199,12 @@ class TrainingRun:
     def _torch_came(self) -> None:
         from hqtool.training.session import Session
 
-        self._session = Session(self._recipe, self._settings, self._writer, quiet=self._quiet)
+        self._session = Session(
+            *(self._recipe, self._settings, self._writer),
+            quiet=self._quiet,
+            states=self._states,
+            on_step=lambda: self._on_step(self),
+        )
         self._session.attach()
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:

@@ -31,8 +31,14 @@ class RunTrace:
         self.writer = writer
         self.full: str | None = None
 
-    def write(self, site: Site, position: Position, treated: Treated) -> None:
-        """Record a tensor that belongs to training."""
+    def write(
+        self, site: Site, position: Position, treated: Treated, *, plain: bool = False
+    ) -> None:
+        """Record a tensor that belongs to training.
+
+        Args:
+            plain: it is not quantized.
+        """
         stats = treated.stats
         if stats is None:
             return
@@ -50,7 +56,7 @@ class RunTrace:
                 stats=stats,
                 shape=treated.shape,
                 loss_scale=treated.loss_scale,
-                used=used,
+                used=None if plain else used,
             )
 
     def describe(

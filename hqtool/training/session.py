@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from hqtool.training.provenance import provenance
 from hqtool.training.run_trace import RunTrace
 from hqtool.training.settings import TrainSettings
 from hqtool.training.trainer import Trainer, require_trainable
+from hqtool.vocab import Site
 from hqtool.watch.watcher import Watcher
 
 
@@ -31,6 +33,7 @@ class Session:
         writer: an open trace that keeps ranges used; None: nothing is written.
         model: quantize only its modules; None: those of any model.
         quiet: do not say that compiled code runs eagerly.
+        states, on_step: see `Trainer`.
 
     Attributes:
         trainer: what quantizes.
@@ -45,10 +48,12 @@ class Session:
         model: nn.Module | None = None,
         *,
         quiet: bool = False,
+        states: Mapping[Site, Any] | None = None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.recipe = recipe
         self.trace = None if writer is None else RunTrace(writer)
-        self.trainer = Trainer(recipe, settings, self.trace)
+        self.trainer = Trainer(recipe, settings, self.trace, states, on_step)
         self.outcome: TrainOutcome | None = None
         self._began = time.perf_counter()
         self._acts = bool(recipe.tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -136,6 +137,11 @@ class TrainedSite:
         if stats is not None and (stats.nnan or stats.ninf):
             self.nonfinite += 1
             self.first_nonfinite = step if self.first_nonfinite is None else self.first_nonfinite
+
+    def learn_all(self) -> Any:
+        """Let the estimator learn from all that was taught; its state."""
+        self._learn_before(sys.maxsize)
+        return self.state
 
     def _learn_before(self, step: int) -> None:
         """Let the estimator learn from the steps before this one, each joined as one batch."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hqtool.capture.tensors import stats_of_tensor
 from hqtool.core.formats.block import BlockFormat
 from hqtool.errors import HqtoolError, UsageError
 from hqtool.recipes.layer_facts import LayerFacts
@@ -20,7 +21,7 @@ from hqtool.training.quantizing import Axes
 from hqtool.training.run_trace import RunTrace
 from hqtool.training.settings import TrainSettings
 from hqtool.training.trained_site import Place, TrainedSite, Treated
-from hqtool.vocab import TENSOR_KINDS, Site
+from hqtool.vocab import TENSOR_KINDS, Decision, Site
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.layer_types import LayerTypes, classes_of
 from hqtool.watch.operands import CallPlace, RunningLayer
@@ -40,7 +41,10 @@ class Trainer:
     It is both what acts on operands and what listens to the watcher.
 
     Args:
-        trace: records what is quantized; None: nothing is written.
+        trace: records what is quantized; None: nothing is written. Of a recipe that quantizes
+            nothing, outputs and gradients of inputs are recorded.
+        states: of estimators, to begin with; others begin anew.
+        on_step: called after each step.
 
     Attributes:
         coverage: how much was quantized.
@@ -51,10 +55,20 @@ class Trainer:
     """
 
     active = True
-    kinds: Collection[str] = ()
 
-    def __init__(self, recipe: Recipe, settings: TrainSettings, trace: RunTrace | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: TrainSettings,
+        trace: RunTrace | None,
+        states: Mapping[Site, Any] | None = None,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
         require_trainable(recipe)
+        plain = trace is not None and not recipe.tensors
+        self.kinds: Collection[str] = ("output", "grad_input") if plain else ()
+        self._states = states or {}
+        self._on_step = on_step
         self._recipe = recipe
         self._settings = settings
         self._trace = trace
@@ -146,6 +160,7 @@ class Trainer:
                 records_all=self._trace is not None or self._settings.on_nonfinite == "stop",
                 divides=self._settings.loss_scale == "divided",
             )
+            site.state = self._states.get(site.site, site.state)
             self.sites[site.site] = found[kind] = site
         return LayerSites(found, self._recipe.straight_through(facts))
 
@@ -178,13 +193,20 @@ class Trainer:
 
     def read(
         self, tensor: Tensor, step: int, channel_axis: int = -1, entry_axis: int | None = None
-    ) -> None:
-        """Nothing is read but what is quantized."""
+    ) -> Treated | None:
+        """Read a tensor that is left as it is."""
+        if not (tensor.is_floating_point() and tensor.numel()) or tensor.is_nested:
+            return None
+        shape, stats = tuple(tensor.shape), stats_of_tensor(tensor)
+        return Treated(Decision(None), None, shape, stats, Place(step, 0, 0))
 
     def record(self, site: Site, position: Position, reading: Any, loss_scale: float = 1.0) -> None:
         """What was done to a tensor of a forward pass, now that the pass trains."""
         assert isinstance(reading, Treated)
-        self.trained(self.sites[site], position, reading)
+        if site in self.sites:
+            self.trained(self.sites[site], position, reading)
+        elif self._trace is not None:
+            self._trace.write(site, position, reading._replace(loss_scale=loss_scale), plain=True)
 
     def describe(
         self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...] = ()
@@ -203,6 +225,7 @@ class Trainer:
             self.steps, self._last_step = self.steps + 1, step
         if self._trace is not None:
             self._trace.commit(step)
+        self._on_step()
 
     def name_optimizers(self, step: int, names: tuple[str, ...]) -> None:
         """Which optimizers ended a step."""

@@ -1,0 +1,110 @@
+"""Running the first steps of a script aside, in a child process that leaves the script's own alone.
+
+What the script writes to files in these steps it writes twice; what it prints is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from hqtool.errors import DataError, UsageError
+from hqtool.launch.program import exit_status
+from hqtool.recipes.recipe import Recipe
+from hqtool.training.run import TrainingRun
+from hqtool.training.settings import TrainSettings
+from hqtool.vocab import Site
+
+
+class AsideSite(NamedTuple):
+    """A site that ran aside.
+
+    Args:
+        quantizer: its label.
+        state: of its estimator after the steps.
+    """
+
+    site: Site
+    quantizer: str
+    state: Any
+
+
+class Aside(NamedTuple):
+    """What ran aside: sites in the order in which they ran, and layers without a quantizer."""
+
+    steps: int
+    sites: tuple[AsideSite, ...]
+    excluded: tuple[str, ...]
+
+    @property
+    def states(self) -> dict[Site, Any]:
+        """The estimators' states."""
+        return {each.site: each.state for each in self.sites}
+
+    def listing(self) -> list[str]:
+        """A line for each site, and one for each layer that is left as it is."""
+        width = max((len(str(each.site)) for each in self.sites), default=0)
+        lines = [f"{each.site!s:{width}}  {each.quantizer}" for each in self.sites]
+        return [*lines, *(f"{name}  none" for name in self.excluded)]
+
+
+def run_aside(
+    program: Callable[[], None], recipe: Recipe, settings: TrainSettings, steps: int
+) -> Aside:
+    """Run a program for so many steps, in a child process.
+
+    Raises:
+        UsageError: this system cannot fork.
+        DataError: the program ended before its first step did.
+    """
+    if not hasattr(os, "fork"):
+        raise UsageError("running steps aside takes fork, which is not here", "train without it")
+    with tempfile.TemporaryDirectory(prefix="hqtool-") as folder:
+        result = Path(folder, "aside")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if not child:
+            _run_to_end(program, recipe, settings, steps, result)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if not result.exists():
+            cause = f"the script ended, with status {status}, before its first step did"
+            raise DataError(cause, "see what it prints: python SCRIPT")
+        found: Aside = pickle.loads(result.read_bytes())
+    return found
+
+
+def _run_to_end(
+    program: Callable[[], None], recipe: Recipe, settings: TrainSettings, steps: int, result: Path
+) -> NoReturn:
+    """In the child: run, and end the process without anything that the script has registered."""
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+
+        def stepped(run: TrainingRun) -> None:
+            if run.steps >= steps:
+                _write(run, result)
+                os._exit(0)
+
+        run = TrainingRun(recipe, settings, (), quiet=True, on_step=stepped)
+        run.begin()
+        status = exit_status(program)
+        if run.steps:
+            _write(run, result)
+        os._exit(status)
+    finally:
+        os._exit(1)
+
+
+def _write(run: TrainingRun, result: Path) -> None:
+    sites = tuple(AsideSite(*each) for each in run.states())
+    partial = result.with_suffix(".part")
+    partial.write_bytes(pickle.dumps(Aside(run.steps, sites, run.excluded())))
+    partial.replace(result)
