@@ -18,6 +18,9 @@ from hqtool.study.table import RecipeRow, StudyTable
 
 SCHEMA = "hqtool.study-result/1"
 
+#: An interval of a rank correlation from fewer recipes is told to say little.
+FEW_RECIPES = 8
+
 #: Offline score → how tables and sentences call it, and show it.
 _SCORES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sqnr_db": ("SQNR dB", decibels),
@@ -186,6 +189,8 @@ def _sentences(table: StudyTable) -> Iterator[str]:
                 f"with Spearman's ρ = {found.value:+.2f} "
                 f"(95 % bootstrap {found.low:+.2f} … {found.high:+.2f})."
             )
+    if any(found.value is not None and n < FEW_RECIPES for found, n in table.correlations.values()):
+        yield f"An interval from fewer than {FEW_RECIPES} recipes says little."
 
 
 def _why_none(recipes: int) -> str:

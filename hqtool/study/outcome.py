@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from hqtool.study.run import STDERR, STDOUT, Ended, Run
 
 Outcome = Literal["finished", "diverged", "failed", "timed-out"]
 
-#: What `hqtool train --on-nonfinite stop` writes on stderr where it stops a training.
-DIVERGED_LINE = "hqtool: diverged"
+#: The error with which `hqtool train --on-nonfinite stop` ends a training; it names site and step.
+_STOPPED = re.compile(r"^(?:\w+\.)*NotFinite: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,10 @@ def result_of(run: Run, ended: Ended, metric: Metric) -> Result:
     """
     if ended.timed_out:
         return Result(run, ended, "timed-out", None, f"ended after {ended.seconds:.0f} s")
-    complaint = _text(run.place / STDERR)
-    if line := _line_with(complaint, DIVERGED_LINE):
-        return Result(run, ended, "diverged", None, line)
     if ended.status != 0:
+        complaint = _text(run.place / STDERR)
+        if stopped := _STOPPED.search(complaint):
+            return Result(run, ended, "diverged", None, stopped[1])
         return Result(run, ended, "failed", None, _failure(ended, complaint))
     value = metric.read(_text(run.place / STDOUT))
     if value is None:
@@ -65,11 +66,6 @@ def _signal_name(number: int) -> str:
         return f"killed by {signal.Signals(number).name}"
     except ValueError:
         return f"killed by signal {number}"
-
-
-def _line_with(text: str, start: str) -> str:
-    found = (line for line in text.splitlines() if line.startswith(start))
-    return next(found, "").removeprefix("hqtool: ")
 
 
 def _text(path: Path) -> str:

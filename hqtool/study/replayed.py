@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hqtool.compare.comparison import compare
 from hqtool.compare.execute import Executor, serial
+from hqtool.compare.recipe_sites import COUNTERPARTS
 from hqtool.compare.recipe_totals import RecipeTotal, recipe_totals
 from hqtool.compare.results import Summary
 from hqtool.compare.settings import ReplaySettings
@@ -17,6 +18,7 @@ from hqtool.study.outcome import Result
 from hqtool.study.run import TRACE
 from hqtool.study.study import StudyResults
 from hqtool.study.study_file import StudyRecipe
+from hqtool.trace.reader import TraceReader
 
 #: Steps in which ranges are initialized: looks and bytes are counted over those after them.
 FIRST_STEPS = 1
@@ -48,24 +50,48 @@ class Scores:
 def moved_by_recipe(
     found: StudyResults, on_warning: Callable[[str], None] = lambda line: None
 ) -> dict[str, Moved]:
-    """By recipe's name: what the traces of its runs tell, else the study's trace.
+    """By recipe's name: whether it was static in its own runs, and what it moves.
 
-    A recipe that quantizes nothing leaves no trace: it is billed at the sites of another's.
+    All recipes are billed at the sites of one trace, so that what one of them leaves as it is
+    counts as float32: that of the runs, or the study's, which holds the most that they name.
 
     Args:
         on_warning: called with what could not be read.
     """
-    own = {each.name: _trace_of(found.of(each)) for each in found.study.recipes}
-    spare = found.study.trace or next((path for path in own.values() if path), None)
-    moved = {}
-    for recipe in found.study.recipes:
-        path = own[recipe.name] or spare
-        try:
-            moved[recipe.name] = Moved() if path is None else _moved(recipe, path)
-        except HqtoolError as error:
-            on_warning(f"no traffic of {recipe.name}: {error.cause}")
-            moved[recipe.name] = Moved()
-    return moved
+    recipes = found.study.recipes
+    own = {each.name: path for each in recipes if (path := _trace_of(found.of(each)))}
+    static: dict[str, bool | None] = {}
+    totals: Mapping[str, RecipeTotal] = {}
+    lacking: set[str] = set()
+    try:
+        base, lacking = _base(recipes, [*own.values(), *filter(None, [found.study.trace])])
+        totals = _in_total(recipe_totals(_replayed(base, recipes))) if base else {}
+        for each in recipes:
+            path = own.get(each.name, base)
+            static[each.name] = None if path is None else _is_static(_replayed(path, [each]))
+    except HqtoolError as error:
+        on_warning(f"no traffic: {error.cause}")
+    for name in sorted(lacking):
+        on_warning(f"no traffic of {name}: no trace holds all tensors that recipes name")
+    billed = {name: total for name, total in totals.items() if name not in lacking}
+    return {each.name: _moved(static.get(each.name), billed.get(each.name)) for each in recipes}
+
+
+def _base(recipes: Sequence[StudyRecipe], paths: Iterable[str]) -> tuple[str | None, set[str]]:
+    """The trace to bill on, and the recipes that name kinds of tensors which it does not hold."""
+    best: tuple[str | None, set[str]] = None, set()
+    most = -len(recipes) - 1, 0
+    for path in dict.fromkeys(paths):
+        with TraceReader(path) as reader:
+            held, size = {site.tensor for site in reader.sites}, len(reader.sites)
+        lacking = {each.name for each in recipes if not _holds(held, each)}
+        if (-len(lacking), size) > most:
+            best, most = (path, lacking), (-len(lacking), size)
+    return best
+
+
+def _holds(held: Collection[str], recipe: StudyRecipe) -> bool:
+    return all(kind in held or COUNTERPARTS.get(kind) in held for kind in recipe.recipe.tensors)
 
 
 def _trace_of(results: Iterable[Result]) -> str | None:
@@ -78,11 +104,16 @@ def _trace_of(results: Iterable[Result]) -> str | None:
     return None
 
 
-def _moved(recipe: StudyRecipe, path: str) -> Moved:
-    settings = ReplaySettings((), recipes=(recipe.recipe,), calibrate=FIRST_STEPS)
-    summaries = compare([path], settings).summaries
-    total = _in_total(recipe_totals(summaries))[recipe.name]
-    return Moved(_is_static(summaries), total.static_bytes, total.traffic_bytes)
+def _replayed(path: str, recipes: Sequence[StudyRecipe]) -> list[Summary]:
+    """The recipes at every site of a trace, after the steps that initialize ranges."""
+    given = tuple(each.recipe for each in recipes)
+    return compare([path], ReplaySettings((), recipes=given, calibrate=FIRST_STEPS)).summaries
+
+
+def _moved(static: bool | None, total: RecipeTotal | None) -> Moved:
+    if total is None:
+        return Moved(static)
+    return Moved(static, total.static_bytes, total.traffic_bytes)
 
 
 def _is_static(summaries: Iterable[Summary]) -> bool | None:

@@ -32,6 +32,10 @@ SEED = "{seed}"
 #: The recipe that differences are from, where it is among the recipes and no other is named.
 NONE = "none"
 
+#: What quantized runs do at NaN and infinities; the first is the default: weights that are NaN may
+#: still give a finite accuracy.
+ON_NONFINITE = ("stop", "keep")
+
 T = TypeVar("T")
 
 
@@ -196,13 +200,12 @@ def _trace(top: SpecTable, folder: Path) -> str | None:
 
 
 def _options(top: SpecTable) -> tuple[str, ...]:
-    words: list[str] = []
+    stop = top.choice("on-nonfinite", ON_NONFINITE) if "on-nonfinite" in top else ON_NONFINITE[0]
+    words = ["--on-nonfinite", stop]
     if "calibrate" in top:
         words += ["--calibrate", str(top.integer("calibrate"))]
     if "min-coverage" in top:
         words += ["--min-coverage", f"{top.number('min-coverage', low=0, high=1):g}"]
-    if "on-nonfinite" in top:
-        words += ["--on-nonfinite", top.choice("on-nonfinite", ("keep", "stop"))]
     return tuple(words)
 
 
