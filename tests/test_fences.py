@@ -40,6 +40,41 @@ FLOORS = [
     {"__main__"},
 ]
 
+#: Floors within a folder, lowest first; an import may only point to a lower floor of it.
+INNER_FLOORS = {
+    "core": [
+        {"entry_ranges", "magnitude", "metrics", "noise", "samples", "search"},
+        {"arrangement", "stats"},
+        {"formats"},
+        {"moments"},
+        {"observation"},
+        {"questions", "quantize", "recorded"},
+    ],
+    "core/formats": [
+        {"format"},
+        {"householder", "lanes", "scaling", "uniform"},
+        {"codebook"},
+        {"floating", "midrise"},
+        {"block"},
+        {"named"},
+    ],
+    "compare": [
+        {"lanes", "recipe_sites", "results", "scoring", "settings"},
+        {"sums"},
+        {"unquantized"},
+        {"recipe_totals", "replay"},
+        {"execute"},
+        {"comparison"},
+        {"recommending"},
+    ],
+}
+
+#: What reaches up all the same: a format that computes its own moments, and many records at once.
+REACHES_UP = {
+    ("core/formats/householder.py", "moments"),
+    ("core/moments/batch.py", "observation"),
+}
+
 #: Outside package → the only rooms that may import it.
 ALLOWED = {
     "torch": {"watch", "launch", "capture", "training", "trial"},
@@ -81,6 +116,25 @@ def test_imports_point_down_only(path):
             target = room_of(PACKAGE / rest.partition(".")[0])
             assert target == room or floor_of(target) < floor_of(room), f"{path} imports {name}"
         assert room in ALLOWED.get(top, {room}), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", INNER_FLOORS)
+def test_imports_within_a_folder_point_down_only(folder):
+    place, floors = PACKAGE / folder, INNER_FLOORS[folder]
+    at = {room: height for height, rooms in enumerate(floors) for room in rooms}
+    rooms = {path.stem for path in place.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert at.keys() == rooms - {"__init__", "__pycache__"}
+    start = f"hqtool.{folder.replace('/', '.')}."
+    for path in place.rglob("*.py"):
+        room = path.relative_to(place).parts[0].removesuffix(".py")
+        targets = {
+            name.removeprefix(start).partition(".")[0]
+            for name in imports_of(path)
+            if name.startswith(start)
+        }
+        above = {other for other in targets & at.keys() - {room} if at[other] >= at[room]}
+        name = str(path.relative_to(PACKAGE))
+        assert {(name, other) for other in above} <= REACHES_UP, f"{name} imports {above}"
 
 
 def test_no_imports_run_in_a_circle():

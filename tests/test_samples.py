@@ -20,7 +20,7 @@ from hqtool.core.metrics import measure
 from hqtool.core.moments.dense import dense_moments
 from hqtool.core.observation import values_of
 from hqtool.core.recorded import RecordedObservation
-from hqtool.core.samples import batch_indices, by_place, is_extreme, places_of
+from hqtool.core.samples import by_place, is_extreme, places_of
 from hqtool.core.stats import stats_of
 from hqtool.errors import DataError
 from hqtool.trace.ranks import joint
@@ -86,7 +86,6 @@ def test_places_are_those_of_the_values(axis: int) -> None:
     assert record.layout is not None
     assert record.values is not None
     assert places_of(record.layout).tolist() == record.values.tolist()
-    assert batch_indices(record).tolist() == (record.values // 30).tolist()
     values, layout = by_place(record.values, record.layout)
     assert values.tolist() == sorted(record.values) == places_of(layout).tolist()
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 import click
 
 from hqtool.cli.choice import NamedWords, choice_of
-from hqtool.cli.files import INPUT, OUTPUT, REGULAR_OUTPUT, FileCommand
+from hqtool.cli.files import INPUT, OUTPUT, REGULAR_OUTPUT
 from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
 from hqtool.cli.quantizer_options import SCHEMES, quantizers_of
 from hqtool.cli.replay_options import executor_of, machine_options, replay_options
+from hqtool.cli.sections import REPLAY_SECTIONS, SectionedCommand
 from hqtool.cli.step_streams import step_streams
 from hqtool.cli.words import split_words
 from hqtool.compare.comparison import Selection, compare
@@ -30,7 +31,7 @@ from hqtool.report.comparison_report import comparison_report
 from hqtool.report.table import render
 
 
-class ExplainedCommand(FileCommand):
+class ExplainedCommand(SectionedCommand):
     """A command whose help ends with what its figures mean."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -48,13 +49,28 @@ COSTS = {
 }
 
 
+SECTIONS = {
+    "Quantizers": (
+        "quantizers",
+        "recipes",
+        "estimators",
+        "formats",
+        "roundings",
+        "bits",
+        "scheme",
+    ),
+    "What is shown": ("by", "sort", "top", "worst", "best", "rank_by", "search_gap"),
+    **REPLAY_SECTIONS,
+}
+
+
 def _shared_folder(targets: Iterable[str | None]) -> str:
     """A folder that a cluster's workers and this process share: that of the results."""
     files = [t for t in targets if t and (os.path.isfile(t) or not os.path.exists(t)) and t != "-"]
     return os.path.dirname(files[0]) or "." if files else "."
 
 
-@click.command("compare", cls=ExplainedCommand)
+@click.command("compare", cls=ExplainedCommand, sections=SECTIONS)
 @click.argument("traces", type=INPUT, metavar="TRACE...", nargs=-1, required=True)
 @click.option(
     "--quantizer",
@@ -126,6 +142,7 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
 )
 @click.option(
     "--rank-by",
+    metavar="FIGURE",
     type=choice_of(list(RANKINGS)),
     default="cosine",
     show_default=True,
@@ -138,8 +155,10 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
 )
 @click.option(
     "--sort",
+    metavar="FIGURE",
     type=choice_of(list(RANKINGS)),
-    help="Order rows by this figure, the worst first; layers by their worst row.",
+    help="Order rows by this figure, the worst first; layers by their worst row. Figures: "
+    f"{', '.join(RANKINGS)}.",
 )
 @click.option(
     "--top",

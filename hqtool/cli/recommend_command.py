@@ -7,10 +7,11 @@ import shlex
 import click
 
 from hqtool.cli.choice import choice_of
-from hqtool.cli.files import INPUT, OUTPUT, FileCommand
+from hqtool.cli.files import INPUT, OUTPUT
 from hqtool.cli.output import announce, deliver, file_options, result_stream
 from hqtool.cli.progress import progress_of
 from hqtool.cli.replay_options import executor_of, machine_options, replay_options
+from hqtool.cli.sections import REPLAY_SECTIONS, SectionedCommand
 from hqtool.cli.words import split_words
 from hqtool.compare.comparison import Selection
 from hqtool.compare.recommending.recipe import recipe_of
@@ -30,8 +31,13 @@ from hqtool.outputs import names_stdout
 from hqtool.recipes.recipe_file import dumps
 from hqtool.report.recommendation_report import recommendation_report
 
+SECTIONS = {
+    "What is asked": ("targets", "withins", "quantizers", "sensitivity", "by"),
+    **REPLAY_SECTIONS,
+}
 
-@click.command("recommend", cls=FileCommand)
+
+@click.command("recommend", cls=SectionedCommand, sections=SECTIONS)
 @click.argument("traces", type=INPUT, metavar="TRACE...", nargs=-1, required=True)
 @click.option(
     "--target",

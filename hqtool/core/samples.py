@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.vocab import Moments, Record, SampleLayout
+from hqtool.vocab import Moments, SampleLayout
 
 Places = NDArray[np.int64]
 
@@ -27,16 +27,6 @@ def places_of(layout: SampleLayout) -> Places:
     """Index of each sampled value in the row-major order of its tensor, 1-D."""
     first = first_places_of(layout)
     return (first[:, None] + layout.stride * np.arange(layout.length)).reshape(-1)
-
-
-def batch_indices(record: Record) -> Places:
-    """Which sample of the batch (index along the first axis) each sampled value came from, 1-D.
-
-    Args:
-        record: with a layout.
-    """
-    assert record.layout is not None
-    return places_of(record.layout) // max(1, record.numel // record.shape[0])
 
 
 def is_extreme(layout: SampleLayout) -> NDArray[np.bool_]:

@@ -11,8 +11,13 @@ from hqtool.compare.recipe_totals import RecipeTotal, recipe_totals
 from hqtool.compare.results import Summary
 from hqtool.report.compared.naming import QUANTIZER, Lane, Names, lane_of, scheme_of
 from hqtool.report.compared.notes import notes_on
-from hqtool.report.compared.recipes import in_json as recipe_entry
-from hqtool.report.compared.recipes import recipe_sentence, recipe_tables, site_rows, site_tables
+from hqtool.report.compared.recipes import (
+    recipe_sentence,
+    recipe_tables,
+    site_rows,
+    site_tables,
+    total_in_json,
+)
 from hqtool.report.compared.rows import best_of, by_kind, by_site, in_json, ordered
 from hqtool.report.compared.sentence import sentence
 from hqtool.report.info_ranks import ranks_entry
@@ -101,7 +106,7 @@ def comparison_report(
         document["side_by_side"] = [in_json(row) for table in extra for row in table.rows]
     if comparison.settings.recipes:
         document["recipes"] = [
-            recipe_entry(total) | {"trace": _path(part.comparison)}
+            total_in_json(total) | {"trace": _path(part.comparison)}
             for part in parts
             for total in part.recipes
         ]

@@ -14,6 +14,7 @@ from hqtool.compare.recommending.sensitivity import Loss
 from hqtool.compare.recommending.targets import FIGURES, Measured, Target, Within
 from hqtool.compare.recommending.totals import Total
 from hqtool.report.compared.notes import notes_on
+from hqtool.report.compared.rows import in_json
 from hqtool.report.model import EXACT, Column, Report, Table, TableRow, decibels, percent
 from hqtool.sizes import binary_bytes, counted
 from hqtool.vocab import TENSOR_KINDS
@@ -69,11 +70,11 @@ def recommendation_report(found: Recommendation, by: str = "tensor") -> Report:
         "schema": SCHEMA,
         "trace": [asdict(facts) for facts in found.comparison.traces],
         "settings": _settings(found),
-        "chosen": [_in_json(row) for row in chosen],
-        "candidates": [_in_json(row) for row in candidates],
-        "totals": [_in_json(row) for row in totals],
-        "pareto": [_in_json(row) for row in _front(totals)],
-        "sensitivity": [_in_json(row) for row in ranked],
+        "chosen": [in_json(row) for row in chosen],
+        "candidates": [in_json(row) for row in candidates],
+        "totals": [in_json(row) for row in totals],
+        "pareto": [in_json(row) for row in _front(totals)],
+        "sensitivity": [in_json(row) for row in ranked],
     }
     return Report(
         document=document,
@@ -116,14 +117,9 @@ def _shown(figures: Measured) -> dict[str, float | str | None]:
     return {name: EXACT if f == math.inf else f for name, f in figures.items()}
 
 
-def _in_json(row: TableRow) -> dict[str, Any]:
-    """A row for programs: 'exact' is null and told by a key of its own."""
-    return {key: None if entry == EXACT else entry for key, entry in row.items()}
-
-
 def _flat(row: TableRow) -> dict[str, Any]:
     """A row for CSV, without what has rows of its own."""
-    return {key: v for key, v in _in_json(row).items() if not isinstance(v, dict)}
+    return {key: v for key, v in in_json(row).items() if not isinstance(v, dict)}
 
 
 def _figures(outcome: Outcome) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
 from hqtool.report.compared.naming import lane_label, lane_of
 from hqtool.report.compared.rows import by_site
+from hqtool.report.compared.sentence import traffic_compared
 from hqtool.report.model import EXACT, Column, Table, TableRow, decibels, percent
 from hqtool.sizes import counted
 from hqtool.vocab import TENSOR_KINDS
@@ -43,7 +44,7 @@ MOST_NAMED = 3
 Kind = TypeVar("Kind")
 
 
-def in_json(total: RecipeTotal) -> dict[str, Any]:
+def total_in_json(total: RecipeTotal) -> dict[str, Any]:
     """One entry of the document's `recipes`."""
     worst = None if total.worst is None else asdict(total.worst)
     return asdict(total) | {"worst": worst}
@@ -126,10 +127,7 @@ def _gain(total: RecipeTotal, base: RecipeTotal) -> str:
 def _saving(total: RecipeTotal, base: RecipeTotal) -> str:
     if not (total.traffic_bytes and base.traffic_bytes):
         return ""
-    more = round(100 * (total.traffic_bytes / base.traffic_bytes - 1))
-    if more == 0:
-        return "moves as much memory traffic"
-    return f"moves {abs(more)} % {'more' if more > 0 else 'less'} memory traffic"
+    return traffic_compared(total.traffic_bytes, base.traffic_bytes)
 
 
 def recipe_notes(recipes: RecipeSites) -> Iterable[str]:

@@ -67,6 +67,11 @@ def _saving(rows: Sequence[TableRow], base: dict[str, TableRow]) -> str:
     if mine is None or not theirs:
         looked = mean(row["looked"] for row in rows) or 0
         return f"looks at {percent(looked)} of the tensors"
+    return traffic_compared(mine, theirs)
+
+
+def traffic_compared(mine: float, theirs: float) -> str:
+    """How much more or less memory traffic one moves than the other, in any unit, as a clause."""
     more = round(100 * (mine / theirs - 1))
     if more == 0:
         return "moves as much memory traffic"
