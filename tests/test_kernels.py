@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 
 from hqtool.errors import UsageError
 from hqtool.kernels import ArraySums, array_sums, form_in_use
-from hqtool.kernels.dispatch import sums_in_form
+from hqtool.kernels.dispatch import nearest_in_form, sums_in_form
 from hqtool.kernels.form import choose, why_not_compiled
 
 NOT_COMPILED = why_not_compiled()
@@ -181,6 +181,60 @@ def test_arrays_of_any_shape_that_are_contiguous(form: str) -> None:
 def test_other_types_are_refused(form: str, values: np.ndarray) -> None:
     with pytest.raises(TypeError):
         sums_in_form(form)(values)
+
+
+# --- quantizing to nearest ----------------------------------------------------------------------
+
+
+def nearest(form: str, values: np.ndarray, bounds: tuple[float, ...], masked: bool) -> Any:
+    out = np.full(values.shape, 7.0, np.float32)
+    clipped = np.full(values.shape, True) if masked else None
+    found = nearest_in_form(form)(values, out, clipped, *bounds)
+    return out, clipped, found
+
+
+BOUNDS = [(0.03, -100.0, 155.0), (1e-30, -128.0, 127.0), (2.0, 0.0, 3.0), (0.7, -32767.0, 32767.0)]
+
+
+@each_form
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("name", CASES)
+@np.errstate(all="ignore")
+def test_nearest(form: str, name: str, bounds: tuple[float, ...]) -> None:
+    values = as_kind(CASES[name], "float32")
+    scale, first, last = map(np.float32, bounds)
+    lo, hi = (first - np.float32(0.5)) * scale, (last + np.float32(0.5)) * scale
+    expected = np.array([nearest_of(x, scale, first, last) for x in values], np.float32)
+    out, clipped, found = nearest(form, values, (*bounds, float(lo), float(hi)), True)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
+    assert clipped.tolist() == [bool(x < lo or x > hi) for x in values]
+    assert found == int(clipped.sum())
+    unmasked, _, none = nearest(form, values, (*bounds, float(lo), float(hi)), False)
+    assert (unmasked.tobytes(), none) == (out.tobytes(), 0)
+
+
+def nearest_of(x: np.float32, scale: np.float32, first: np.float32, last: np.float32) -> np.float32:
+    level = np.rint(x / scale)
+    return (first if level < first else last if level > last else level) * scale
+
+
+@each_form
+def test_ties_go_to_even(form: str) -> None:
+    values = np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5], np.float32)
+    out, _, _ = nearest(form, values, (1.0, -9.0, 9.0, -9.5, 9.5), False)
+    assert out.tolist() == [-2.0, -2.0, -0.0, 0.0, 2.0, 2.0]
+
+
+@compiled_only
+@pytest.mark.parametrize("wrong", ["values", "out", "mask", "size"])
+def test_what_does_not_go_together_is_refused(wrong: str) -> None:
+    values, out = np.zeros(4, np.float32), np.zeros(4, np.float32)
+    mask = np.zeros(3 if wrong == "mask" else 4, bool)
+    values = values.astype(np.float64) if wrong == "values" else values
+    out = out.view(np.int32) if wrong == "out" else out[:2] if wrong == "size" else out
+    with pytest.raises(TypeError):
+        nearest_in_form("compiled")(values, out, mask, 1.0, 0.0, 1.0, 0.0, 1.0)
 
 
 # --- which form ---------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ C rather than numba: numba takes 0.3 s to import and 200 MB on disk, in every pr
 or trains, and does not vectorise these loops over floats as written plainly.
 """
 
-from hqtool.kernels.dispatch import array_sums
+from hqtool.kernels.dispatch import array_sums, quantized_nearest
 from hqtool.kernels.form import Form, form_in_use
 from hqtool.kernels.sums import ArraySums
 
-__all__ = ["ArraySums", "Form", "array_sums", "form_in_use"]
+__all__ = ["ArraySums", "Form", "array_sums", "form_in_use", "quantized_nearest"]

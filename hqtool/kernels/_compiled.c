@@ -1,6 +1,6 @@
-/* Statistics of an array in one pass. hqtool/kernels/plain.py is the same in numpy, and the oracle.
+/* Fused loops over arrays. hqtool/kernels/plain.py is the same in numpy, and the oracle.
 
-A block of values stays in the cache while three loops read it. Extremes and counts are made of
+Statistics: a block of values stays in the cache while three loops read it. Extremes and counts are made of
 integers: the bits of a float, ordered as the floats are, which compilers vectorise well. Sums are
 made in float64 in a fixed number of lanes, whatever the width of the machine's vectors, and never
 contracted to fused multiplications: the same bits everywhere. A block with NaNs or infinities is
@@ -13,7 +13,7 @@ read again, value by value.
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 1
+#define VERSION 2
 #define LANES 16 /* float64s that a sum is made in */
 #define BLOCK 2048 /* a multiple of LANES */
 #define WORTH_A_THREAD 8192 /* fewer values are read before another thread could take the GIL */
@@ -270,9 +270,98 @@ static PyObject *array_sums(PyObject *self, PyObject *array)
                          (long long)sums.nnan, (long long)sums.ninf);
 }
 
+/* --- quantizing to nearest, uniform levels --------------------------------------------------- */
+
+/* What `quantized_nearest` of plain.py takes, as float32. */
+typedef struct {
+    float scale, first, last, lo, hi;
+} Levels;
+
+/* Fills `out`, and `clipped` unless it is NULL; returns how many values are clipped. */
+#define NEAREST(MACHINE, TARGET)                                                                   \
+    TARGET static int64_t MACHINE(const float *values, Py_ssize_t size, Levels to, float *out,     \
+                                  uint8_t *clipped)                                                \
+    {                                                                                              \
+        for (Py_ssize_t i = 0; i < size; i++) {                                                    \
+            float level = rintf(values[i] / to.scale);                                             \
+            level = level < to.first ? to.first : level;                                           \
+            level = level > to.last ? to.last : level;                                             \
+            out[i] = level * to.scale;                                                             \
+        }                                                                                          \
+        if (!clipped)                                                                              \
+            return 0;                                                                              \
+        int64_t found = 0;                                                                         \
+        for (Py_ssize_t i = 0; i < size; i++) {                                                    \
+            clipped[i] = (values[i] < to.lo) | (values[i] > to.hi);                                \
+            found += clipped[i];                                                                   \
+        }                                                                                          \
+        return found;                                                                              \
+    }
+
+typedef int64_t (*Nearest)(const float *, Py_ssize_t, Levels, float *, uint8_t *);
+
+NEAREST(nearest_anywhere, )
+
+#if defined(__x86_64__)
+NEAREST(nearest_with_avx2, __attribute__((target("avx2"))))
+NEAREST(nearest_with_avx512, __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"))))
+#endif
+
+static Nearest nearest(void)
+{
+#if defined(__x86_64__)
+    if (readers() == with_avx512)
+        return nearest_with_avx512;
+    if (readers() == with_avx2)
+        return nearest_with_avx2;
+#endif
+    return nearest_anywhere;
+}
+
+static PyObject *quantized_nearest(PyObject *self, PyObject *args)
+{
+    Py_buffer values, out, clipped = {0};
+    PyObject *source, *target, *mask;
+    double scale, first, last, lo, hi;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOddddd", &source, &target, &mask, &scale, &first, &last, &lo,
+                          &hi))
+        return NULL;
+    if (PyObject_GetBuffer(source, &values, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0)
+        return NULL;
+    if (PyObject_GetBuffer(target, &out, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&values);
+        return NULL;
+    }
+    if (mask != Py_None &&
+        PyObject_GetBuffer(mask, &clipped, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&values);
+        PyBuffer_Release(&out);
+        return NULL;
+    }
+    int64_t found = -1;
+    const Py_ssize_t size = values.len / (Py_ssize_t)sizeof(float);
+    const Levels to = {(float)scale, (float)first, (float)last, (float)lo, (float)hi};
+    if (!strcmp(values.format, "f") && !strcmp(out.format, "f") && out.len == values.len &&
+        (mask == Py_None || clipped.len == size)) {
+        Py_BEGIN_ALLOW_THREADS
+        found = nearest()(values.buf, size, to, out.buf, clipped.buf);
+        Py_END_ALLOW_THREADS
+    } else {
+        PyErr_SetString(PyExc_TypeError, "values and results are float32, and as many");
+    }
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&out);
+    if (mask != Py_None)
+        PyBuffer_Release(&clipped);
+    return found < 0 ? NULL : PyLong_FromLongLong(found);
+}
+
 static PyMethodDef methods[] = {
     {"array_sums", array_sums, METH_O,
      "lo, hi, smallest, size, total, squares, nzero, nnan, ninf of a contiguous array's values."},
+    {"quantized_nearest", quantized_nearest, METH_VARARGS,
+     "(values, out, clipped or None, scale, first, last, lo, hi): how many values are clipped."},
     {NULL, NULL, 0, NULL},
 };
 
