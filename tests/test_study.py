@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_each_seed_runs_once_and_resumes(tmp_path):
     write(tmp_path, [4, 2])
     first = result(tmp_path)
     assert first["schema"] == "hqtool.study-result/1"
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == first
     row = first["table"][0]
     wanted = {"recipe": "none", "runs": 2, "mean": 3.0, "diverged": 0, "traffic_bytes": None}
     assert wanted.items() <= row.items()
@@ -214,3 +216,18 @@ def test_threads_are_shared(tmp_path, monkeypatch):
     write(tmp_path, [1], script)
     found = result(tmp_path, "--jobs", str(os.cpu_count()))
     assert found["runs"][0]["metric"] == 1.0
+
+
+def test_a_study_that_is_interrupted_ends_its_runs(tmp_path):
+    script = "import os, threading\nopen('pid', 'w').write(f'{os.getpid()}\\n')\n"
+    write(tmp_path, [1], script + "print('here', flush=True)\nthreading.Event().wait()\n")
+    words = [sys.executable, "-m", "hqtool", "study", "study.toml", "-o", "out"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as study:
+        pid = tmp_path / "pid"
+        while not (pid.exists() and pid.read_text().endswith("\n")):
+            assert study.poll() is None
+        study.send_signal(signal.SIGINT)
+        assert "the same command goes on" in study.stderr.read()
+    assert study.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

@@ -11,13 +11,19 @@ from hqtool.cli.files import INPUT, FileCommand
 from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
 from hqtool.compare.execute import default_jobs, processes
+from hqtool.outputs import written
+from hqtool.report.export import render_json
 from hqtool.report.study_report import study_report
+from hqtool.sizes import counted
 from hqtool.study.outcome import Result
 from hqtool.study.process import THREADS, cluster, here
 from hqtool.study.replayed import moved_by_recipe, offline_scores
 from hqtool.study.study import StudyResults, run_study, threads_for
 from hqtool.study.study_file import Study, read_study
 from hqtool.study.table import StudyTable, table_of
+
+#: The file in a study's folder that holds what `--json` gives.
+RESULT = "result.json"
 
 
 @click.command("study", cls=FileCommand)
@@ -77,13 +83,16 @@ def command(
     _say_what_is_run(study, place, jobs, quiet)
     found = _run(study, place, jobs, scheduler, timeout, retry, quiet)
     table = _table(found, quiet)
-    deliver(study_report(table), json_to, csv_to, quiet, force=force)
+    report = study_report(table)
+    with written(str(place / RESULT)) as (out, _):
+        render_json(report, out)
+    deliver(report, json_to, csv_to, quiet, force=force)
     announce(f"the runs' files are in {place}", quiet)
     return 0 if table.complete else 1
 
 
 def _say_what_is_run(study: Study, place: Path, jobs: int, quiet: bool) -> None:
-    runs = f"{len(study.recipes)} recipes × {len(study.seeds)} seeds"
+    runs = f"{counted(len(study.recipes), 'recipe')} × {counted(len(study.seeds), 'seed')}"
     threads = threads_for(jobs)
     share = f", {jobs} at a time with {THREADS}={threads}" if threads is not None else ""
     announce(f"{runs} of {shlex.join(study.command)}{share}, in {place}", quiet)
@@ -102,7 +111,11 @@ def _run(
         announce(_line(study, result, done, of, left), quiet)
 
     executor = cluster(scheduler, jobs) if scheduler else here(jobs)
-    return run_study(study, place, executor, jobs, timeout, say, retry=retry)
+    try:
+        return run_study(study, place, executor, jobs, timeout, say, retry=retry)
+    except (KeyboardInterrupt, SystemExit):
+        announce("hqtool: stopped; the same command goes on from here", quiet)
+        raise
 
 
 def _line(study: Study, result: Result, done: int, of: int, left: float) -> str:

@@ -84,7 +84,8 @@ def run_study(
         resumed, todo = len(results), [run for run in runs if run.key not in results]
         tasks = _Tasks(study, folder, jobs, timeout or study.timeout, command)
         tracked = _Tracked(len(runs), resumed, jobs)
-        work = (executor or here(jobs))([tasks.job(run) for run in todo])
+        start = (executor or here(jobs)) if todo else here(1)
+        work = start([tasks.job(run) for run in todo])
         for index, end in stack.enter_context(closing(work)):
             run = todo[index]
             journal.enter(_entry(run, folder, end))
