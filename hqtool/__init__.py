@@ -1,4 +1,4 @@
-"""hqtool: choose a quantization range estimator by replaying a real training run.
+"""hqtool: choose a quantizer, range estimator and format, by replaying a real training run.
 
 `TraceReader` and `TraceWriter` read and write traces; `with hqtool.capture(model, path):`
 records the training inside it, `with hqtool.train(model, recipe):` quantizes it. Each is loaded at

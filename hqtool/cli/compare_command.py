@@ -1,4 +1,4 @@
-"""`hqtool compare`: replay traces through estimators."""
+"""`hqtool compare`: replay traces through quantizers."""
 
 from __future__ import annotations
 

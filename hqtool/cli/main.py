@@ -20,7 +20,7 @@ from hqtool.version import __version__
 #: Command → what `--help` says of it; its module is hqtool.cli.NAME_command.
 COMMANDS = {
     "capture": "Record the tensors of a training script as it runs.",
-    "compare": "Replay a trace through range estimators and score them.",
+    "compare": "Replay a trace through quantizers and score them.",
     "recommend": "Choose the cheapest quantizer that is good enough, site by site.",
     "train": "Run a training script, quantized as a recipe says.",
     "study": "Train with recipes and seeds side by side: one table.",
