@@ -20,6 +20,7 @@ import hqtool.compare.execute as execute
 from hqtool import TraceReader, TraceWriter
 from hqtool.compare.comparison import Selection, compare
 from hqtool.errors import DataError
+from hqtool.traffic.layers import Counts
 from hqtool.vocab import Stats
 
 DIGITS = Path(__file__).parent.parent / "sample_data" / "digits.h5"
@@ -381,3 +382,11 @@ def test_a_reader_stops_at_the_commit_it_is_told(tmp_path):
             assert (reader.prefix, reader.run) == (prefix, {})
         with TraceReader(prefix.path, upto=prefix.upto, recent=1) as reader:
             assert [r.step for r in reader.records(reader.sites[2])] == [step]
+
+
+def test_a_geometry_need_not_repeat_the_layers_name():
+    """A linear layer of 3×2 weights, at 4 positions in all: 6 + 8 + 12 elements."""
+    geometry = {"op": "linear", "in_channels": 2, "out_channels": 3, "input": [2], "batch": 2}
+    assert execute.counts_of("a", geometry) == Counts(6, 8, 12)
+    assert execute.counts_of("a", {**geometry, "name": "b"}) == Counts(6, 8, 12)
+    assert execute.counts_of("a", {"op": "lookup"}) is None

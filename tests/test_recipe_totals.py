@@ -13,12 +13,13 @@ from hqtool.compare.recipe_sites import (
     layers_in_order,
     recipe_sites,
 )
-from hqtool.compare.recipe_totals import RecipeTotal, recipe_totals
+from hqtool.compare.recipe_totals import RecipeTotal, alike, gain_db, recipe_totals
 from hqtool.compare.results import Summary
 from hqtool.core.metrics import METRICS
 from hqtool.estimators.quantizer import parse_quantizer
 from hqtool.recipes.recipe import Recipe
 from hqtool.recipes.recipe_file import SCHEMA, parse_recipe
+from hqtool.report.compared.recipes import recipe_sentence, recipe_tables
 from hqtool.vocab import Site
 
 A, B, B_GRAD, A_GRAD = (
@@ -160,6 +161,39 @@ def test_the_total_is_over_the_sites_and_not_over_the_kinds():
     assert (total.sites, total.unquantized, total.sqnr_db) == (4, 1, 35.0)
     assert total.cosine == pytest.approx((0.9 + 0.7) / 2)
     assert (total.static_bytes, total.looks) == (480 + 640, pytest.approx(4.2))
+
+
+def test_qualities_are_compared_where_both_quantize():
+    """s leaves b as it is: over a alone it gains 2 dB, though its mean is 7 dB above r's."""
+    other = [summary(A, INT8, "s", sqnr_db=42.0, looks=0, static_bytes=1, traffic_bytes=360),
+             summary(B, None, "s", looks=0, static_bytes=1, traffic_bytes=360)]  # fmt: skip
+    both = [*SUMMARIES[:2], *other]
+    found = recipe_totals(both)
+    assert gain_db("s", "r", both) == (2.0, 1)
+    assert gain_db("r", "r", both) == (0.0, None)
+    assert recipe_sentence(found, both) == (
+        "In total, against r: s gains 2.00 dB at the 1 site that both quantize and moves 100 % "
+        "more memory traffic."
+    )
+
+
+def test_no_best_quality_where_recipes_quantize_different_sites():
+    other = [summary(A, INT8, "s", sqnr_db=42.0, looks=0, static_bytes=1, traffic_bytes=360),
+             summary(B, None, "s", looks=0, static_bytes=1, traffic_bytes=360)]  # fmt: skip
+    both = [*SUMMARIES[:2], *other]
+    assert not alike(both)
+    assert alike(both[:3]) is False
+    (table,) = recipe_tables(recipe_totals(both), both)
+    assert [c.key for c in table.columns if c.best] == ["traffic_bytes"]
+    nothing = summary(A, None, "none", looks=0, static_bytes=1, traffic_bytes=1)
+    assert alike([*SUMMARIES[:2], nothing])
+
+
+def test_nothing_is_gained_where_no_site_is_shared():
+    other = [summary(A, None, "s", looks=0, static_bytes=1, traffic_bytes=360),
+             summary(B, INT8, "s", sqnr_db=9.0, looks=0, static_bytes=1, traffic_bytes=240)]  # fmt: skip
+    first = [SUMMARIES[0], summary(B, None, looks=0, static_bytes=1, traffic_bytes=1)]
+    assert gain_db("s", "r", [*first, *other]) == (None, 0)
 
 
 def test_recipes_side_by_side_in_their_order():

@@ -106,7 +106,7 @@ def run_task(task: Task) -> SiteResult:
         DataError: the trace proves damaged.
     """
     reader = _reader_of(tuple(_in_folder(task.folder, trace) for trace in task.traces))
-    counts = counts_of(reader.geometry(task.site.layer))
+    counts = counts_of(task.site.layer, reader.geometry(task.site.layer))
     history = reader.history(task.site, scaled=task.settings.loss_scale == "kept")
     worst = _WorstRows(task.settings.worst)
     if task.spool is None:
@@ -137,12 +137,16 @@ def _in_folder(folder: str, trace: Prefix) -> Prefix:
     return trace._replace(path=os.path.join(folder, trace.path))
 
 
-def counts_of(geometry: dict[str, Any] | None) -> Counts | None:
-    """Element counts of a recorded layer; None where its geometry is unknown, or of no known op."""
+def counts_of(name: str, geometry: dict[str, Any] | None) -> Counts | None:
+    """Element counts of a recorded layer; None where its geometry is unknown, or of no known op.
+
+    Args:
+        name: the layer's, which its geometry need not repeat.
+    """
     if geometry is None:
         return None
     try:
-        layer = layer_from_json(geometry)
+        layer = layer_from_json({"name": name} | geometry)
         return Counts(*(each * layer.repeat for each in layer.counts()))
     except DataError:  # a recorder may describe layers that the bill does not know
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -59,6 +60,36 @@ def recipe_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
         if s.recipe is not None:
             of_recipe.setdefault(s.recipe, []).append(s)
     return [total for name, of in of_recipe.items() for total in _totals(name, of)]
+
+
+def gain_db(
+    recipe: str, base: str, summaries: Sequence[Summary]
+) -> tuple[float | None, int | None]:
+    """Mean SQNR of one recipe less that of another, over the sites that both quantize.
+
+    Returns:
+        the difference in dB, None where no such site has both figures; and the number of those
+        sites, None where the recipes quantize the same ones.
+    """
+    of = {name: _quantized(name, summaries) for name in (recipe, base)}
+    shared = of[recipe].keys() & of[base].keys()
+    pairs = [(of[recipe][site], of[base][site]) for site in shared]
+    gains = [db - other for db, other in pairs if db is not None and other is not None]
+    gain = math.fsum(gains) / len(gains) if gains else None
+    return gain, None if of[recipe].keys() == of[base].keys() else len(shared)
+
+
+def alike(summaries: Sequence[Summary]) -> bool:
+    """Whether all recipes that quantize anything quantize the same sites."""
+    names = {s.recipe for s in summaries if s.recipe is not None}
+    sets = {frozenset(_quantized(name, summaries)) for name in names}
+    return len(sets - {frozenset()}) <= 1
+
+
+def _quantized(recipe: str, summaries: Sequence[Summary]) -> dict[Site, float | None]:
+    """SQNR in dB of each site that a recipe quantizes."""
+    own = (s for s in summaries if s.recipe == recipe and s.format != NONE)
+    return {_site(s): s.metrics["sqnr_db"] for s in own}
 
 
 def _totals(recipe: str, summaries: Sequence[Summary]) -> list[RecipeTotal]:

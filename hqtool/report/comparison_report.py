@@ -169,11 +169,18 @@ def _trace_part(
     if part.ranks is None:
         shown = [{**row, "trace": _path(part)} for row in shown]
     totals = recipe_totals(part.summaries)
-    closing = [sentence(overall, names) if overall else "", recipe_sentence(totals)]
+    closing = [
+        sentence(overall, names) if overall else "",
+        recipe_sentence(totals, part.summaries),
+    ]
     at_sites = site_rows(part.summaries) if by == "layer" else []
     if sort is not None or top is not None:
         at_sites = ordered(at_sites, sort or "sqnr_db", top)
-    tables = [*_tables(part, shown, by), *site_tables(at_sites), *recipe_tables(totals)]
+    tables = [
+        *_tables(part, shown, by),
+        *site_tables(at_sites),
+        *recipe_tables(totals, part.summaries),
+    ]
     return _TracePart(part, overall, shown, totals, tables, "\n".join(filter(None, closing)))
 
 

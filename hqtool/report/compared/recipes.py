@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from hqtool.compare.recipe_sites import RecipeSites
-from hqtool.compare.recipe_totals import RecipeTotal
+from hqtool.compare.recipe_totals import RecipeTotal, alike, gain_db
 from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
 from hqtool.report.compared.naming import lane_label, lane_of
@@ -50,17 +50,33 @@ def total_in_json(total: RecipeTotal) -> dict[str, Any]:
     return asdict(total) | {"worst": worst}
 
 
-def recipe_tables(totals: Sequence[RecipeTotal]) -> list[Table]:
-    """A table for each tensor kind, and one of the total where there are several kinds."""
+def recipe_tables(totals: Sequence[RecipeTotal], summaries: Sequence[Summary]) -> list[Table]:
+    """A table for each tensor kind, and one of the total where there are several kinds.
+
+    Where recipes quantize different sites, none is marked as the best in quality or looks.
+    """
     kinds = [kind for kind in TENSOR_KINDS if any(t.tensor == kind for t in totals)]
     shown: list[str | None] = [*kinds, None] if len(kinds) > 1 else [*kinds]
-    return [_table(kind, [t for t in totals if t.tensor == kind]) for kind in shown]
+    return [
+        _table(
+            kind,
+            [t for t in totals if t.tensor == kind],
+            alike([s for s in summaries if kind in (None, s.tensor)]),
+        )
+        for kind in shown
+    ]
 
 
-def _table(kind: str | None, totals: Sequence[RecipeTotal]) -> Table:
+def _table(kind: str | None, totals: Sequence[RecipeTotal], comparable: bool) -> Table:
     noun = "layer" if kind else "site"
     title = f"{kind or 'in total'} ({counted(totals[0].sites, noun)}; KiB and looks a step)"
-    return Table(title, COLUMNS, tuple(map(_row, totals)))
+    columns = COLUMNS if comparable else tuple(map(_unmarked, COLUMNS))
+    return Table(title, columns, tuple(map(_row, totals)))
+
+
+def _unmarked(column: Column) -> Column:
+    """A column of figures over sites that differ: only what all sites move can be compared."""
+    return column if column.key == "traffic_bytes" else replace(column, best=None)
 
 
 def _row(total: RecipeTotal) -> TableRow:
@@ -104,24 +120,29 @@ def _of_site(row: TableRow) -> TableRow:
 # --- in words -----------------------------------------------------------------------------------
 
 
-def recipe_sentence(totals: Sequence[RecipeTotal]) -> str:
-    """What the recipes cost in total against the first one that quantizes; '' if none is left."""
+def recipe_sentence(totals: Sequence[RecipeTotal], summaries: Sequence[Summary]) -> str:
+    """What the recipes cost in total against the first one that quantizes; '' if none is left.
+
+    Qualities are compared over the sites that both quantize, traffic over all of them.
+    """
     whole = [t for t in totals if t.tensor is None and t.unquantized < t.sites]
-    clauses = [clause for t in whole[1 : 1 + MOST_TOLD] if (clause := _clause(t, whole[0]))]
+    told = whole[1 : 1 + MOST_TOLD]
+    clauses = [clause for t in told if (clause := _clause(t, whole[0], summaries))]
     return f"In total, against {whole[0].recipe}: {'; '.join(clauses)}." if clauses else ""
 
 
-def _clause(total: RecipeTotal, base: RecipeTotal) -> str:
-    parts = [_gain(total, base), _saving(total, base)]
+def _clause(total: RecipeTotal, base: RecipeTotal, summaries: Sequence[Summary]) -> str:
+    parts = [_gain(total.recipe, base.recipe, summaries), _saving(total, base)]
     known = " and ".join(filter(None, parts))
     return f"{total.recipe} {known}" if known else ""
 
 
-def _gain(total: RecipeTotal, base: RecipeTotal) -> str:
-    if total.sqnr_db is None or base.sqnr_db is None:
+def _gain(recipe: str, base: str, summaries: Sequence[Summary]) -> str:
+    gain, shared = gain_db(recipe, base, summaries)
+    if gain is None:
         return ""
-    gain = total.sqnr_db - base.sqnr_db
-    return f"{'gains' if gain >= 0 else 'loses'} {abs(gain):.2f} dB"
+    where = "" if shared is None else f" at the {counted(shared, 'site')} that both quantize"
+    return f"{'gains' if gain >= 0 else 'loses'} {abs(gain):.2f} dB{where}"
 
 
 def _saving(total: RecipeTotal, base: RecipeTotal) -> str:
