@@ -140,3 +140,15 @@ def test_a_recipe_is_never_overwritten(here):
     done = hqtool("compare", here / "t.h5", "--recipe", mine, "--json", mine, "-f")
     assert (done.status, done.out, mine.read_text()) == (2, "", before)
     assert "is an input (NAME|FILE)" in done.err
+
+
+def test_an_empty_tensor_left_as_it_is_has_no_share_of_what_is_not_finite(tmp_path):
+    """Of three records one is empty, one holds a NaN among two values: the mean share is 1/4."""
+    with TraceWriter(tmp_path / "t.h5") as writer:
+        for step, values in enumerate(([], [1.0, np.nan], [1.0, 2.0])):
+            writer.write("a", "output", step, np.array(values, np.float32))
+            writer.commit(step)
+    done = hqtool("compare", tmp_path / "t.h5", "--recipe", "none", "--json", "-", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    (row,) = json.loads(done.stdout)["summary"]
+    assert (row["nonfinite"], row["steps"], row["mse"]) == (0.25, 2, 0.0)

@@ -190,8 +190,10 @@ def test_no_best_quality_where_recipes_quantize_different_sites():
 
 
 def test_nothing_is_gained_where_no_site_is_shared():
-    other = [summary(A, None, "s", looks=0, static_bytes=1, traffic_bytes=360),
-             summary(B, INT8, "s", sqnr_db=9.0, looks=0, static_bytes=1, traffic_bytes=240)]  # fmt: skip
+    other = [
+        summary(A, None, "s", looks=0, static_bytes=1, traffic_bytes=360),
+        summary(B, INT8, "s", sqnr_db=9.0, looks=0, static_bytes=1, traffic_bytes=240),
+    ]
     first = [SUMMARIES[0], summary(B, None, looks=0, static_bytes=1, traffic_bytes=1)]
     assert gain_db("s", "r", [*first, *other]) == (None, 0)
 

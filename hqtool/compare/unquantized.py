@@ -44,7 +44,9 @@ def unquantized(
     kept = np.flatnonzero(history.has_values[past:]) + past
     largest = history.stats.absmax[kept]
     finite = int(np.count_nonzero(largest == largest))
-    lost = (history.stats.nnan + history.stats.ninf)[kept] / history.numels[kept].sum(axis=-1)
+    elements = history.numels[kept].sum(axis=-1)
+    nonfinite = (history.stats.nnan + history.stats.ninf)[kept]
+    lost = nonfinite[elements > 0] / elements[elements > 0]  # an empty tensor has no share
     return Summary(
         layer=site.layer,
         tensor=site.tensor,
