@@ -11,7 +11,6 @@ import click
 
 from hqtool.capture.settings import STEP_ENDS
 from hqtool.cli.choice import choice_of
-from hqtool.cli.defaults import config_file, config_option, defaults_used
 from hqtool.cli.files import REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce
 from hqtool.cli.streams import own_streams, script_streams
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 DEFAULT = TrainSettings()
 
-#: Options that a file of defaults cannot give: they overwrite, or run steps aside.
-ONLY_TYPED = ("force", "list-sites", "calibrate")
-
 
 class TrainCommand(FileCommand):
     """Inputs are the script, the recipe, and the files among the script's arguments."""
@@ -42,7 +38,7 @@ class TrainCommand(FileCommand):
         given = {word: "an argument of the script" for word in words if os.path.isfile(word)}
         recipe = ctx.params["recipe"]
         given |= {recipe: "the recipe"} if os.path.isfile(recipe) else {}
-        return given | dict.fromkeys(files, "the program to run") | config_file(ctx)
+        return given | dict.fromkeys(files, "the program to run")
 
     def outputs(self, ctx: click.Context) -> dict[str, str]:
         """RUN.h5, where it is asked for."""
@@ -63,7 +59,6 @@ class TrainCommand(FileCommand):
     options_metavar="[OPTIONS] [--]",
 )
 @click.argument("program", metavar="SCRIPT.py|-m MODULE [ARGS]...", nargs=-1, required=True)
-@config_option(ONLY_TYPED)
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
 @click.option(
     "--recipe",
@@ -142,12 +137,7 @@ def command(
     Options come before the script; all that follows it is the script's own. Models, parameters and
     optimizers stay the script's own: quantizers act on operands while a layer runs. The exit status
     is the script's.
-
-    A file hqtool.toml in the current folder, table [train], or else pyproject.toml there, table
-    [tool.hqtool.train], gives defaults for the options by their long names.
     """
-    if used := defaults_used():
-        announce(f"hqtool: {used}", quiet)
     settings = TrainSettings(**given)
     found = load_recipe(recipe)
     target, *argv = program
