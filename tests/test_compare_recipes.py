@@ -149,6 +149,6 @@ def test_an_empty_tensor_left_as_it_is_has_no_share_of_what_is_not_finite(tmp_pa
             writer.write("a", "output", step, np.array(values, np.float32))
             writer.commit(step)
     done = hqtool("compare", tmp_path / "t.h5", "--recipe", "none", "--json", "-", "-q")
-    assert (done.status, done.stderr) == (0, "")
-    (row,) = json.loads(done.stdout)["summary"]
+    assert (done.status, done.err) == (0, "")
+    (row,) = json.loads(done.out)["summary"]
     assert (row["nonfinite"], row["steps"], row["mse"]) == (0.25, 2, 0.0)
