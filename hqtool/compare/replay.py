@@ -52,10 +52,11 @@ def replay(
     quantizers = unique([*settings.quantizers, *of_recipes])
     lanes = [Lane(quantizer, i) for i, quantizer in enumerate(quantizers)]
     groups = groups_of(lanes, history, past)
+    order = _order(groups)
     sums = ReplaySums(history, past, len(lanes))
     stepped = [group for group in groups if isinstance(group, SteppedLanes)]
     decided = (
-        Decided(record, values, _decisions_at(index, groups, len(lanes)))
+        Decided(record, values, _decisions_at(index, groups, order))
         for index, record, values in _decided(history, past, stepped, settings.search_gap)
     )
     for batch in batches(decided):
@@ -76,15 +77,18 @@ def replay(
     ]
 
 
-def _decisions_at(index: int, groups: Sequence[Lanes], lanes: int) -> list[Decision]:
+def _order(groups: Sequence[Lanes]) -> list[int] | None:
+    """Of each lane, its index among the lanes of one group after the other; None where the same."""
+    order = np.argsort([lane.place for group in groups for lane in group.lanes]).tolist()
+    return None if order == [*range(len(order))] else order
+
+
+def _decisions_at(
+    index: int, groups: Sequence[Lanes], order: Sequence[int] | None
+) -> list[Decision]:
     """Each lane's decision at a record, in the order of lanes."""
-    if len(groups) == 1:
-        return groups[0].at(index)
-    found = [Decision(None)] * lanes
-    for group in groups:
-        for lane, decision in zip(group.lanes, group.at(index), strict=True):
-            found[lane.place] = decision
-    return found
+    found = [decision for group in groups for decision in group.at(index)]
+    return found if order is None else [found[i] for i in order]
 
 
 def _decided(

@@ -80,9 +80,9 @@ def _score(
 ) -> Figures:
     """The metrics of the lanes at these places, whose rounding is the same."""
     given = [[each.decisions[place].range for place in places] for each in batch]
+    needs = [each.needs_range for each in formats]
     lacks = [
-        [ends is None and f.needs_range for ends, f in zip(row, formats, strict=True)]
-        for row in given
+        [ends is None and need for ends, need in zip(row, needs, strict=True)] for row in given
     ]
     ranges: list[list[Any]] = [
         [Range(0.0, 0.0) if lack else ends for lack, ends in zip(*rows, strict=True)]

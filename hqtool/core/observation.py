@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from types import UnionType
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -131,8 +132,7 @@ class PreparedValues:
             noise: of 'stochastic-sampled'; one draw, the same for all.
         """
         u = self._draw(noise) if noise is not None else (None, None)
-        pairs = zip(ranges, formats, strict=True)
-        apart = [i for i, (wanted, format_) in enumerate(pairs) if has_parts(wanted, format_)]
+        apart = lanes_with_parts([ranges], formats)
         groups = by_family(formats, apart)
         parts = []
         for lanes in groups:
@@ -245,9 +245,24 @@ class PreparedValues:
         return found
 
 
-def has_parts(wanted: AnyRange | None, format_: Format) -> bool:
-    """Whether parts of a tensor have levels of their own: its entries, or blocks."""
-    return isinstance(wanted, EntryRanges) or isinstance(format_, BlockFormat | HouseholderFormat)
+def lanes_with_parts(
+    ranges: Sequence[Sequence[AnyRange | None]], formats: Sequence[Format]
+) -> list[int]:
+    """The lanes in which parts of a tensor have levels of their own: its entries, or blocks.
+
+    Args:
+        ranges: of each record one for each format.
+    """
+    blocked = _of_type(formats, BlockFormat | HouseholderFormat)
+    by_entry = (i for row in ranges for i in _of_type(row, EntryRanges))
+    return sorted({*blocked, *by_entry})
+
+
+def _of_type(each: Sequence[object], types: type | UnionType) -> list[int]:
+    """The indices of the instances; of most sequences there are none, which their types tell."""
+    if not any(issubclass(found, types) for found in set(map(type, each))):
+        return []
+    return [i for i, one in enumerate(each) if isinstance(one, types)]
 
 
 def _moments(

@@ -94,6 +94,11 @@ class Levels(ABC):
     def nearest(self, y: Any, xp: Any = np) -> Any:
         """The level nearest to each value, ties to even."""
 
+    def nearest_for_sums(self, y: Array) -> Array:
+        """`nearest`, but a level 0 may have either sign, where that is faster to find."""
+        found: Array = self.nearest(y)
+        return found
+
     @abstractmethod
     def neighbours(self, y: Any, xp: Any = np) -> tuple[Any, Any]:
         """The levels l ≤ y < u of each value; beyond an end they go on at the gap there."""

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 
 from hqtool.core.formats.format import Array, ElementFormat, Format, Levels
+from hqtool.core.formats.uniform import UniformFormat, levels_of_widths
 from hqtool.vocab import Range
 
 
@@ -28,6 +29,9 @@ def levels_of(
     ends = _ends(ranges, exponent)
     if all(each is formats[0] for each in formats):
         return formats[0].levels(ends[:, 0], ends[:, 1], exponent)
+    if (scheme := _shared_scheme(formats)) is not None:
+        widths = [each.bits for each in formats]
+        return levels_of_widths(scheme, widths, ends[:, 0], ends[:, 1], exponent)
     alike: dict[ElementFormat, list[int]] = {}
     for i, each in enumerate(formats):
         alike.setdefault(each, []).append(i)
@@ -54,12 +58,28 @@ def _ends(ranges: Sequence[Range], exponent: int) -> Array:
     return scaled
 
 
+def _shared_scheme(formats: Sequence[ElementFormat]) -> str | None:
+    """The scheme that all are uniform formats of; None where there is none."""
+    distinct = _distinct(formats)
+    if any(type(each) is not UniformFormat for each in distinct):
+        return None
+    schemes = {cast("UniformFormat", each).scheme for each in distinct}
+    return schemes.pop() if len(schemes) == 1 else None
+
+
+def _distinct(formats: Sequence[Format]) -> list[Format]:
+    """The objects among the formats: far fewer than lanes, and found without hashing values."""
+    return [*dict(zip(map(id, formats), formats, strict=True)).values()]
+
+
 def by_family(formats: Sequence[Format], apart: Sequence[int] = ()) -> list[list[int]]:
     """The indices of the formats of each family, in the order in which the families appear.
 
     Args:
         apart: indices to leave out; all others are of element formats.
     """
+    if not apart and len({cast("ElementFormat", f).family for f in _distinct(formats)}) == 1:
+        return [[*range(len(formats))]]
     found: dict[Hashable, list[int]] = {}
     for i, each in enumerate(formats):
         if i not in apart:

@@ -46,6 +46,12 @@ class UniformLevels(Levels):
     def nearest(self, y: Any, xp: Any = np) -> Any:
         return xp.clip(xp.round(y), self.first, self.last)
 
+    def nearest_for_sums(self, y: Array) -> Array:
+        found: Array = np.rint(y)
+        np.maximum(found, self.first, out=found)
+        np.minimum(found, self.last, out=found)
+        return found
+
     def neighbours(self, y: Any, xp: Any = np) -> tuple[Any, Any]:
         below = xp.floor(y)
         return below, below + 1
@@ -77,7 +83,7 @@ class UniformLevels(Levels):
 
     def changed(self, change: Callable[[Any], Any]) -> Self:
         scale, first, last = map(change, (self.scale, self.first, self.last))
-        return replace(self, scale=scale, first=first, last=last)
+        return type(self)(scale, first, last, exponent=self.exponent)
 
     def _with_lanes_of(self, parts: Sequence[Self]) -> Self:
         columns = [(part.scale, part.first, part.last) for part in parts]
@@ -108,7 +114,7 @@ def _cut(table: Array, first: Array, last: Array) -> Array:
     return np.concatenate([table[i:j] for i, j in zip(start.tolist(), end.tolist(), strict=True)])
 
 
-def asymmetric(lo: Array, hi: Array, bits: int) -> UniformLevels:
+def asymmetric(lo: Array, hi: Array, bits: Any) -> UniformLevels:
     """2^b levels over the range widened to hold 0, zero on a level."""
     lo, hi = np.minimum(lo, 0.0), np.maximum(hi, 0.0)
     top = 2.0**bits - 1
@@ -121,13 +127,13 @@ def asymmetric(lo: Array, hi: Array, bits: int) -> UniformLevels:
     return UniformLevels(step, 0.0 - zero_point, top - zero_point)
 
 
-def symmetric(lo: Array, hi: Array, bits: int) -> UniformLevels:
+def symmetric(lo: Array, hi: Array, bits: Any) -> UniformLevels:
     """2^b − 1 levels, mirrored about zero, up to the larger magnitude of the range's ends."""
     top = np.full(lo.size, 2.0 ** (bits - 1) - 1)
     return UniformLevels(np.maximum(np.abs(lo), np.abs(hi)) / top, -top, top)
 
 
-def fullrange(lo: Array, hi: Array, bits: int) -> UniformLevels:
+def fullrange(lo: Array, hi: Array, bits: Any) -> UniformLevels:
     """2^b levels, one more below zero than above, Δ = m/((2^b−1)/2): torch.ao's symmetric qint8.
 
     Its floor under the scale (1.19e-7) is left out.
@@ -136,8 +142,9 @@ def fullrange(lo: Array, hi: Array, bits: int) -> UniformLevels:
     return UniformLevels(np.maximum(np.abs(lo), np.abs(hi)) / (half - 0.5), -half, half - 1)
 
 
-#: Scheme → the function that makes its levels. A new scheme is one more function.
-SCHEMES: dict[str, Callable[[Array, Array, int], UniformLevels]] = {
+#: Scheme → the function that makes its levels, at one bit-width or at one for each lane (float64).
+#: A new scheme is one more function.
+SCHEMES: dict[str, Callable[[Array, Array, Any], UniformLevels]] = {
     "asymmetric": asymmetric,
     "symmetric": symmetric,
     "fullrange": fullrange,
@@ -177,3 +184,18 @@ class UniformFormat:
     def levels(self, lo: Array, hi: Array, exponent: int = 0) -> UniformLevels:
         made = SCHEMES[self.scheme](lo, hi, self.bits)
         return replace(made, exponent=exponent) if exponent else made
+
+
+def levels_of_widths(
+    scheme: str, widths: Sequence[float], lo: Array, hi: Array, exponent: int = 0
+) -> UniformLevels:
+    """The levels of one scheme over each range, at the bit-width of the same index.
+
+    They are those of `UniformFormat.levels`, in one call for all widths.
+
+    Args:
+        widths: where they are fewer than the ranges, they recur.
+    """
+    bits = np.resize(np.array(widths, np.float64), lo.size)
+    made = SCHEMES[scheme](lo, hi, bits)
+    return replace(made, exponent=exponent) if exponent else made

@@ -11,7 +11,7 @@ from hqtool.core.formats.format import ElementFormat, Format
 from hqtool.core.formats.lanes import by_family, levels_of
 from hqtool.core.moments.dense import CHUNK, dense_moments_of_rows
 from hqtool.core.moments.joining import by_lane, in_rows, rows_in_order
-from hqtool.core.observation import PreparedValues, has_parts
+from hqtool.core.observation import PreparedValues, lanes_with_parts
 from hqtool.vocab import AnyRange, Moments, Range
 
 
@@ -30,11 +30,7 @@ def moments_of_each(
     Returns:
         (records, formats) arrays, (records, 1) where an entry does not depend on the format.
     """
-    apart = [
-        i
-        for i, (lane, format_) in enumerate(zip(zip(*ranges, strict=True), formats, strict=True))
-        if any(has_parts(each, format_) for each in lane)
-    ]
+    apart = lanes_with_parts(ranges, formats)
     if apart:
         return _with_parts(prepared, ranges, formats, rounding, apart)
     whole = cast("Sequence[Sequence[Range]]", ranges)

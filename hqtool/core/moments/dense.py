@@ -153,7 +153,7 @@ def _to_one_level(
     """Sums where each value goes to one level: the nearest, or with noise a random neighbour."""
     y = x / levels.scale
     if noise is None:
-        level, saturated = levels.nearest(y), _saturated(x, levels)
+        level, saturated = levels.nearest_for_sums(y), _saturated(x, levels)
     else:
         drawn = levels.drawn(y, noise)
         level = np.clip(drawn, levels.lowest, levels.highest)
