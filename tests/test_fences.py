@@ -52,7 +52,8 @@ INNER_FLOORS = {
     ],
     "core/formats": [
         {"format"},
-        {"householder", "lanes", "scaling", "uniform"},
+        {"householder", "scaling", "uniform"},
+        {"lanes"},
         {"codebook"},
         {"floating", "midrise"},
         {"block"},
