@@ -9,13 +9,10 @@ from hqtool.capture.followed_children import follow_children
 from hqtool.capture.messages import Progress
 from hqtool.capture.recording import Recording, plan_of
 from hqtool.capture.settings import CaptureSettings
-from hqtool.errors import UsageError
 from hqtool.launch.child_processes import StartedProcesses
-from hqtool.launch.process_rank import path_of_rank, rank_of_process
-from hqtool.launch.program import exit_status, find_program, program_files
+from hqtool.launch.program import exit_status, find_program, require_other_file
 from hqtool.launch.requirements import require_torch
 from hqtool.launch.stderr_lines import say
-from hqtool.outputs import same_file
 
 
 def run_script(
@@ -54,7 +51,7 @@ def run_script(
     """
     require_torch()
     program = find_program(target, argv, module=module)
-    _require_other_file(out, target, module)
+    require_other_file(out, target, module=module)
     plan = plan_of(target, argv, module=module, out=out, settings=settings, quiet=quiet)
     started = StartedProcesses()
     recording = Recording(plan, Progress(quiet=quiet).update, lambda done: _tell(done, started))
@@ -66,13 +63,6 @@ def run_script(
     status = exit_status(program)
     recording.ended(status)
     return status
-
-
-def _require_other_file(out: str | os.PathLike[str], target: str, module: bool) -> None:
-    """Refuse a trace that would overwrite the program it records."""
-    path = path_of_rank(out, rank_of_process())
-    if any(same_file(path, source) for source in program_files(target, module=module)):
-        raise UsageError(f"{path} is the program to run", "choose another name for the trace")
 
 
 def _tell(recording: Recording, started: StartedProcesses) -> None:

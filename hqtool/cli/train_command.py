@@ -11,7 +11,7 @@ import click
 
 from hqtool.capture.settings import STEP_ENDS
 from hqtool.cli.choice import choice_of
-from hqtool.cli.files import REGULAR_OUTPUT, FileCommand
+from hqtool.cli.files import INPUT, REGULAR_OUTPUT, FileCommand
 from hqtool.cli.output import announce
 from hqtool.cli.streams import own_streams, script_streams
 from hqtool.display import harmless
@@ -62,6 +62,7 @@ class TrainCommand(FileCommand):
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
 @click.option(
     "--recipe",
+    type=INPUT,
     metavar="NAME|FILE",
     required=True,
     help="Which quantizer each tensor gets; see hqtool list recipes. none: training as it is.",

@@ -14,7 +14,9 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
-from hqtool.errors import DataError
+from hqtool.errors import DataError, UsageError
+from hqtool.launch.process_rank import path_of_rank, rank_of_process
+from hqtool.outputs import same_file
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -47,6 +49,20 @@ def program_files(target: str, *, module: bool = False) -> list[str]:
     ends = (".py", os.path.join(os.sep, "__main__.py"), os.path.join(os.sep, "__init__.py"))
     places = [os.path.join(folder, name) for folder in ("", *sys.path)]
     return [place + end for place in places for end in ends if os.path.isfile(place + end)]
+
+
+def require_other_file(out: str | os.PathLike[str], target: str, *, module: bool = False) -> None:
+    """Refuse a trace that would overwrite the program to run.
+
+    Args:
+        out: the trace; of a run on several ranks, that of this rank is meant.
+
+    Raises:
+        UsageError: it would.
+    """
+    path = path_of_rank(out, rank_of_process())
+    if any(same_file(path, source) for source in program_files(target, module=module)):
+        raise UsageError(f"{path} is the program to run", "choose another name for the trace")
 
 
 def exit_status(run: Callable[[], None]) -> int:

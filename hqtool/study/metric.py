@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -73,8 +72,3 @@ def _number(text: str | None) -> float | None:
         return float((text or "").strip().rstrip("."))
     except ValueError:
         return None
-
-
-def is_figure(value: float | None) -> bool:
-    """Whether a metric was printed and is finite."""
-    return value is not None and math.isfinite(value)

@@ -12,14 +12,12 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from hqtool.errors import UsageError
 from hqtool.launch.child_processes import StartedProcesses
 from hqtool.launch.importing import after_import
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
-from hqtool.launch.program import exit_status, find_program, program_files
+from hqtool.launch.program import exit_status, find_program, require_other_file
 from hqtool.launch.requirements import require_torch
 from hqtool.launch.stderr_lines import program_runs, say
-from hqtool.outputs import same_file
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.provenance import provenance
 from hqtool.training.settings import TrainSettings
@@ -71,16 +69,10 @@ def train_script(
     name = target if module else os.path.basename(target)
     run = TrainingRun(recipe, settings, (name, *argv), quiet=quiet, states=states)
     if out is not None:
-        _require_other_file(out, target, module)
+        require_other_file(out, target, module=module)
         run.open(path_of_rank(out, rank_of_process()))
     run.begin()
     return run.ended(exit_status(program))
-
-
-def _require_other_file(out: str | os.PathLike[str], target: str, module: bool) -> None:
-    path = path_of_rank(out, rank_of_process())
-    if any(same_file(path, source) for source in program_files(target, module=module)):
-        raise UsageError(f"{path} is the program to run", "choose another name for the trace")
 
 
 class TrainingRun:
