@@ -69,7 +69,7 @@ def command_of(study: Study, run: Run, recipe: Path) -> list[str]:
         return [sys.executable, *script]
     own = ["--recipe", str(recipe), "-o", str(run.place / TRACE), "--seed", str(run.seed)]
     module = ["-m"] if script[0] == "-m" else []
-    words = [*own, "--no-config", *study.options, *module, "--", *script[len(module) :]]
+    words = [*own, *study.options, *module, "--", *script[len(module) :]]
     return [sys.executable, "-c", _HQTOOL, "train", *words]
 
 
