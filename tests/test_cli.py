@@ -457,3 +457,16 @@ def test_an_outside_package_adds_an_estimator(trace, tmp_path):
     done = run("compare", trace, "--json", "-", "--per-step", "--estimator", spec)
     rows = json.loads(done.stdout)
     assert {(r["estimator"], r["lo"], r["hi"]) for r in rows["steps"]} == {(spec, -2, 2)}
+
+
+def test_info_names_the_recipe_and_leaves_its_file_to_json(tmp_path):
+    path = tmp_path / "run.h5"
+    with TraceWriter(str(path), run={"recipe": "mine", "rules": "[[rule]]\nweight = 'x'\n"}) as out:
+        out.write("head", "output", 0, np.ones(4, np.float32))
+        out.commit(0)
+    shown = hqtool("info", path).out
+    assert "mine" in shown
+    assert "rule" not in shown
+    assert json.loads(hqtool("info", path, "--json", "-").out)["run"]["rules"].startswith(
+        "[[rule]]"
+    )

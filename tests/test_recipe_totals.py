@@ -13,7 +13,7 @@ from hqtool.compare.recipe_sites import (
     layers_in_order,
     recipe_sites,
 )
-from hqtool.compare.recipe_totals import RecipeTotal, alike, gain_db, recipe_totals
+from hqtool.compare.recipe_totals import RecipeTotal, alike, at_shared_sites, gain_db, recipe_totals
 from hqtool.compare.results import Summary
 from hqtool.core.metrics import METRICS
 from hqtool.estimators.quantizer import parse_quantizer
@@ -187,6 +187,17 @@ def test_no_best_quality_where_recipes_quantize_different_sites():
     assert [c.key for c in table.columns if c.best] == ["traffic_bytes"]
     nothing = summary(A, None, "none", looks=0, static_bytes=1, traffic_bytes=1)
     assert alike([*SUMMARIES[:2], nothing])
+
+
+def test_means_to_compare_are_over_the_sites_that_all_quantize():
+    """Without b, which s leaves as it is, s is ahead of r by 2 dB and not by 7."""
+    other = [summary(A, INT8, "s", sqnr_db=42.0, looks=0, static_bytes=1, traffic_bytes=360),
+             summary(B, None, "s", looks=0, static_bytes=1, traffic_bytes=360)]  # fmt: skip
+    nothing = summary(A, None, "none", looks=0, static_bytes=1, traffic_bytes=1)
+    found = totals(at_shared_sites([*SUMMARIES[:2], *other, nothing]))
+    assert (found["r", None].sqnr_db, found["s", None].sqnr_db) == (40.0, 42.0)
+    assert ("none", None) not in found
+    assert at_shared_sites([nothing]) == []
 
 
 def test_nothing_is_gained_where_no_site_is_shared():

@@ -265,3 +265,8 @@ def test_sites_are_ranked_by_their_share_of_the_error():
     )
     assert ranked[3].up_to_here == pytest.approx(1.0)
     assert ranked[4].share is None
+
+
+@pytest.mark.parametrize("text", ["cosine>=0.99999999", "saturation<=0.001", "sqnr_db>=20"])
+def test_a_target_is_told_as_it_was_given(text):
+    assert parse_target(text).label == text

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +12,14 @@ from hqtool.capture.budget import budget_of
 from hqtool.capture.settings import STEP_ENDS, CaptureSettings
 from hqtool.cli.choice import choice_of
 from hqtool.cli.defaults import config_file, config_option, defaults_used
-from hqtool.cli.files import REGULAR_OUTPUT, FileCommand
+from hqtool.cli.files import REGULAR_OUTPUT
 from hqtool.cli.output import announce
-from hqtool.cli.streams import own_streams, script_streams
+from hqtool.cli.script_command import ScriptCommand
+from hqtool.cli.streams import own_streams
 from hqtool.cli.words import split_words
 from hqtool.display import harmless
 from hqtool.errors import DataError, UsageError
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
-from hqtool.launch.program import program_files
 from hqtool.vocab import TENSOR_KINDS
 
 if TYPE_CHECKING:
@@ -33,16 +31,12 @@ DEFAULT = CaptureSettings()
 ONLY_TYPED = ("force", "list-sites", "dry-run", "expect-steps", "verify")
 
 
-class CaptureCommand(FileCommand):
+class CaptureCommand(ScriptCommand):
     """Inputs are the script and the files among its arguments; the output has a default name."""
 
     def inputs(self, ctx: click.Context) -> dict[str, str]:
-        """The program's files, and existing files among its arguments."""
-        target, *argv = ctx.params["program"]
-        files = program_files(target, module=ctx.params["module"])
-        words = [part for word in argv for part in (word, word.partition("=")[2])]
-        given = {word: "an argument of the script" for word in words if os.path.isfile(word)}
-        return given | dict.fromkeys(files, "the program to run") | config_file(ctx)
+        """The script's, and the file of defaults."""
+        return super().inputs(ctx) | config_file(ctx)
 
     def outputs(self, ctx: click.Context) -> dict[str, str]:
         """The trace; nothing where only a trial is run."""
@@ -52,12 +46,6 @@ class CaptureCommand(FileCommand):
         out = ctx.params["out"]
         out = _trace_of(target, module) if out is None else out
         return {"-o": path_of_rank(out, rank_of_process()) if out else out}
-
-    @contextmanager
-    def ended_by_sigterm(self) -> Iterator[None]:
-        """The script gets Python's own streams; SIGTERM is handled by its recording."""
-        with script_streams():
-            yield
 
 
 @click.command(

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hqtool.capture.settings import STEP_ENDS
 from hqtool.cli.choice import choice_of
-from hqtool.cli.files import INPUT, REGULAR_OUTPUT, FileCommand
+from hqtool.cli.files import INPUT, REGULAR_OUTPUT
 from hqtool.cli.output import announce
-from hqtool.cli.streams import own_streams, script_streams
+from hqtool.cli.script_command import ScriptCommand
+from hqtool.cli.streams import own_streams
 from hqtool.display import harmless
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
-from hqtool.launch.program import find_program, program_files
+from hqtool.launch.program import find_program
 from hqtool.recipes.named import load_recipe
 from hqtool.sizes import counted
 from hqtool.training.settings import LOSS_SCALES, ON_NONFINITE, TrainSettings
@@ -27,29 +26,18 @@ if TYPE_CHECKING:
 DEFAULT = TrainSettings()
 
 
-class TrainCommand(FileCommand):
+class TrainCommand(ScriptCommand):
     """Inputs are the script, the recipe, and the files among the script's arguments."""
 
     def inputs(self, ctx: click.Context) -> dict[str, str]:
-        """The program's files, the recipe's, and existing files among the arguments."""
-        target, *argv = ctx.params["program"]
-        files = program_files(target, module=ctx.params["module"])
-        words = [part for word in argv for part in (word, word.partition("=")[2])]
-        given = {word: "an argument of the script" for word in words if os.path.isfile(word)}
+        """The script's, and the recipe's file."""
         recipe = ctx.params["recipe"]
-        given |= {recipe: "the recipe"} if os.path.isfile(recipe) else {}
-        return given | dict.fromkeys(files, "the program to run")
+        return super().inputs(ctx) | ({recipe: "the recipe"} if os.path.isfile(recipe) else {})
 
     def outputs(self, ctx: click.Context) -> dict[str, str]:
         """RUN.h5, where it is asked for."""
         out = None if ctx.params["list_sites"] else ctx.params["out"]
         return {} if out is None else {"-o": path_of_rank(out, rank_of_process())}
-
-    @contextmanager
-    def ended_by_sigterm(self) -> Iterator[None]:
-        """The script gets Python's own streams; SIGTERM is handled while it runs."""
-        with script_streams():
-            yield
 
 
 @click.command(

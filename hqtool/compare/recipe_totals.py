@@ -86,6 +86,17 @@ def alike(summaries: Sequence[Summary]) -> bool:
     return len(sets - {frozenset()}) <= 1
 
 
+def at_shared_sites(summaries: Sequence[Summary]) -> list[Summary]:
+    """The summaries at the sites that all recipes quantize; one that quantizes nothing is left out.
+
+    Means over them can be compared between recipes.
+    """
+    names = {s.recipe for s in summaries if s.recipe is not None}
+    sets = [sites.keys() for name in names if (sites := _quantized(name, summaries))]
+    shared = set(sets[0]).intersection(*sets) if sets else set()
+    return [s for s in summaries if s.format != NONE and _site(s) in shared]
+
+
 def _quantized(recipe: str, summaries: Sequence[Summary]) -> dict[Site, float | None]:
     """SQNR in dB of each site that a recipe quantizes."""
     own = (s for s in summaries if s.recipe == recipe and s.format != NONE)

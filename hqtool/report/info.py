@@ -135,9 +135,13 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
     return Table(title, columns, rows)
 
 
+#: The file of the recipe that a run was quantized by: JSON has it, beside the recipe's name.
+WHOLE_RECIPE = "rules"
+
+
 def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and what the recorder noted."""
-    noted = {str(name): flat(value) for name, value in reader.run.items()}
+    noted = {str(name): flat(value) for name, value in reader.run.items() if name != WHOLE_RECIPE}
     facts = {"state": STATE_SENTENCES[state], "steps": step_words(reader.steps), **noted}
     if reader.has_channel_extremes:
         facts["extremes"] = "of each channel, beside those of each tensor"

@@ -121,7 +121,9 @@ def _tables(table: StudyTable, rows: list[dict[str, Any]]) -> Iterator[Table]:
         name = table.found.study.metric.name
         scores = (Column(score, *_SCORES[score]) for score in table.correlations)
         columns = (RECIPE, *scores, Column("metric", name))
-        yield Table(f"scored on {table.found.study.trace}, and trained", columns, shown)
+        yield Table(
+            f"scored on {table.found.study.trace} where all quantize, and trained", columns, shown
+        )
 
 
 RECIPE = Column("recipe", "recipe", number=False)

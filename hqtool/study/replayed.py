@@ -9,7 +9,7 @@ from pathlib import Path
 from hqtool.compare.comparison import compare
 from hqtool.compare.execute import Executor, serial
 from hqtool.compare.recipe_sites import COUNTERPARTS
-from hqtool.compare.recipe_totals import RecipeTotal, recipe_totals
+from hqtool.compare.recipe_totals import RecipeTotal, at_shared_sites, recipe_totals
 from hqtool.compare.results import Summary
 from hqtool.compare.settings import ReplaySettings
 from hqtool.compare.unquantized import NONE
@@ -41,7 +41,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A recipe's figures on a trace, means over the sites that it quantizes; None is missing."""
+    """Means over the sites of a trace that all recipes quantize; None is missing."""
 
     sqnr_db: float | None
     cosine: float | None
@@ -130,6 +130,8 @@ def offline_scores(
 ) -> dict[str, Scores]:
     """By recipe's name: how it scores on the study's trace; empty without one.
 
+    Scores are over the sites that all recipes quantize, for only those can be compared.
+
     Raises:
         DataError: the trace is broken or empty.
     """
@@ -138,13 +140,13 @@ def offline_scores(
         return {}
     settings = ReplaySettings((), recipes=tuple(each.recipe for each in study.recipes))
     summaries = compare([study.trace], settings, executor=executor, on_site=on_site).summaries
-    totals = _in_total(recipe_totals(summaries))
-    return {each.name: _scores(totals[each.name]) for each in study.recipes}
+    totals = _in_total(recipe_totals(at_shared_sites(summaries)))
+    return {each.name: _scores(totals.get(each.name)) for each in study.recipes}
 
 
 def _in_total(totals: Iterable[RecipeTotal]) -> Mapping[str, RecipeTotal]:
     return {total.recipe: total for total in totals if total.tensor is None}
 
 
-def _scores(total: RecipeTotal) -> Scores:
-    return Scores(total.sqnr_db, total.cosine)
+def _scores(total: RecipeTotal | None) -> Scores:
+    return Scores(None, None) if total is None else Scores(total.sqnr_db, total.cosine)

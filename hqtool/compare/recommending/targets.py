@@ -65,7 +65,7 @@ class Target:
     @property
     def label(self) -> str:
         """'cosine>=0.999'."""
-        return f"{self.metric}{'>=' if self.at_least else '<='}{self.bound:g}"
+        return f"{self.metric}{'>=' if self.at_least else '<='}{self.bound:.12g}"
 
     def met(self, figures: Measured, reference: Measured) -> bool:
         """Whether the figure keeps to the bound."""
@@ -91,7 +91,7 @@ class Within:
     @property
     def label(self) -> str:
         """'sqnr_db within 1 of current'."""
-        return f"{self.metric} within {self.by:g} of {self.of or 'current'}"
+        return f"{self.metric} within {self.by:.12g} of {self.of or 'current'}"
 
     def met(self, figures: Measured, reference: Measured) -> bool:
         """Whether the figure is near enough to the reference, or better."""
@@ -116,7 +116,7 @@ def parse_target(text: str) -> Target:
     target = Target(_known(metric, FIGURES), sign in (">=", "≥"), _number(value, metric, text))
     least, most = _BOUNDS.get(metric, (-math.inf, math.inf))
     if target.bound > most if target.at_least else target.bound < least:
-        limit = f"never above {most:g}" if target.at_least else f"never below {least:g}"
+        limit = f"never above {most:.12g}" if target.at_least else f"never below {least:.12g}"
         raise UsageError(f"nothing can meet '{text}'", f"{metric} is {limit}")
     return target
 
