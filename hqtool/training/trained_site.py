@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -127,10 +128,7 @@ class TrainedSite:
     def teach(self, treated: Treated, step: int) -> None:
         """The pass of a tensor trains, in this step."""
         self._waiting.setdefault(step, []).append(treated)
-        numel = 1
-        for size in treated.shape:
-            numel *= size
-        self.ledger.count(treated.decision, (numel,))
+        self.ledger.count(treated.decision, (math.prod(treated.shape),))
         self.records += 1
         self.clipped += treated.share_clipped
         stats = treated.stats
