@@ -3,7 +3,9 @@
 A lock belongs to the open file, not to a process (Linux, F_OFD_SETLK). It ends when the last
 descriptor of that open file is closed, even by kill -9, but not when the process closes the file
 where it has opened it a second time. The locked byte lies beyond the end of any file, where no
-reader locks anything. Where the system or the file system lacks such locks, nothing is locked.
+reader locks anything. A child process that is being started has the descriptor until its own
+program begins, so that the lock may outlive a killed process for an instant: whoever wants it
+waits that long. Where the system or the file system lacks such locks, nothing is locked.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ import os
 import stat
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: The byte that is locked.
 _PLACE = 1 << 62
+
+#: Seconds to wait for a lock that is held, and between two tries.
+_PATIENCE, _PAUSE = 1.0, 0.01
 
 
 def hold(descriptor: int) -> bool:
@@ -74,6 +80,16 @@ def _open_regular(path: str | os.PathLike[str]) -> tuple[int, bool] | None:
 
 
 def _lock(descriptor: int, *, exclusive: bool) -> bool:
+    """Lock within `_PATIENCE` seconds; False where another open file still holds the lock then."""
+    deadline = time.monotonic() + _PATIENCE
+    while not (locked := _try_to_lock(descriptor, exclusive=exclusive)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_PAUSE)
+    return locked
+
+
+def _try_to_lock(descriptor: int, *, exclusive: bool) -> bool:
     if sys.platform != "linux":
         return True
     import fcntl

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from command import hqtool
 
+from hqtool import file_lock
 from hqtool.errors import UsageError
-from hqtool.file_lock import claimed, is_held
+from hqtool.file_lock import claimed, hold, is_held
 from hqtool.trace.reader import TraceReader
 from hqtool.trace.repair import repair
 from hqtool.trace.writer import TraceWriter
@@ -183,3 +184,19 @@ def test_where_a_trace_lies(tmp_path: Path) -> None:
         write(writer, 1)
     assert writer.place is None
     assert path.read_text() == "another"
+
+
+def test_a_lock_that_outlives_its_process_for_an_instant_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that is being started has the descriptor until its own program begins."""
+    path = tmp_path / "journal"
+    held, wanted = (os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(2))
+    left = [held]
+    assert hold(held)
+    monkeypatch.setattr(file_lock.time, "sleep", lambda seconds: os.close(left.pop()))
+    try:
+        assert hold(wanted)
+        assert not left
+    finally:
+        os.close(wanted)
