@@ -286,6 +286,10 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "nonfinite_step": s.nonfinite_step,
         "replayed_steps": s.replayed_steps,
         "recipe": s.recipe,
+        "records": s.records,
+        "learned_steps": s.learned_steps,
+        "elements": s.elements,
+        "spilled": s.spilled,
     }
 
 

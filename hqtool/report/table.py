@@ -20,8 +20,9 @@ from rich.text import Text
 
 from hqtool.display import harmless
 from hqtool.report.breaking import broken, longest_piece
+from hqtool.report.cells import Marks, group_of, marks_of, text_of
 from hqtool.report.console import Screen
-from hqtool.report.model import EXACT, MISSING, Column, Report, Table, TableRow
+from hqtool.report.model import Column, Report, Table, TableRow
 
 BEST = " *"
 
@@ -84,7 +85,7 @@ class _Body(NamedTuple):
 
 
 def _body(table: Table) -> _Body:
-    marks = _marks(table)
+    marks = marks_of(table)
     sections = [
         (
             None if heading is None else harmless(str(heading)),
@@ -93,13 +94,13 @@ def _body(table: Table) -> _Body:
         for heading, rows in groupby(table.rows, lambda row: row.get(table.section or ""))
     ]
     total = table.total
-    shown = [] if total is None else [Text(_shown(column, total)) for column in table.columns]
+    shown = [] if total is None else [Text(text_of(column, total)) for column in table.columns]
     return _Body(table.columns, sections, shown)
 
 
 def _cells(row: TableRow, table: Table, marks: Marks) -> list[Text]:
     """A row's cells; below a heading it is indented."""
-    best = marks[_group_of(row, table)]
+    best = marks[group_of(row, table)]
     cells = [_cell(column, row, best) for column in table.columns]
     if row.get(table.section or "") is not None:
         cells[0] = Text(" " * GAP).append_text(cells[0])
@@ -242,48 +243,10 @@ def _block(columns: Sequence[Column], row: Sequence[Text], width: int) -> Iterat
 # Cells
 
 
-#: Group of rows that compete → key of a column → the texts of its best entry.
-Marks = dict[tuple[Any, ...], dict[str, set[str]]]
-
-
-def _marks(table: Table) -> Marks:
-    groups: dict[tuple[Any, ...], list[TableRow]] = {}
-    for row in table.rows:
-        groups.setdefault(_group_of(row, table), []).append(row)
-    return {
-        group: {column.key: _best_texts(column, rivals) for column in table.columns}
-        for group, rivals in groups.items()
-    }
-
-
-def _group_of(row: TableRow, table: Table) -> tuple[Any, ...]:
-    return tuple(row.get(key) for key in table.group)
-
-
 def _cell(column: Column, row: TableRow, best: Mapping[str, set[str]]) -> Text:
-    text = _shown(column, row)
+    text = text_of(column, row)
     if column.best is None:
         return Text(text)
     if text in best[column.key]:
         return Text(text + BEST, style="bold green")
     return Text(text + " " * len(BEST))
-
-
-def _best_texts(column: Column, rivals: Iterable[TableRow]) -> set[str]:
-    """The text of the best entry; nothing where all texts are equal: a mark would say nothing."""
-    if column.best is None:
-        return set()
-    entries = [e for r in rivals if _is_number(e := r.get(column.key)) or e == EXACT]
-    if len({_shown(column, {column.key: e}) for e in entries}) < 2:
-        return set()
-    best = EXACT if EXACT in entries else column.best(entries)
-    return {_shown(column, {column.key: best})}
-
-
-def _is_number(entry: Any) -> bool:
-    return isinstance(entry, int | float)
-
-
-def _shown(column: Column, row: Mapping[str, Any]) -> str:
-    entry = row.get(column.key)
-    return MISSING if entry is None else harmless(column.show(entry))
