@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,44 @@ def test_a_tensor_that_is_not_finite_can_stop_it(folder: Path, warm_python: Warm
     assert "linear/output is not finite at step 0" in done.stderr
     done = train(warm_python, folder, "paper-w8a8g8", "nan.py")
     assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+#: The gradient is infinite at every step, whatever the scale: 1/√0.
+PERSISTING = """
+    import torch
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for step in range(9):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(1, 1)).sqrt().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        print(step, scaler.get_scale(), flush=True)
+    """
+
+
+def test_what_overflows_under_a_loss_scale_is_no_divergence_until_it_is_1(
+    folder: Path, warm_python: WarmPython
+) -> None:
+    (folder / "persisting.py").write_text(textwrap.dedent(PERSISTING))
+    (folder / "r.toml").write_text(
+        'schema = "hqtool.recipe/1"\n[[rule]]\nlayers = ["*"]\ngrad_output = "current@int8"\n'
+    )
+    stop = ("--on-nonfinite", "stop")
+    done = train(warm_python, folder, "r.toml", *stop, "persisting.py")
+    assert (done.returncode, done.stdout) == (1, "0 2.0\n1 1.0\n")
+    assert "linear/grad_output is not finite at step 2: 0 NaN and 1 infinities" in done.stderr
+    assert "2 updates skipped by the loss scaler, 2 gradient tensors overflowed" in done.stderr
+    done = train(warm_python, folder, "r.toml", "persisting.py")
+    assert done.returncode == 0
+    assert "9 updates skipped by the loss scaler, 2 gradient tensors overflowed" in done.stderr
+    assert "not finite: linear/grad_output at 7 tensors, first at step 2" in done.stderr
+    done = train(warm_python, folder, "paper-w8a8g8", *stop, "grad_scaler.py")
+    assert done.returncode == 0, done.stderr
+    assert "1 update skipped by the loss scaler, 1 gradient tensor overflowed" in done.stderr
+    assert "not finite" not in done.stderr
 
 
 @pytest.mark.parametrize(

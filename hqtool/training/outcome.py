@@ -25,6 +25,7 @@ class SiteResult(NamedTuple):
         records: how many of its tensors trained.
         clipped: the mean share of their values that were clipped.
         nonfinite: how many held NaN or infinities, from step `first_nonfinite` on.
+        overflows: how many others overflowed under a loss scale above 1.
     """
 
     site: str
@@ -34,6 +35,7 @@ class SiteResult(NamedTuple):
     clipped: float
     nonfinite: int
     first_nonfinite: int | None
+    overflows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,17 @@ class TrainOutcome:
             lines.append("what torch.compile compiled ran eagerly")
         if self.watched.steps_by_forward:
             lines.append("no optimizer updated it: a step ends where the next forward pass begins")
+        return [*lines, *self._overflows()]
+
+    def _overflows(self) -> list[str]:
+        """Updates that a loss scaler skipped, and the gradients that were seen to overflow."""
+        parts = []
         if self.watched.skipped_steps:
             skipped = counted(len(self.watched.skipped_steps), "update")
-            lines.append(f"{skipped} skipped by the loss scaler")
-        return lines
+            parts.append(f"{skipped} skipped by the loss scaler")
+        if count := sum(each.overflows for each in self.sites):
+            parts.append(f"{counted(count, 'gradient tensor')} overflowed under a loss scale")
+        return [", ".join(parts)] if parts else []
 
     def _looks(self) -> list[str]:
         looks, records = (
@@ -138,6 +147,7 @@ def outcome_of(recipe: Recipe, trainer: Trainer, watched: Watched, seconds: floa
             each.clipped / each.records if each.records else 0.0,
             each.nonfinite,
             each.first_nonfinite,
+            each.overflows,
         )
         for site, each in trainer.sites.items()
     )

@@ -12,7 +12,8 @@ from hqtool.nearest import known_names
 #: What is done about NaN and infinities in a tensor that is quantized.
 ON_NONFINITE = {
     "keep": "they stay as they are, and are told at the end",
-    "stop": "training stops there",
+    "stop": "training stops there; gradients may overflow under a loss scale above 1, which the "
+    "scaler then lowers",
 }
 
 #: What is done about the factor that gradients carry under loss scaling.

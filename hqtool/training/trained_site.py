@@ -51,6 +51,16 @@ class Treated(NamedTuple):
     divided: bool = True
     share_clipped: float = 0.0
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it is not known to hold NaN or infinities."""
+        return self.stats is None or not (self.stats.nnan or self.stats.ninf)
+
+    @property
+    def overflows(self) -> bool:
+        """It is not finite under a loss scale above 1, for which the scaler skips the update."""
+        return self.loss_scale > 1 and not self.is_finite
+
 
 @dataclass(slots=True, eq=False)
 class TrainedSite:
@@ -68,6 +78,7 @@ class TrainedSite:
         records: how many tensors trained.
         clipped: the sum of their shares that were clipped.
         nonfinite: how many of them held NaN or infinities; the first step that had one.
+        overflows: how many others overflowed under a loss scale.
     """
 
     site: Site
@@ -82,6 +93,7 @@ class TrainedSite:
     clipped: float = 0.0
     nonfinite: int = 0
     first_nonfinite: int | None = None
+    overflows: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     _waiting: dict[int, list[Treated]] = field(default_factory=dict)
 
@@ -131,8 +143,9 @@ class TrainedSite:
         self.ledger.count(treated.decision, (math.prod(treated.shape),))
         self.records += 1
         self.clipped += treated.share_clipped
-        stats = treated.stats
-        if stats is not None and (stats.nnan or stats.ninf):
+        if treated.overflows:
+            self.overflows += 1
+        elif not treated.is_finite:
             self.nonfinite += 1
             self.first_nonfinite = step if self.first_nonfinite is None else self.first_nonfinite
 

@@ -127,11 +127,16 @@ class Trainer:
         return None if self._reporter is None else self._reporter.arrived(call)
 
     def check(self, site: TrainedSite, treated: Treated) -> None:
-        """Raises: NotFinite: the tensor is not finite, and training is to stop there."""
+        """Raises: NotFinite: the tensor is not finite, and training is to stop there.
+
+        A gradient under a loss scale above 1 may have overflowed because of it. The scaler then
+        skips the update and lowers the scale, so what does not overflow because of it comes again
+        at a scale of 1 or below.
+        """
         stats = treated.stats
-        if self._settings.on_nonfinite != "stop" or stats is None or treated.loss_scale != 1.0:
+        if self._settings.on_nonfinite != "stop" or stats is None or treated.is_finite:
             return
-        if stats.nnan or stats.ninf:
+        if not treated.overflows:
             what = f"{stats.nnan} NaN and {stats.ninf} infinities"
             cause = f"{site.site} is not finite at step {treated.place.step}: {what}"
             raise NotFinite(cause, "train with a wider recipe, or with --on-nonfinite keep")
