@@ -1,4 +1,4 @@
-"""Run the benchmarks and write benchmarks/results.md: python -m benchmarks [replay|capture]."""
+"""Run benchmarks and write benchmarks/results.md: python -m benchmarks [replay|capture|train]."""
 
 from __future__ import annotations
 
@@ -53,7 +53,14 @@ def capture_section() -> str:
     return capture_overhead.run()
 
 
-SECTIONS = {"replay": replay_section, "capture": capture_section}
+def train_section() -> str:
+    """The slowdown of quantized training, and that of its peers."""
+    from benchmarks import train_overhead
+
+    return train_overhead.run()
+
+
+SECTIONS = {"replay": replay_section, "capture": capture_section, "train": train_section}
 
 
 def main() -> None:
