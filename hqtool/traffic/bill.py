@@ -5,13 +5,15 @@ Every amount is an exact whole number of bits; `as_bytes` is the only conversion
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from hqtool.errors import UsageError
 from hqtool.nearest import known_names
-from hqtool.traffic.layers import Counts, Layer
+from hqtool.traffic.geometry import Counts
+from hqtool.traffic.layers import Layer
+from hqtool.traffic.works import Operand, Work, counted_tensors, product_works
 
 #: The widest number a transfer may carry, in bits.
 WIDEST_BITS = 64
@@ -109,70 +111,46 @@ def total(bills: Iterable[Bill]) -> Bill:
     return Bill(tuple(transfer for bill in bills for transfer in bill.transfers))
 
 
-def forward(counts: Counts, bits: Bits) -> Bill:
-    """Y from X and W: W·b_w + X·b_a + Y·b_a bits; dynamic + 2·Y·b_acc (eq. 4 and 5).
+def price(work: Work, bits: Bits) -> Bill:
+    """What one work moves: each operand once, the result once (eq. 4).
 
-    The paper prints b_a where eq. 5 loads the accumulator output; Table 5 needs b_acc.
+    Dynamic quantization also saves the accumulator's output of a result whose range it must look
+    for, and loads it back (eq. 5). The paper prints b_a there; Table 5 needs b_acc.
     """
-    moved = (
-        Transfer("load weight", counts.weight * bits.w),
-        Transfer("load input", counts.input * bits.a),
-        Transfer("save output", counts.output * bits.a),
-    )
-    return Bill(moved + _spill(counts.output * bits.acc))
+    loads = [Transfer(f"load {each.name}", _bits_of(each, bits)) for each in work.reads]
+    saves = [Transfer(f"save {work.made.name}", _bits_of(work.made, bits))] if work.saves else []
+    return Bill((*loads, *saves, *(_spill(work.made, bits) if work.quantizes else ())))
 
 
-def grad_input(counts: Counts, bits: Bits) -> Bill:
-    """G_X from G_Y and W: Y·b_g + W·b_w + X·b_g bits; dynamic + 2·X·b_acc (figure 1)."""
-    moved = (
-        Transfer("load grad_output", counts.output * bits.g),
-        Transfer("load weight", counts.weight * bits.w),
-        Transfer("save grad_input", counts.input * bits.g),
-    )
-    return Bill(moved + _spill(counts.input * bits.acc))
+def _bits_of(operand: Operand, bits: Bits) -> int:
+    width: int = getattr(bits, operand.width)
+    return operand.numel * width
 
 
-def grad_weight(counts: Counts, bits: Bits) -> Bill:
-    """G_W from X and G_Y: X·b_a + Y·b_g + W·b_gw bits; it is not quantized, so never dynamic."""
-    moved = (
-        Transfer("load input", counts.input * bits.a),
-        Transfer("load grad_output", counts.output * bits.g),
-        Transfer("save grad_weight", counts.weight * bits.gw),
-    )
-    return Bill(moved)
-
-
-def _spill(accumulator_bits: int) -> tuple[Transfer, ...]:
+def _spill(made: Operand, bits: Bits) -> tuple[Transfer, ...]:
+    amount = made.numel * bits.acc
     return (
-        Transfer("save accumulator output", accumulator_bits, dynamic_only=True),
-        Transfer("load accumulator output", accumulator_bits, dynamic_only=True),
+        Transfer("save accumulator output", amount, dynamic_only=True),
+        Transfer("load accumulator output", amount, dynamic_only=True),
     )
 
 
-#: The passes a layer can be billed for, and what is made in each.
-PASSES: dict[str, tuple[Callable[[Counts, Bits], Bill], ...]] = {
-    "forward": (forward,),
-    "backward": (grad_input, grad_weight),
-    "both": (forward, grad_input, grad_weight),
-}
-
-#: The bill whose accumulator output becomes a site's tensor, by tensor kind.
-_KIND_BILLS: dict[str, Callable[[Counts, Bits], Bill]] = {
-    "output": forward,
-    "grad_input": grad_input,
+#: What can be billed, and the passes of a step that it is made of.
+PASSES: dict[str, tuple[str, ...]] = {
+    "forward": ("forward",),
+    "backward": ("backward",),
+    "both": ("forward", "backward"),
 }
 
 
 def layer_bill(layer: Layer, bits: Bits, pass_name: str = "forward") -> Bill:
     """The bill of one pass, a key of `PASSES`, over a layer and all its repeats.
 
-    A layer that reads the network's own input has no G_X: no framework computes it.
-
     Raises:
         DataError: the layer's geometry is impossible.
     """
-    parts = [part for part in PASSES[pass_name] if layer.grad_input or part is not grad_input]
-    return total(part(layer.counts(), bits) for part in parts).times(layer.repeat)
+    works = [work for work in layer.works() if work.pass_name in PASSES[pass_name]]
+    return total(price(work, bits) for work in works).times(layer.repeat)
 
 
 def site_bill(tensor: str, counts: Counts, bits: Bits, numel: int) -> Bill | None:
@@ -187,11 +165,12 @@ def site_bill(tensor: str, counts: Counts, bits: Bits, numel: int) -> Bill | Non
         None for tensor kinds that have no bill: only `output` and `grad_input` leave an
         accumulator on their way to memory.
     """
-    if tensor not in _KIND_BILLS:
+    if tensor not in ("output", "grad_input"):
         return None
     usual = counts.output if tensor == "output" else counts.input
     now = Counts(counts.weight, counts.input * numel // usual, counts.output * numel // usual)
-    return _KIND_BILLS[tensor](now, bits)
+    made = (work for work in product_works(counted_tensors(now)) if work.made.kind == tensor)
+    return price(next(made), bits)
 
 
 def as_bytes(bits: float) -> int | float:
