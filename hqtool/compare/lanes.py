@@ -14,7 +14,7 @@ from hqtool.core.observation import PreparedValues
 from hqtool.core.questions import UndeclaredQuestionError
 from hqtool.core.recorded import RecordedObservation
 from hqtool.errors import UsageError
-from hqtool.estimators.entry_statistics import PerEntry
+from hqtool.estimators.entry_statistics import reads_channel_extremes
 from hqtool.estimators.ledger import Ledger
 from hqtool.estimators.protocol import Plan, Reading, advance, decide, widest
 from hqtool.estimators.quantizer import Quantizer
@@ -166,7 +166,8 @@ class SteppedLanes:
         self._step = 0
         self._choice = lanes[0].quantizer.estimator
         self._estimator = self._choice.value
-        readable = history.has_values | (history.has_channel_extremes & self._reads_channels)
+        by_channels = reads_channel_extremes(self._estimator)
+        readable = history.has_values | (history.has_channel_extremes & by_channels)
         readable |= reads_stats(self._estimator, history.stats)
         with_values = np.add.reduceat(readable, history.starts, dtype=np.intp)
         self._with_values = np.flatnonzero(with_values)
@@ -177,12 +178,6 @@ class SteppedLanes:
         self._used: list[list[AnyRange]] = [[] for _ in self._states]
         self._plans: list[Plan] = []
         self._decisions: list[Decision] = []
-
-    @property
-    def _reads_channels(self) -> bool:
-        """It learns from recorded extremes of channels."""
-        statistic = getattr(self._estimator, "statistic", None)
-        return isinstance(statistic, PerEntry) and statistic.reads_channel_extremes
 
     @property
     def _remembers(self) -> bool:

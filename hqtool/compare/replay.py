@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from hqtool.compare.lanes import Lane, Lanes, ReadRecord, SteppedLanes, groups_of
 from hqtool.compare.recipe_sites import SiteQuantizer
 from hqtool.compare.results import Measured, StepRow, Summary, by_metric
-from hqtool.compare.scoring import MSE, Decided, Figures, batches, score
+from hqtool.compare.scoring import (
+    MSE,
+    Decided,
+    Figures,
+    batches,
+    places_with_values,
+    score,
+)
 from hqtool.compare.settings import ReplaySettings
 from hqtool.compare.sums import ReplaySums, mean_bytes
 from hqtool.compare.unquantized import unquantized
@@ -34,13 +41,15 @@ def replay(
     """Run every quantizer over one site.
 
     The decisions of estimators that need statistics alone are computed in advance; the others are
-    run step by step. Only records with values, and those that an estimator must see, are visited.
+    run step by step. Only records with values, those that an estimator must see, and with `on_row`
+    those of a quantized run are visited.
 
     Args:
         history: the site's records; each is read and prepared once, and then dropped.
         counts: elements of the layer's tensors, for the bill; None where unknown.
-        on_row: called with each scored record of each lane, in order, soon after it is known. A
-            lane is a quantizer, be it asked for by itself, by recipes, or both.
+        on_row: called with each scored record of each lane, in order, soon after it is known; of a
+            quantized run with every record, for the ranges to be compared with those used. A lane
+            is a quantizer, be it asked for by itself, by recipes, or both.
         given: what each recipe gives the site.
 
     Returns:
@@ -54,14 +63,16 @@ def replay(
     groups = groups_of(lanes, history, past)
     order = _order(groups)
     sums = ReplaySums(history, past, len(lanes))
+    shows = history.has_values | (on_row is not None and history.of_quantized_run)
     stepped = [group for group in groups if isinstance(group, SteppedLanes)]
     decided = (
         Decided(record, values, _decisions_at(index, groups, order))
-        for index, record, values in _decided(history, past, stepped, settings.search_gap)
+        for index, record, values in _decided(history, past, stepped, settings.search_gap, shows)
     )
     for batch in batches(decided):
         figures = score(batch, quantizers, settings.seed, site)
-        sums.scored(figures, [each.record for each in batch])
+        scored = places_with_values(batch)
+        sums.scored(figures[:, scored], [batch[i].record for i in scored])
         if on_row is not None:
             for row in _rows(site, batch, lanes, figures):
                 on_row(row)
@@ -92,43 +103,47 @@ def _decisions_at(
 
 
 def _decided(
-    history: SiteHistory, past: int, stepped: Sequence[SteppedLanes], search_gap: bool
-) -> Iterator[tuple[int, Record, PreparedValues]]:
-    """Each record to score, at the moment when all lanes have decided on it."""
-    has_values = history.has_values.tolist()
-    kept = (history.has_values | history.has_channel_extremes).tolist()
+    history: SiteHistory,
+    past: int,
+    stepped: Sequence[SteppedLanes],
+    search_gap: bool,
+    shows: NDArray[np.bool_],
+) -> Iterator[tuple[int, Record, PreparedValues | None]]:
+    """Each record to score or to show, at the moment when all lanes have decided on it."""
+    shown = shows.tolist()
+    kept = (shows | history.has_channel_extremes).tolist()
     starts = [*history.starts.tolist(), len(history)]
-    to_score = np.flatnonzero(history.has_values[past:]) + past
-    found = np.searchsorted(starts, to_score, "right") - 1
-    steps_to_score = iter(dict.fromkeys(found.tolist()))
-    for step in _steps_to_visit(len(starts) - 1, steps_to_score, stepped):
+    wanted = np.flatnonzero(shows[past:]) + past
+    found = np.searchsorted(starts, wanted, "right") - 1
+    steps_wanted = iter(dict.fromkeys(found.tolist()))
+    for step in _steps_to_visit(len(starts) - 1, steps_wanted, stepped):
         shown_to = [lanes for lanes in stepped if lanes.begin()]
         for index in range(starts[step], starts[step + 1]):
-            scored = has_values[index] and index >= past
-            if not (shown_to or scored):
+            is_wanted = shown[index] and index >= past
+            if not (shown_to or is_wanted):
                 continue
             record = history.record(index) if kept[index] else None
             values = None if record is None else values_of(record, *history.axes)
             read = ReadRecord(values, None if record is None else record.channel_extremes)
             for lanes in shown_to:
                 _show(lanes, history, index, read, index >= past, search_gap)
-            if scored and record is not None and values is not None:
+            if is_wanted and record is not None:
                 yield index, record, values
         for lanes in stepped:
             lanes.end()
 
 
 def _steps_to_visit(
-    steps: int, to_score: Iterator[int], stepped: Sequence[SteppedLanes]
+    steps: int, wanted: Iterator[int], stepped: Sequence[SteppedLanes]
 ) -> Iterator[int]:
-    """The steps that hold records to score, or to be read; lanes pass over those in between."""
-    next_scored = next(to_score, steps)
-    while (step := min([steps, next_scored, *(lanes.next_step() for lanes in stepped)])) < steps:
+    """The steps that hold records wanted, or to be read; lanes pass over those in between."""
+    next_wanted = next(wanted, steps)
+    while (step := min([steps, next_wanted, *(lanes.next_step() for lanes in stepped)])) < steps:
         for lanes in stepped:
             lanes.pass_over(step)
         yield step
-        if step == next_scored:
-            next_scored = next(to_score, steps)
+        if step == next_wanted:
+            next_wanted = next(wanted, steps)
     for lanes in stepped:
         lanes.pass_over(steps)
 

@@ -29,10 +29,10 @@ MOST_RECORDS, ENOUGH_VALUES = 64, 1 << 15
 
 
 class Decided(NamedTuple):
-    """A record to score, and each lane's decision on it."""
+    """A record, and each lane's decision on it; without values it cannot be scored."""
 
     record: Record
-    values: PreparedValues
+    values: PreparedValues | None
     decisions: list[Decision]
 
 
@@ -42,7 +42,7 @@ def batches(decided: Iterable[Decided]) -> Iterator[list[Decided]]:
     held = 0
     for each in decided:
         batch.append(each)
-        held += each.values.size
+        held += 0 if each.values is None else each.values.size
         if len(batch) >= MOST_RECORDS or held >= ENOUGH_VALUES:
             yield batch
             batch, held = [], 0
@@ -54,20 +54,27 @@ def score(
     batch: Sequence[Decided], quantizers: Sequence[Quantizer], seed: int, site: Site
 ) -> Figures:
     """Each lane's metrics of each record; without the range that its format needs all but
-    `nonfinite` are missing.
+    `nonfinite` are missing, without values all.
 
     Args:
         quantizers: one for each lane.
         seed: of the noise of 'stochastic-sampled'.
     """
-    figures = np.empty((len(METRICS), len(batch), len(quantizers)))
+    figures = np.full((len(METRICS), len(batch), len(quantizers)), np.nan)
+    with_values = places_with_values(batch)
     places: dict[str, list[int]] = {}
     for place, quantizer in enumerate(quantizers):
         places.setdefault(quantizer.rounding, []).append(place)
-    for rounding, some in places.items():
+    for rounding, some in places.items() if with_values else ():
         formats = [quantizers[place].format.value for place in some]
-        figures[:, :, some] = _score(batch, some, formats, rounding, seed, site)
+        found = _score([batch[i] for i in with_values], some, formats, rounding, seed, site)
+        figures[np.ix_(range(len(METRICS)), with_values, some)] = found
     return figures
+
+
+def places_with_values(batch: Sequence[Decided]) -> list[int]:
+    """Which of the records can be scored."""
+    return [i for i, each in enumerate(batch) if each.values is not None]
 
 
 def _score(
@@ -79,6 +86,7 @@ def _score(
     site: Site,
 ) -> Figures:
     """The metrics of the lanes at these places, whose rounding is the same."""
+    values = [each.values for each in batch if each.values is not None]
     given = [[each.decisions[place].range for place in places] for each in batch]
     needs = [each.needs_range for each in formats]
     lacks = [
@@ -90,11 +98,11 @@ def _score(
     ]
     if rounding == "stochastic-sampled":
         moments = in_rows(
-            each.values.moments(row, formats, rounding, noise_of(seed, site, each.record))
-            for each, row in zip(batch, ranges, strict=True)
+            own.moments(row, formats, rounding, noise_of(seed, site, each.record))
+            for each, own, row in zip(batch, values, ranges, strict=True)
         )
     else:
-        moments = moments_of_each([each.values for each in batch], ranges, formats, rounding)
+        moments = moments_of_each(values, ranges, formats, rounding)
     figures = np.array(list(measure(moments).values()))
     figures[:, lacks] = np.nan
     figures[NONFINITE] = moments.nonfinite  # known even where there is no range

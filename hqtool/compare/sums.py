@@ -40,7 +40,7 @@ class ReplaySums:
         """Add records' figures to the sums, one after the other, each metric where it is known."""
         known = ~np.isnan(figures)
         scored = np.delete(known, NONFINITE, axis=0).any(axis=0)
-        sampled = np.array([[record.sampled] for record in records])
+        sampled = np.array([record.sampled for record in records], bool)[:, np.newaxis]
         self.steps += scored.sum(axis=0)
         self.unscored += (~scored).sum(axis=0)
         self.sampled += (scored & sampled).sum(axis=0)

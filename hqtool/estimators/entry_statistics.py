@@ -70,6 +70,12 @@ class _EntryStats:
         return self._obs.spread(self._per)
 
 
+def reads_channel_extremes(estimator: object) -> bool:
+    """Whether the recorded extremes of channels are all that an estimator needs to learn."""
+    statistic = getattr(estimator, "statistic", None)
+    return isinstance(statistic, PerEntry) and statistic.reads_channel_extremes
+
+
 def at(per: str, statistic: OfStats) -> OfStats | PerEntry:
     """A statistic at a granularity: itself for 'tensor'."""
     return statistic if per == "tensor" else PerEntry(statistic, per)

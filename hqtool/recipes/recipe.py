@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from hqtool.estimators.entry_statistics import reads_channel_extremes
 from hqtool.estimators.quantizer import Quantizer
 from hqtool.recipes.layer_facts import LayerFacts
 from hqtool.vocab import TENSOR_KINDS
@@ -101,6 +102,12 @@ class Recipe:
         """The tensor kinds that it quantizes somewhere, in the usual order."""
         named = {k for rule in self.rules for k, q in rule.quantizers.items() if q is not None}
         return tuple(kind for kind in TENSOR_KINDS if kind in named)
+
+    @property
+    def reads_channel_extremes(self) -> bool:
+        """Whether the extremes of channels are what some site's estimator learns from."""
+        quantizers = (q for rule in self.rules for q in rule.quantizers.values() if q is not None)
+        return any(reads_channel_extremes(each.estimator.value) for each in quantizers)
 
     def unjudged(self, layers: Iterable[LayerFacts]) -> list[str]:
         """Names of layers whose class a rule asks for, and which is not known."""

@@ -23,6 +23,7 @@ class SiteHistory:
         numels: (records, devices) number of elements on each device that holds a part.
         has_values: (records,) whether values were kept.
         has_channel_extremes: (records,) whether the extremes of each channel were.
+        of_quantized_run: it is told what quantized each record in training.
         record: reads the record with an index, its values, and the extremes of its channels.
         shape: the tensor's full shape at the record with an index.
         axes: which axes of the tensors are the channels'.
@@ -35,6 +36,7 @@ class SiteHistory:
     has_channel_extremes: NDArray[np.bool_]
     record: Callable[[int], Record]
     shape: Callable[[int], tuple[int, ...]]
+    of_quantized_run: bool = False
     axes: Axes = UNKNOWN_AXES
 
     def __len__(self) -> int:
@@ -69,4 +71,5 @@ def history_of(
         has_channel_extremes=np.array([r.channel_extremes is not None for r in records], bool),
         record=read or records.__getitem__,
         shape=lambda index: records[index].shape,
+        of_quantized_run=any(record.used is not None for record in records),
     )

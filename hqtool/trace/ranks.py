@@ -202,6 +202,7 @@ class RanksReader(ClosedAtEnd):
             history,
             has_values=np.array(kept, bool),
             has_channel_extremes=np.full(len(shared), extremes),
+            of_quantized_run=all(trace.is_of_quantized_run for trace in self.traces),
             axes=axes_of((self.geometry(site.layer) or {}).get("op"), site.tensor),
         )
 

@@ -166,6 +166,7 @@ class TraceReader(ClosedAtEnd):
             has_channel_extremes=np.full(rows.size, self.has_channel_extremes),
             record=lambda index: self.record(Row(*rows[index].item()), scaled=scaled),
             shape=lambda index: self._journal.shapes[int(rows["shape"][index])],
+            of_quantized_run=self.is_of_quantized_run,
             axes=axes_of((self.geometry(site.layer) or {}).get("op"), site.tensor),
         )
 

@@ -121,7 +121,13 @@ class TrainingRun:
         run |= {} if self._states is None else {"calibrated": True}
         force = self._settings.force
         self._path = path
-        self._writer = TraceWriter(path, force=force, run=run | rank_of_process(), used_ranges=True)
+        self._writer = TraceWriter(
+            path,
+            force=force,
+            run=run | rank_of_process(),
+            channel_extremes=self._recipe.reads_channel_extremes,
+            used_ranges=True,
+        )
 
     def begin(self) -> None:
         """Watch for torch, for forks and for the end of the process."""

@@ -56,6 +56,7 @@ class RunTrace:
                 stats=stats,
                 shape=treated.shape,
                 loss_scale=treated.loss_scale,
+                channel_extremes=treated.channel_extremes,
                 used=None if plain else used,
             )
 

@@ -122,7 +122,11 @@ def open_session(
         rank = rank_of_process()
         run = provenance([Path(sys.argv[0]).name, *sys.argv[1:]], recipe, settings) | rank
         writer = TraceWriter(
-            path_of_rank(path, rank), force=settings.force, run=run, used_ranges=True
+            path_of_rank(path, rank),
+            force=settings.force,
+            run=run,
+            channel_extremes=recipe.reads_channel_extremes,
+            used_ranges=True,
         )
     session = Session(recipe, settings, writer, model)
     state = "truncated"

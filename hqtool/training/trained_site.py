@@ -7,13 +7,16 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hqtool.capture.channels import channel_extremes
 from hqtool.capture.tensors import stats_of_tensor, to_numpy
 from hqtool.core.noise import noise_of
 from hqtool.core.observation import PreparedValues, values_of
 from hqtool.core.questions import Observation
 from hqtool.core.recorded import RecordedObservation
+from hqtool.estimators.entry_statistics import reads_channel_extremes
 from hqtool.estimators.ledger import Ledger
 from hqtool.estimators.protocol import Reading, advance, asked_by, decide, widest
 from hqtool.estimators.quantizer import NEAREST, Quantizer
@@ -40,6 +43,7 @@ class Treated(NamedTuple):
         stats: of the tensor before it was quantized, as it is; None where nothing asked for them.
         loss_scale: factor that it carries.
         divided: the range is that of the tensor without this factor.
+        channel_extremes: (2, channels) of the tensor as it is, where a trace keeps them.
     """
 
     decision: Decision
@@ -50,6 +54,7 @@ class Treated(NamedTuple):
     loss_scale: float = 1.0
     divided: bool = True
     share_clipped: float = 0.0
+    channel_extremes: NDArray[Any] | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -120,8 +125,15 @@ class TrainedSite:
         treated = Treated(
             *(decision, reading, tuple(x.shape), seen.stats, place, loss_scale, self.divides)
         )
+        if trains and self.records_all and reads_channel_extremes(self.quantizer.estimator.value):
+            treated = treated._replace(channel_extremes=self._channel_extremes(x))
         done = self.again(x, treated)
         return treated._replace(share_clipped=done.share_clipped), done
+
+    def _channel_extremes(self, x: Tensor) -> NDArray[Any] | None:
+        axis = self.axes.channel if self.axes.entry is None else self.axes.entry
+        found = channel_extremes(x, axis)
+        return None if found is None else to_numpy(found)[0]
 
     def again(self, x: Tensor, treated: Treated) -> Quantized:
         """Quantize a tensor as another one was: with its range, and its noise."""
