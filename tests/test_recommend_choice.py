@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hqtool.compare.pareto import Point, on_front
 from hqtool.compare.recommending.choosing import choose
 from hqtool.compare.recommending.outcomes import NONE, Outcome, mean_figure, measured, untouched
 from hqtool.compare.recommending.sensitivity import sensitivity
 from hqtool.compare.recommending.targets import FIGURES, Target, Within, parse_target, parse_within
-from hqtool.compare.recommending.totals import MIXED, on_front, totals, worst_figure
+from hqtool.compare.recommending.totals import MIXED, totals, worst_figure
 from hqtool.core.metrics import METRICS
 from hqtool.errors import UsageError
 from hqtool.vocab import Site
@@ -207,7 +208,8 @@ def test_the_front_is_what_nothing_dominates(points):
             c <= cost and q >= quality and (c < cost or q > quality) for c, q in points
         )
 
-    assert on_front(points) == [not dominated(point) for point in points]
+    given = [Point(quality, (cost,)) for cost, quality in points]
+    assert on_front(given) == [not dominated(point) for point in points]
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 40)), min_size=3, max_size=3)))

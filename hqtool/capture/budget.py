@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from hqtool.errors import UsageError
+from hqtool.sizes import read_bytes
 
 #: The budget of a trace, in bytes, unless another is given.
 DEFAULT_BUDGET_BYTES = 8 << 30
-
-_UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 
 
 def budget_of(text: str) -> int | None:
@@ -21,9 +19,8 @@ def budget_of(text: str) -> int | None:
     """
     if text == "none":
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]iB|B|)", text.strip())
-    size = int(float(found[1]) * (1 << _UNITS[found[2]])) if found else 0
-    if size < 1:
+    size = read_bytes(text)
+    if not size:
         raise UsageError(f"not a budget: {text}", "write --budget 2GiB, 500MiB or none")
     return size
 

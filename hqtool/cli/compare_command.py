@@ -26,9 +26,11 @@ from hqtool.errors import UsageError
 from hqtool.estimators.presets import DEFAULTS
 from hqtool.outputs import names_stdout
 from hqtool.recipes.named import load_recipe
+from hqtool.report.compared.front import QUALITIES, FrontSettings, with_front
 from hqtool.report.compared.rows import RANKINGS
 from hqtool.report.comparison_report import comparison_report
 from hqtool.report.table import render
+from hqtool.traffic.pricing.energy import DEFAULT_TABLE, load_energy
 
 
 class ExplainedCommand(SectionedCommand):
@@ -59,7 +61,17 @@ SECTIONS = {
         "bits",
         "scheme",
     ),
-    "What is shown": ("by", "sort", "top", "worst", "best", "rank_by", "search_gap"),
+    "What is shown": (
+        "by",
+        "sort",
+        "top",
+        "worst",
+        "best",
+        "rank_by",
+        "pareto",
+        "energy",
+        "search_gap",
+    ),
     **REPLAY_SECTIONS,
 }
 
@@ -68,6 +80,20 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
     """A folder that a cluster's workers and this process share: that of the results."""
     files = [t for t in targets if t and (os.path.isfile(t) or not os.path.exists(t)) and t != "-"]
     return os.path.dirname(files[0]) or "." if files else "."
+
+
+def _front_settings(
+    pareto: bool, quality: str, energy: str | None, buffer_bytes: int
+) -> FrontSettings | None:
+    """What `--pareto` asks; None without it."""
+    if not pareto:
+        if energy is not None:
+            raise UsageError("--energy is for --pareto", "add --pareto")
+        return None
+    if quality not in QUALITIES:
+        remedy = f"use one of: {', '.join(QUALITIES)}"
+        raise UsageError(f"--pareto cannot take {quality} for quality", remedy)
+    return FrontSettings(quality, load_energy(energy or DEFAULT_TABLE), buffer_bytes)
 
 
 @click.command("compare", cls=ExplainedCommand, sections=SECTIONS)
@@ -146,7 +172,19 @@ def _shared_folder(targets: Iterable[str | None]) -> str:
     type=choice_of(list(RANKINGS)),
     default="cosine",
     show_default=True,
-    help="The figure that --best compares.",
+    help="The figure that --best and --pareto compare.",
+)
+@click.option(
+    "--pareto",
+    is_flag=True,
+    help="Set quality against bytes and energy of a step, and say what nothing beats in all of "
+    "them: in tables, CSV and JSON.",
+)
+@click.option(
+    "--energy",
+    metavar="NAME|FILE",
+    type=INPUT,
+    help="With --pareto: a table of pJ per bit, DRAM and SRAM; default horowitz-2014.",
 )
 @click.option(
     "--search-gap",
@@ -201,9 +239,12 @@ def command(
     tensors: tuple[str, ...],
     calibrate: int,
     seed: int,
+    buffer_bytes: int,
     by: str,
     best: bool,
     rank_by: str,
+    pareto: bool,
+    energy: str | None,
     search_gap: bool,
     sort: str | None,
     top: int | None,
@@ -228,6 +269,7 @@ def command(
         raise UsageError("--top chooses layers", "add --by layer")
     if per_step and not any(targets):
         raise UsageError("--per-step has nowhere to go", "add --json, --csv, --jsonl or --parquet")
+    front = _front_settings(pareto, rank_by, energy, buffer_bytes)
     settings = ReplaySettings(
         quantizers=quantizers_of(
             quantizers, estimators, formats, roundings, bits, scheme, by_default=not recipes
@@ -238,6 +280,7 @@ def command(
         search_gap=search_gap,
         loss_scale=loss_scale,
         worst=worst or 0,
+        buffer_bytes=buffer_bytes,
     )
     selection = Selection(layers, split_words(tensors))
     csv_steps = csv_to if per_step else None
@@ -258,6 +301,7 @@ def command(
             )
         best_by = rank_by if best else None
         report = comparison_report(results, by, best_by, streams.kept, sort=sort, top=top)
+        report = report if front is None else with_front(report, results, front)
         deliver(report, json_to, None if per_step else csv_to, quiet, force=force, table=False)
     if not any(target and names_stdout(target) for target in targets):
         render(report, sys.stdout)

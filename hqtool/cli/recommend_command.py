@@ -103,6 +103,7 @@ def command(
     tensors: tuple[str, ...],
     calibrate: int,
     seed: int,
+    buffer_bytes: int,
     jobs: int | None,
     scheduler: str | None,
     json_to: str | None,
@@ -125,7 +126,11 @@ def command(
     if recipe_to is not None and not conditions:
         raise UsageError("-o has no choice to write", "add --target or --within")
     settings = ReplaySettings(
-        quantizers=question.quantizers, calibrate=calibrate, seed=seed, loss_scale=loss_scale
+        quantizers=question.quantizers,
+        calibrate=calibrate,
+        seed=seed,
+        loss_scale=loss_scale,
+        buffer_bytes=buffer_bytes,
     )
     with progress_of("sites", quiet) as progress:
         found = recommend(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from hqtool.cli.choice import choice_of
+from hqtool.cli.hardware_options import buffer_option
 from hqtool.cli.output import Command
 from hqtool.compare.execute import Executor, cluster, default_jobs, processes
 from hqtool.compare.settings import LOSS_SCALES
@@ -43,6 +44,7 @@ _WHAT = (
         help="Use the first N steps of each site to initialize ranges; they are not scored.",
     ),
     click.option("--seed", metavar="N", type=int, default=0, help="Seed of stochastic-sampled."),
+    buffer_option,
 )
 
 _WHERE = (

@@ -18,6 +18,7 @@ REPLAY_SECTIONS = {
         "loss_scale",
         "reduce_ranks",
         "seed",
+        "buffer_bytes",
     ),
     "Files": (
         "recipe_to",

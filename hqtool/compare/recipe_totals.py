@@ -1,4 +1,4 @@
-"""What whole recipes cost: figures over all sites of a tensor kind, and over all."""
+"""What whole recipes, or single quantizers everywhere, cost: over a tensor kind, and over all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from hqtool.compare.recipe_sites import COUNTERPARTS
 from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
+from hqtool.estimators.quantizer import label_of
 from hqtool.traffic.bill import DEFAULT_BITS
 from hqtool.vocab import TENSOR_KINDS, Site
 
@@ -18,12 +19,13 @@ ACCUMULATOR_BYTES = DEFAULT_BITS.acc / 8
 
 @dataclass(frozen=True, slots=True)
 class RecipeTotal:
-    """One recipe at the sites of one tensor kind, or at all sites.
+    """One recipe, or one quantizer, at the sites of one tensor kind, or at all sites.
 
     Figures of quality are plain means over the sites that it quantizes and that have them; None is
     missing.
 
     Args:
+        recipe: its name; of a quantizer its label.
         tensor: None: of all kinds together.
         sites: number of sites replayed.
         unquantized: how many of them the recipe leaves as they are.
@@ -33,6 +35,7 @@ class RecipeTotal:
             the sites that have a bill; see `bill_of`. None without any.
         looks: tensors looked at in a step.
         worst: the quantized site of lowest SQNR, None where none has a figure.
+        on_chip_bytes: of accumulator output that looks moved within the buffer in a step.
     """
 
     recipe: str
@@ -47,6 +50,7 @@ class RecipeTotal:
     traffic_bytes: float | None
     looks: float
     worst: Site | None
+    on_chip_bytes: float = 0.0
 
 
 def recipe_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
@@ -60,6 +64,15 @@ def recipe_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
         if s.recipe is not None:
             of_recipe.setdefault(s.recipe, []).append(s)
     return [total for name, of in of_recipe.items() for total in _totals(name, of)]
+
+
+def lane_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
+    """The same of each quantizer that was asked for by itself, at all sites."""
+    of_lane: dict[str, list[Summary]] = {}
+    for s in summaries:
+        if s.recipe is None:
+            of_lane.setdefault(label_of(s.estimator, s.format, s.rounding), []).append(s)
+    return [total for name, of in of_lane.items() for total in _totals(name, of)]
 
 
 def gain_db(
@@ -168,6 +181,7 @@ def _total(
         exact=bool(quantized) and all(s.exact for s in quantized),
         static_bytes=_sum(_a_step(s, bills[_site(s)].static) for s in summaries),
         traffic_bytes=_sum(_a_step(s, bills[_site(s)].traffic) for s in summaries),
+        on_chip_bytes=sum(_a_step(s, s.on_chip * ACCUMULATOR_BYTES) or 0 for s in summaries),
         looks=sum(s.looks / s.replayed_steps for s in quantized if s.replayed_steps),
         worst=_worst(quantized),
     )

@@ -26,6 +26,7 @@ from hqtool.compare.unquantized import unquantized
 from hqtool.core.observation import PreparedValues, values_of
 from hqtool.estimators.quantizer import Quantizer, unique
 from hqtool.trace.history import SiteHistory
+from hqtool.traffic.bill import DEFAULT_BITS
 from hqtool.traffic.layers import Counts
 from hqtool.vocab import Decision, Record, Site
 
@@ -76,7 +77,8 @@ def replay(
         if on_row is not None:
             for row in _rows(site, batch, lanes, figures):
                 on_row(row)
-    found = dict(zip(quantizers, _summaries(site, lanes, sums, counts), strict=True))
+    held = settings.buffer_bytes * 8 // DEFAULT_BITS.acc
+    found = dict(zip(quantizers, _summaries(site, lanes, sums, counts, held), strict=True))
     return [
         *(found[quantizer] for quantizer in settings.quantizers),
         *(
@@ -212,10 +214,15 @@ def _rows_of_record(
 
 
 def _summaries(
-    site: Site, lanes: Sequence[Lane], sums: ReplaySums, counts: Counts | None
+    site: Site, lanes: Sequence[Lane], sums: ReplaySums, counts: Counts | None, held: int
 ) -> list[Summary]:
+    """One for each lane.
+
+    Args:
+        held: elements of accumulator output that the chip holds.
+    """
     return [
-        _summary(site, lane, sums, counts, means, low)
+        _summary(site, lane, sums, counts, held, means, low)
         for lane, means, low in zip(lanes, sums.means(), sums.lows(), strict=True)
     ]
 
@@ -225,10 +232,12 @@ def _summary(
     lane: Lane,
     sums: ReplaySums,
     counts: Counts | None,
+    held: int,
     means: Measured,
     low: float | None,
 ) -> Summary:
-    i = lane.place
+    i, moved = lane.place, lane.ledger.moved(held)
+    on_chip = lane.ledger.moved() - moved
     return Summary(
         layer=site.layer,
         tensor=site.tensor,
@@ -239,7 +248,7 @@ def _summary(
         evaluations=lane.ledger.evaluations,
         postponed=lane.ledger.postponed,
         sampled=int(sums.sampled[i]),
-        **mean_bytes(site, lane.quantizer.bits, lane.ledger.moved(), sums, counts),
+        **mean_bytes(site, lane.quantizer.bits, moved, sums, counts, on_chip),
         search_gap=max((gap.gap for gap in lane.gaps), default=None),
         multimodal=_share([gap.multimodal for gap in lane.gaps]),
         sqnr_db_low=low,

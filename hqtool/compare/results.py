@@ -95,6 +95,7 @@ class Summary:
             have; 0 of one that needs statistics alone.
         elements: mean number of a tensor's elements on one device.
         spilled: of these, the mean number that looks and searches moved, each as often as moved.
+        on_chip: as `spilled`, of looks at no more than the buffer holds: moved within it.
     """
 
     layer: str
@@ -126,5 +127,6 @@ class Summary:
     missed_steps: int = 0
     elements: float = 0.0
     spilled: float = 0.0
+    on_chip: float = 0.0
     replayed_steps: int = 0
     recipe: str | None = None

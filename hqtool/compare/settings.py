@@ -29,6 +29,7 @@ class ReplaySettings:
         search_gap: compare every search with an exhaustive scan.
         loss_scale: 'divided' out of gradients, or 'kept' in them, as the hardware sees them.
         worst: how many rows of lowest SQNR to keep of each site.
+        buffer_bytes: of accumulator output that the chip holds: looks at no more move nothing.
 
     Raises:
         UsageError: a value out of bounds or unknown.
@@ -41,6 +42,7 @@ class ReplaySettings:
     loss_scale: str = "divided"
     worst: int = 0
     recipes: tuple[Recipe, ...] = ()
+    buffer_bytes: int = 0
 
     def __post_init__(self) -> None:
         if twice := [q for q, count in Counter(self.quantizers).items() if count > 1]:

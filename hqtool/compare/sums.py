@@ -81,7 +81,12 @@ def _of_site(history: SiteHistory, past: int) -> dict[str, Any]:
 
 
 def mean_bytes(
-    site: Site, stored: float, passes: int, sums: ReplaySums, counts: Counts | None
+    site: Site,
+    stored: float,
+    passes: int,
+    sums: ReplaySums,
+    counts: Counts | None,
+    on_chip: int = 0,
 ) -> dict[str, Any]:
     """What a tensor moves in the mean: the entries of `Summary` that are about traffic.
 
@@ -89,10 +94,13 @@ def mean_bytes(
 
     Args:
         stored: bits of an element, an exact fraction such as 8.25.
+        passes: elements of accumulator output that looks moved to memory and back.
+        on_chip: those that they moved within the buffer.
     """
     tensors = sums.tensors.total()
     elements = sum(numel * times for numel, times in sums.tensors.items())
-    sizes = {"elements": elements / max(1, tensors), "spilled": passes / max(1, tensors)}
+    moved = {"elements": elements, "spilled": passes, "on_chip": on_chip}
+    sizes = {name: amount / max(1, tensors) for name, amount in moved.items()}
     share = Fraction(stored)
     bits = Bits(w=share.numerator, a=share.numerator, g=share.numerator)
     bills = [
@@ -104,9 +112,9 @@ def mean_bytes(
         return {"static_bytes": None, "traffic_bytes": None, **sizes}
     parts = sum(bill.static_bits * times for bill, times in bills if bill is not None)
     static = Fraction(parts, share.denominator)
-    moved = static + passes * bits.acc
+    dynamic = static + passes * bits.acc
     return {
         "static_bytes": as_bytes(float(static / tensors)),
-        "traffic_bytes": as_bytes(float(moved / tensors)),
+        "traffic_bytes": as_bytes(float(dynamic / tensors)),
         **sizes,
     }

@@ -49,8 +49,7 @@ class Quantizer:
     @property
     def label(self) -> str:
         """'hindsight:momentum=0.9@int8/stochastic'; without the rounding where it is to nearest."""
-        text = f"{self.estimator.label}@{self.format.label}"
-        return text if self.rounding == NEAREST else f"{text}/{self.rounding}"
+        return label_of(*self.key)
 
     @property
     def key(self) -> Key:
@@ -75,6 +74,16 @@ class Quantizer:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+def label_of(estimator: str, format_: str, rounding: str) -> str:
+    """The text that names a quantizer by these parts; without the rounding where it is to nearest.
+
+    Args:
+        estimator, format_: labels.
+    """
+    text = f"{estimator}@{format_}"
+    return text if rounding == NEAREST else f"{text}/{rounding}"
 
 
 def from_json(data: dict[str, Any]) -> Quantizer:

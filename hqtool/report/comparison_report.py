@@ -306,6 +306,7 @@ def _settings(comparison: Comparison) -> dict[str, Any]:
         "calibrate": settings.calibrate,
         "seed": settings.seed,
         "loss_scale": settings.loss_scale,
+        "buffer_bytes": settings.buffer_bytes,
         "reduce_ranks": comparison.ranks is not None,
         "layers": list(selection.layers),
         "tensors": list(selection.tensors),

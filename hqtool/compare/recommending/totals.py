@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hqtool.compare.pareto import Point, on_front
 from hqtool.compare.recommending.choosing import SiteChoice, Verdict
 from hqtool.compare.recommending.outcomes import NONE, Outcome, mean_figure
 from hqtool.compare.recommending.targets import FIGURES, LOWER_IS_BETTER, Measured
@@ -49,7 +50,7 @@ def totals(choices: Sequence[SiteChoice], by: str) -> list[Total]:
     if NONE not in {total.choice for total in uniform}:
         uniform.append(_uniform([choice.unquantized for choice in choices]))
     found = [mixed, *uniform]
-    front = on_front([(total.bytes, goodness(total.mean[by], by)) for total in found])
+    front = on_front([Point(goodness(total.mean[by], by), (total.bytes,)) for total in found])
     return [replace(total, on_front=on) for total, on in zip(found, front, strict=True)]
 
 
@@ -83,18 +84,3 @@ def goodness(value: float | None, name: str) -> float:
     if name in LOWER_IS_BETTER:
         return -value
     return -abs(value - 1) if name in ("norm_ratio", "gain") else value
-
-
-def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points (cost, quality) no other dominates: the Pareto front.
-
-    A point is dominated by one that is no dearer and no worse, and one of both in earnest. A point
-    whose quality is missing (−∞) is never on it.
-    """
-    best, least_cost_of_best = -math.inf, math.inf
-    front = [False] * len(points)
-    for place in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        cost, quality = points[place]
-        if quality > best or (quality == best > -math.inf and cost == least_cost_of_best):
-            front[place], best, least_cost_of_best = True, quality, cost
-    return front

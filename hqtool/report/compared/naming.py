@@ -8,7 +8,7 @@ from typing import Any
 
 from hqtool.compare.settings import ReplaySettings
 from hqtool.core.formats.format import Format
-from hqtool.estimators.quantizer import NEAREST
+from hqtool.estimators.quantizer import label_of
 from hqtool.registry import Choice
 from hqtool.report.breaking import longest_piece
 from hqtool.report.model import Column, TableRow
@@ -118,8 +118,7 @@ class Names:
 
 def lane_label(lane: Lane) -> str:
     """A quantizer as it is typed."""
-    estimator, format_, rounding = lane
-    return f"{estimator}@{format_}{'' if rounding == NEAREST else f'/{rounding}'}"
+    return label_of(*lane)
 
 
 def _formats_apart(settings: ReplaySettings) -> bool:

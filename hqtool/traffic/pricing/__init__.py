@@ -1,0 +1,1 @@
+"""What works cost: bits of a format, looks of an estimator, buffers, re-reads, joules, time."""
