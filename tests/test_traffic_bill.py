@@ -10,9 +10,10 @@ import pytest
 from hqtool.errors import UsageError
 from hqtool.traffic import bill
 from hqtool.traffic.bill import Bill, Bits, Transfer, parse_bits
-from hqtool.traffic.layers import Counts, layer_from_json
+from hqtool.traffic.layers import Counts, Layer, layer_from_json
+from hqtool.traffic.network import network_works
 from hqtool.traffic.spec import load_spec
-from hqtool.traffic.works import counted_tensors, product_works
+from hqtool.traffic.works import PASSES, counted_tensors, product_works
 
 TABLE5 = load_spec(Path(__file__).parent.parent / "sample_data" / "table5.toml")
 
@@ -34,8 +35,13 @@ def made(tensor: str, counts: Counts, bits: Bits) -> Bill:
     return bill.price(works[tensor], bits)
 
 
+def layer_bill(layer: Layer, bits: Bits, pass_name: str = "forward") -> Bill:
+    (works,) = network_works([layer], pass_name)
+    return bill.works_bill(works, bits, layer.repeat)
+
+
 def billed(row: int) -> Bill:
-    return bill.layer_bill(TABLE5.layers[row - 1], TABLE5.bits)
+    return layer_bill(TABLE5.layers[row - 1], TABLE5.bits)
 
 
 def walked(counts: Counts, widths: dict[str, list[int]]) -> int:
@@ -117,7 +123,7 @@ def test_passes_are_sums_of_their_parts(
     keys = {"name": "fc", "op": "linear", "in_channels": 3, "out_channels": 2}
     layer = layer_from_json(keys | {"grad_input": not reads_the_networks_input})
     assert layer_from_json(layer.to_json()) == layer
-    found = bill.layer_bill(layer, BITS, pass_name)
+    found = layer_bill(layer, BITS, pass_name)
     tensors = [p for p in parts if p != "grad_input" or not reads_the_networks_input]
     each = [made(tensor, layer.counts(), BITS) for tensor in tensors]
     assert found == bill.total(each)
@@ -133,11 +139,11 @@ def test_transfers_are_named_and_exact() -> None:
     )
 
 
-@pytest.mark.parametrize("pass_name", bill.PASSES)
+@pytest.mark.parametrize("pass_name", PASSES)
 def test_repeat_multiplies(pass_name: str) -> None:
     keys = {"name": "fc", "op": "linear", "in_channels": 3, "out_channels": 2}
-    once = bill.layer_bill(layer_from_json(keys), BITS, pass_name)
-    thrice = bill.layer_bill(layer_from_json(keys | {"repeat": 3}), BITS, pass_name)
+    once = layer_bill(layer_from_json(keys), BITS, pass_name)
+    thrice = layer_bill(layer_from_json(keys | {"repeat": 3}), BITS, pass_name)
     assert thrice.static_bits == 3 * once.static_bits
     assert thrice.dynamic_bits == 3 * once.dynamic_bits
     assert thrice.overhead == once.overhead

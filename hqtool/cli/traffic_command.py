@@ -9,8 +9,9 @@ from hqtool.cli.files import INPUT, FileCommand
 from hqtool.cli.output import deliver, file_options
 from hqtool.errors import DataError
 from hqtool.trace.signature import may_be_trace
-from hqtool.traffic.bill import PASSES, parse_bits
+from hqtool.traffic.bill import parse_bits
 from hqtool.traffic.spec import load_spec
+from hqtool.traffic.works import PASSES
 
 
 @click.command("traffic", cls=FileCommand)

@@ -7,7 +7,8 @@ from typing import Any
 
 from hqtool.report.model import Column, Report, Table, TableRow
 from hqtool.sizes import binary_bytes
-from hqtool.traffic.bill import Bill, Bits, as_bytes, layer_bill, total
+from hqtool.traffic.bill import Bill, Bits, as_bytes, total, works_bill
+from hqtool.traffic.network import network_works
 from hqtool.traffic.spec import LayerSpec
 
 SCHEMA = "hqtool.traffic/1"
@@ -23,7 +24,8 @@ LAYER_COLUMNS = (
 
 def traffic_report(spec: LayerSpec, bits: Bits, pass_name: str) -> Report:
     """Bill every layer of a spec for one pass ('forward', 'backward' or 'both')."""
-    bills = [layer_bill(layer, bits, pass_name) for layer in spec.layers]
+    each = zip(spec.layers, network_works(spec.layers, pass_name), strict=True)
+    bills = [works_bill(works, bits, layer.repeat) for layer, works in each]
     pairs = zip(spec.layers, bills, strict=True)
     rows = [{"name": layer.name, "op": layer.op, **_amounts(bill)} for layer, bill in pairs]
     sums = _amounts(total(bills))

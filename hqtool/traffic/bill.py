@@ -12,7 +12,6 @@ from typing import NamedTuple
 from hqtool.errors import UsageError
 from hqtool.nearest import known_names
 from hqtool.traffic.geometry import Counts
-from hqtool.traffic.layers import Layer
 from hqtool.traffic.works import Operand, Work, counted_tensors, product_works
 
 #: The widest number a transfer may carry, in bits.
@@ -135,22 +134,9 @@ def _spill(made: Operand, bits: Bits) -> tuple[Transfer, ...]:
     )
 
 
-#: What can be billed, and the passes of a step that it is made of.
-PASSES: dict[str, tuple[str, ...]] = {
-    "forward": ("forward",),
-    "backward": ("backward",),
-    "both": ("forward", "backward"),
-}
-
-
-def layer_bill(layer: Layer, bits: Bits, pass_name: str = "forward") -> Bill:
-    """The bill of one pass, a key of `PASSES`, over a layer and all its repeats.
-
-    Raises:
-        DataError: the layer's geometry is impossible.
-    """
-    works = [work for work in layer.works() if work.pass_name in PASSES[pass_name]]
-    return total(price(work, bits) for work in works).times(layer.repeat)
+def works_bill(works: Iterable[Work], bits: Bits, repeat: int = 1) -> Bill:
+    """What all these works move, so many times over."""
+    return total(price(work, bits) for work in works).times(repeat)
 
 
 def site_bill(tensor: str, counts: Counts, bits: Bits, numel: int) -> Bill | None:

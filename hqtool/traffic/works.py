@@ -15,6 +15,14 @@ from hqtool.traffic.geometry import Counts
 LAST_AXIS = -1
 
 
+#: What can be billed, and the passes of a step that it is made of.
+PASSES: dict[str, tuple[str, ...]] = {
+    "forward": ("forward",),
+    "backward": ("backward",),
+    "both": ("forward", "backward"),
+}
+
+
 class Operand(NamedTuple):
     """A tensor that a work loads or makes.
 
