@@ -23,9 +23,11 @@ from hqtool.traffic.pricing.energy import (
     parse_bandwidth,
     seconds,
 )
-from hqtool.traffic.pricing.looks import NO_LOOKS, Looks, looks_of
-from hqtool.traffic.pricing.stored import Stored, stored
+from hqtool.traffic.pricing.looks import looks_of
+from hqtool.traffic.pricing.store import NO_LOOKS, Looks, Stored
+from hqtool.traffic.pricing.stored import stored
 from hqtool.traffic.pricing.tiling import Streamed, best_loads
+from hqtool.traffic.works import Operand
 
 # --- looks --------------------------------------------------------------------------------------
 
@@ -49,17 +51,17 @@ def test_estimators_that_never_look_after_the_first_step(text):
 @pytest.mark.parametrize("per", ["tensor", "channel", "sample", "row"])
 def test_current_looks_at_every_step_and_as_wide_as_its_granularity(per):
     found = looks_of(parse_quantizer(f"current:per={per}@int8"))
-    assert found == Looks(Fraction(1), 2, per)
+    assert found == Looks(Fraction(1), 0, per)
     held = {"tensor": 2 * 6 * 5, "channel": 2 * 6 * 5, "sample": 6 * 5, "row": 6}
-    assert found.held((2, 6, 5), 1) == held[per]
+    assert found.held(Operand("output", "output", "a", 60, (2, 6, 5), 1)) == held[per]
+    assert found.held(Operand("output", "output", "a", 60)) == 60
 
 
 @pytest.mark.parametrize("interval", [1, 7, 100, 3000])
 def test_a_search_is_averaged_over_its_interval(interval):
     found = looks_of(parse_quantizer(f"dsgc:interval={interval}@int8"))
     assert found.rate == Fraction(1, interval)
-    assert found.passes > 2 + math.log(1e-3) / math.log((math.sqrt(5) - 1) / 2)
-    assert found.moved == Fraction(found.passes, interval)
+    assert found.evaluations > math.log(1e-3) / math.log((math.sqrt(5) - 1) / 2)
 
 
 # --- stored bits --------------------------------------------------------------------------------

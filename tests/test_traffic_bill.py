@@ -9,7 +9,7 @@ import pytest
 
 from hqtool.errors import UsageError
 from hqtool.traffic import bill
-from hqtool.traffic.bill import Bill, Bits, Transfer, parse_bits
+from hqtool.traffic.bill import LOOK, Bill, Bits, Transfer, parse_bits
 from hqtool.traffic.layers import Counts, Layer, layer_from_json
 from hqtool.traffic.network import network_works
 from hqtool.traffic.spec import load_spec
@@ -134,8 +134,8 @@ def test_transfers_are_named_and_exact() -> None:
         Transfer("load weight", 18),
         Transfer("load input", 50),
         Transfer("save output", 70),
-        Transfer("save accumulator output", 154, dynamic_only=True),
-        Transfer("load accumulator output", 154, dynamic_only=True),
+        Transfer("save accumulator output", 154, LOOK),
+        Transfer("load accumulator output", 154, LOOK),
     )
 
 

@@ -5,14 +5,28 @@ Every amount is an exact whole number of bits; `as_bytes` is the only conversion
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from typing import NamedTuple
 
 from hqtool.errors import UsageError
 from hqtool.nearest import known_names
 from hqtool.traffic.geometry import Counts
+from hqtool.traffic.pricing.rereads import loads_of
+from hqtool.traffic.pricing.store import (
+    AT_EVERY_STEP,
+    NO_LOOKS,
+    PAPER,
+    Chip,
+    Looks,
+    Store,
+    Stored,
+)
 from hqtool.traffic.works import Operand, Work, counted_tensors, product_works
+
+#: A number of bits, exact; looks that do not recur at every step make fractions.
+ExactBits = int | Fraction
 
 #: The widest number a transfer may carry, in bits.
 WIDEST_BITS = 64
@@ -35,6 +49,19 @@ class Bits:
     g: int = 8
     acc: int = 32
     gw: int = 32
+
+    def stored(self, operand: Operand) -> Stored:
+        """What an operand takes in memory: elements of one width, and no scales."""
+        width: int = getattr(self, operand.width)
+        return Stored(operand.numel * width)
+
+    def looks_at_made(self, work: Work) -> Looks:
+        """Those of dynamic quantization, wherever a result is quantized."""
+        return AT_EVERY_STEP if work.quantizes else NO_LOOKS
+
+    def looks_at_read(self, operand: Operand) -> Looks:
+        """None: what is read was quantized when it was made."""
+        return NO_LOOKS
 
 
 #: The bit-widths that Table 5 assumes, and FP32 weight gradients.
@@ -65,18 +92,24 @@ def _parse_part(part: str) -> tuple[str, int]:
     return key, int(width)
 
 
+#: What a transfer is for.
+DATA, SCALES, AGAIN, LOOK, ON_CHIP = "data", "scales", "again", "look", "on chip"
+
+
 class Transfer(NamedTuple):
     """One tensor's trip between memory and the compute unit.
 
     Args:
         name: what moves, and which way.
-        bits: its size, in bits.
-        dynamic_only: only dynamic quantization makes this trip.
+        bits: its size, in bits; a fraction where it is the mean of several steps.
+        purpose: `DATA`: elements of a tensor, once; `SCALES` of them; `AGAIN`: elements that are
+            loaded more than once; `LOOK`: accumulator output, for a look; `ON_CHIP`: the same,
+            within the chip.
     """
 
     name: str
-    bits: int
-    dynamic_only: bool = False
+    bits: ExactBits
+    purpose: str = DATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +118,24 @@ class Bill:
 
     transfers: tuple[Transfer, ...]
 
-    @property
-    def static_bits(self) -> int:
-        """Bits moved when the range is known beforehand (eq. 4)."""
-        return sum(t.bits for t in self.transfers if not t.dynamic_only)
+    def bits_for(self, *purposes: str) -> ExactBits:
+        """Bits of the transfers that are for one of these."""
+        return sum((t.bits for t in self.transfers if t.purpose in purposes), start=0)
 
     @property
-    def dynamic_bits(self) -> int:
+    def static_bits(self) -> ExactBits:
+        """Bits moved when the range is known beforehand (eq. 4)."""
+        return self.bits_for(DATA, SCALES, AGAIN)
+
+    @property
+    def dynamic_bits(self) -> ExactBits:
         """Bits moved when the tensor must be read before it is quantized (eq. 5)."""
-        return sum(t.bits for t in self.transfers)
+        return self.bits_for(DATA, SCALES, AGAIN, LOOK)
 
     @property
     def overhead(self) -> float:
         """dynamic/static − 1, as a fraction: 3.66 is Table 5's +366%."""
-        return (self.dynamic_bits - self.static_bits) / self.static_bits
+        return float((self.dynamic_bits - self.static_bits) / self.static_bits)
 
     def times(self, repeat: int) -> Bill:
         """The bill of `repeat` such steps or layers."""
@@ -110,33 +147,74 @@ def total(bills: Iterable[Bill]) -> Bill:
     return Bill(tuple(transfer for bill in bills for transfer in bill.transfers))
 
 
-def price(work: Work, bits: Bits) -> Bill:
+def price(work: Work, store: Store, chip: Chip = PAPER) -> Bill:
     """What one work moves: each operand once, the result once (eq. 4).
 
-    Dynamic quantization also saves the accumulator's output of a result whose range it must look
-    for, and loads it back (eq. 5). The paper prints b_a there; Table 5 needs b_acc.
+    A look at the result also saves the accumulator's output, and loads it back (eq. 5), once more
+    for each evaluation of a search. The paper prints b_a there; Table 5 needs b_acc.
+
+    Raises:
+        UsageError: the chip is tiled, and its buffer does not hold one accumulator.
     """
-    loads = [Transfer(f"load {each.name}", _bits_of(each, bits)) for each in work.reads]
-    saves = [Transfer(f"save {work.made.name}", _bits_of(work.made, bits))] if work.saves else []
-    return Bill((*loads, *saves, *(_spill(work.made, bits) if work.quantizes else ())))
-
-
-def _bits_of(operand: Operand, bits: Bits) -> int:
-    width: int = getattr(bits, operand.width)
-    return operand.numel * width
-
-
-def _spill(made: Operand, bits: Bits) -> tuple[Transfer, ...]:
-    amount = made.numel * bits.acc
-    return (
-        Transfer("save accumulator output", amount, dynamic_only=True),
-        Transfer("load accumulator output", amount, dynamic_only=True),
+    trips = [(f"load {each.name}", each) for each in work.reads]
+    trips += [(f"save {work.made.name}", work.made)] if work.saves else []
+    kept = [(name, store.stored(operand)) for name, operand in trips]
+    return Bill(
+        (
+            *(Transfer(name, stored.payload) for name, stored in kept),
+            *(Transfer(name, stored.scales, SCALES) for name, stored in kept if stored.scales),
+            *_loaded_again(work, store, chip),
+            *_looks_at_made(work, store, chip),
+            *_looks_at_read(work, store, chip),
+        )
     )
 
 
-def works_bill(works: Iterable[Work], bits: Bits, repeat: int = 1) -> Bill:
+def _loaded_again(work: Work, store: Store, chip: Chip) -> Iterator[Transfer]:
+    """What tiles of a product load more than once."""
+    if not (chip.tiled and work.sums):
+        return
+    if chip.buffer_bits < store.acc:
+        cause = f"a buffer of {chip.buffer_bytes} bytes does not hold one accumulator"
+        raise UsageError(cause, "give --buffer a size, such as 64KiB")
+    bits = [sum(store.stored(each)) for each in work.reads]
+    loads = loads_of(work, bits, store.acc, chip.buffer_bits)
+    for operand, size, times in zip(work.reads, bits, loads, strict=True):
+        if times > 1:
+            yield Transfer(f"load {operand.name} again", size * (times - 1), AGAIN)
+
+
+def _looks_at_made(work: Work, store: Store, chip: Chip) -> Iterator[Transfer]:
+    """Accumulator output, saved and loaded; within the chip where it holds what is looked at."""
+    looks = store.looks_at_made(work)
+    if looks.rate:
+        fits = looks.held(work.made) * store.acc <= chip.buffer_bits
+        size, purpose = looks.rate * work.made.numel * store.acc, ON_CHIP if fits else LOOK
+        yield Transfer("save accumulator output", _whole(size), purpose)
+        yield Transfer("load accumulator output", _whole(size), purpose)
+        if looks.evaluations:
+            name = "load accumulator output to search"
+            yield Transfer(name, _whole(size * looks.evaluations), purpose)
+
+
+def _looks_at_read(work: Work, store: Store, chip: Chip) -> Iterator[Transfer]:
+    """Operands that are quantized anew: loaded once more, as they are stored, for each pass."""
+    for operand in work.reads:
+        looks, bits = store.looks_at_read(operand), sum(store.stored(operand))
+        if looks.rate:
+            fits = looks.held(operand) * bits <= chip.buffer_bits * operand.numel
+            size = looks.rate * bits * (1 + looks.evaluations)
+            yield Transfer(f"load {operand.name} to look", _whole(size), ON_CHIP if fits else LOOK)
+
+
+def _whole(bits: ExactBits) -> ExactBits:
+    """The same as an int, where it is whole."""
+    return int(bits) if bits == int(bits) else bits
+
+
+def works_bill(works: Iterable[Work], store: Store, repeat: int = 1, chip: Chip = PAPER) -> Bill:
     """What all these works move, so many times over."""
-    return total(price(work, bits) for work in works).times(repeat)
+    return total(price(work, store, chip) for work in works).times(repeat)
 
 
 def site_bill(tensor: str, counts: Counts, bits: Bits, numel: int) -> Bill | None:
@@ -159,7 +237,7 @@ def site_bill(tensor: str, counts: Counts, bits: Bits, numel: int) -> Bill | Non
     return price(next(made), bits)
 
 
-def as_bytes(bits: float) -> int | float:
-    """Bytes of so many bits: an int where whole, else the exact fraction."""
+def as_bytes(bits: ExactBits | float) -> int | float:
+    """Bytes of so many bits: an int where whole."""
     whole, rest = divmod(bits, 8)
-    return bits / 8 if rest else int(whole)
+    return float(bits / 8) if rest else int(whole)

@@ -53,6 +53,8 @@ class Work(NamedTuple):
         quantizes: the result leaves a wide accumulator and is quantized on its way to memory, in
             a range that dynamic quantization must look for.
         saves: the result goes to memory.
+        sums: it is a product: the operands share an index that is summed over, so that elements
+            are used many times, and loaded again where the chip cannot hold them (`rereads`).
     """
 
     pass_name: str
@@ -60,6 +62,7 @@ class Work(NamedTuple):
     reads: tuple[Operand, ...]
     quantizes: bool
     saves: bool = True
+    sums: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def product_works(tensors: Tensors) -> tuple[Work, ...]:
     """Y from W and X; G_X from G_Y and W; G_W from X and G_Y, which is not quantized (figure 1)."""
     w, x, y = tensors.weight, tensors.input, tensors.output
     return (
-        Work("forward", y, (w, x), quantizes=True),
-        Work("backward", gradient(x), (gradient(y), w), quantizes=True),
-        Work("backward", gradient(w), (x, gradient(y)), quantizes=False),
+        Work("forward", y, (w, x), quantizes=True, sums=True),
+        Work("backward", gradient(x), (gradient(y), w), quantizes=True, sums=True),
+        Work("backward", gradient(w), (x, gradient(y)), quantizes=False, sums=True),
     )

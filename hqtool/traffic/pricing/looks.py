@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import cast
@@ -17,6 +15,7 @@ from hqtool.core.recorded import RecordedObservation
 from hqtool.core.stats import stats_of
 from hqtool.estimators.protocol import advance, decide
 from hqtool.estimators.quantizer import Quantizer
+from hqtool.traffic.pricing.store import NO_LOOKS, Looks
 from hqtool.vocab import EntryRanges, Look, Record
 
 #: For so many steps an estimator is run; rarer looks are not billed.
@@ -24,41 +23,6 @@ STEPS = 4096
 
 #: The shape of the tensor that it is run on, (samples, channels, height, width).
 PROBE_SHAPE = (8, 32, 4, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """The looks of an estimator in a step, once its ranges are set up.
-
-    Args:
-        rate: share of the steps at which it looks.
-        passes: how often a look moves the tensor: it is saved and loaded, and loaded once more for
-            each evaluation of a search.
-        per: what shares a range: the 'tensor', a 'channel', a 'sample' or a 'row'.
-    """
-
-    rate: Fraction
-    passes: int
-    per: str = "tensor"
-
-    @property
-    def moved(self) -> Fraction:
-        """How often the tensor moves for looks in a mean step."""
-        return self.rate * self.passes
-
-    def held(self, shape: tuple[int, ...], channel_axis: int) -> int:
-        """Elements that the chip must hold to look without a trip to memory.
-
-        Those of a channel lie in every sample, so that a look at it takes the whole tensor.
-        """
-        numel = math.prod(shape)
-        if self.per == "sample":
-            return numel // max(1, shape[0])
-        return shape[channel_axis] if self.per == "row" else numel
-
-
-#: Of estimators that never look, or only at blocks, on chip.
-NO_LOOKS = Looks(Fraction(0), 0)
 
 
 @lru_cache(maxsize=1024)
@@ -74,7 +38,7 @@ def looks_of(quantizer: Quantizer) -> Looks:
         return NO_LOOKS
     (first, look), *later = looked
     distance = later[0][0] - first if later else first
-    return Looks(Fraction(1, distance), 2 + look.evaluations, look.per)
+    return Looks(Fraction(1, distance), look.evaluations, look.per)
 
 
 @lru_cache(maxsize=1024)

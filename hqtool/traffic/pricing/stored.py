@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import NamedTuple
 
 from hqtool.core.formats.block import BlockFormat
 from hqtool.core.formats.format import Format
 from hqtool.core.formats.householder import HouseholderFormat
 from hqtool.estimators.quantizer import Quantizer
 from hqtool.traffic.pricing.looks import entries_per
+from hqtool.traffic.pricing.store import Stored
 
 #: Bits of the range of a channel, sample or row that has one of its own: a float32 scale.
 ENTRY_SCALE_BITS = 32
-
-
-class Stored(NamedTuple):
-    """Bits of one tensor.
-
-    Args:
-        payload: of its elements.
-        scales: of its blocks, or of its channels, samples or rows. The one scale of a whole tensor
-            is a register's content, and not counted.
-    """
-
-    payload: int
-    scales: int = 0
 
 
 def stored(quantizer: Quantizer, shape: tuple[int, ...], channel_axis: int) -> Stored:
