@@ -73,3 +73,27 @@ class Layer:
         gx = self._masked(self.rounds["grad_input"](gx)[0], self.x_beyond)
         gw = self._masked(self.rounds["grad_weight"](gw)[0], self.w_beyond)
         return gx, gw, gb
+
+
+class Product:
+    """A product of two activations, forward and backward: the second stands where weights do."""
+
+    def __init__(self, rounds: Mapping[str, Rounds], full: bool = False):
+        self.rounds = {kind: rounds.get(kind, same) for kind in KINDS}
+        self.full = full
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        self.a, self.a_beyond = self.rounds["input"](a)
+        self.b, self.b_beyond = self.rounds["weight"](b)
+        y, self.y_beyond = self.rounds["output"](self.a @ self.b)
+        return y
+
+    def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of both."""
+        g = self.rounds["grad_output"](self._masked(gradient, self.y_beyond))[0]
+        ga = self.rounds["grad_input"](g @ self.b.mT)[0]
+        gb = self.rounds["grad_weight"](self.a.mT @ g)[0]
+        return self._masked(ga, self.a_beyond), self._masked(gb, self.b_beyond)
+
+    def _masked(self, gradient: Tensor, mask: Tensor) -> Tensor:
+        return gradient if self.full else gradient.masked_fill(mask, 0)

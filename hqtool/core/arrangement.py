@@ -67,7 +67,7 @@ def axes_of(op: str | None, tensor: str) -> Axes:
     convolution = re.fullmatch(r"conv(_transpose)?([123])d", op or "")
     channel = -1 - int(convolution[2]) if convolution else -1
     transposed = convolution is not None and bool(convolution[1])
-    is_weight = tensor in ("weight", "grad_weight")
+    is_weight = tensor in ("weight", "grad_weight") and op != "matmul"
     return Axes(None if op is None else channel, int(transposed) if is_weight else None)
 
 

@@ -23,8 +23,8 @@ class Rule:
 
     Args:
         layers, exclude: globs on a layer's name: any of the former must match, none of the latter.
-        types: names of module classes, one of which the layer's class is or derives from; empty:
-            of any class.
+        types: names of module classes, one of which the layer's class is or derives from, or
+            "matmul": the products of two activations; empty: of any class.
         first, last: apply to the network's first layer alone, to its last one; with both to either.
         quantizers: by tensor kind, which is not quantized where None; kinds that are not named
             stay as earlier rules have them.
@@ -40,10 +40,15 @@ class Rule:
     ste: StraightThrough | None = None
 
     def applies_to(self, layer: LayerFacts) -> bool:
-        """Whether its quantizers are the layer's; not where it asks for classes, none known."""
-        return self._takes_all_but_type(layer) and (
-            not self.types or bool(set(self.types) & set(layer.types or ()))
-        )
+        """Whether its quantizers are the layer's; not where it asks for classes, none known.
+
+        A product of two activations is left alone by rules that do not name it: by its type, or by
+        its own name, without wildcards.
+        """
+        if not self._takes_all_but_type(layer):
+            return False
+        named = bool(set(self.types) & set(layer.types or ()))
+        return named or (not self.types and (not layer.is_product or layer.name in self.layers))
 
     def cannot_judge(self, layer: LayerFacts) -> bool:
         """Whether it would take the layer's class to say if it applies, which is not known."""

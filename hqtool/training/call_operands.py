@@ -112,6 +112,10 @@ class QuantizedCall:
         self._trainer, self._layer, self._sites = trainer, layer, sites
         self._place: Place | None = None
 
+    @property
+    def acts(self) -> bool:
+        return self._sites.any
+
     def left(self, x: Tensor) -> Tensor:
         return self._around(x, "input", "grad_input", masks_first=False)
 

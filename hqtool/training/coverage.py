@@ -9,6 +9,9 @@ from typing import Any
 #: Why layers that a recipe gives nothing are not quantized.
 EXCLUDED = "excluded by the recipe"
 
+#: Why products within attention are not quantized, unless a rule names them.
+UNNAMED = "products of two activations, which no rule names (types matmul)"
+
 
 @dataclass(slots=True)
 class Coverage:
@@ -18,18 +21,20 @@ class Coverage:
 
     Args:
         quantized: how many were.
-        excluded: how many the recipe leaves alone.
+        excluded: how many of layers the recipe leaves alone.
+        unnamed: how many of products of two activations, which no rule names.
         missed: reason → how many could not be reached.
     """
 
     quantized: int = 0
     excluded: int = 0
+    unnamed: int = 0
     missed: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.quantized + self.excluded + sum(self.missed.values())
+        return self.quantized + self.excluded + self.unnamed + sum(self.missed.values())
 
     @property
     def share(self) -> float | None:
@@ -41,12 +46,14 @@ class Coverage:
         if not self.total:
             return ["coverage: no layer multiplied anything"]
         parts = [f"{self._percent(self.quantized)} of all multiplications quantized"]
-        if self.excluded:
-            parts.append(f"{self._percent(self.excluded)} {EXCLUDED}")
+        excluded = self.excluded + self.unnamed
+        if excluded:
+            parts.append(f"{self._percent(excluded)} {EXCLUDED}")
         missed = sum(self.missed.values())
         if missed:
             parts.append(f"{self._percent(missed)} out of reach")
-        reasons = [
+        reasons = [f"  excluded: {self._percent(self.unnamed)} {UNNAMED}"] if self.unnamed else []
+        reasons += [
             f"  out of reach: {self._percent(count)} {reason}"
             for reason, count in self.missed.most_common()
             if count
@@ -60,7 +67,8 @@ class Coverage:
         """JSON-safe, for the notes of a trace."""
         return {
             "quantized": self.quantized,
-            "excluded": self.excluded,
+            "excluded": self.excluded + self.unnamed,
+            "excluded_products": self.unnamed,
             "out_of_reach": dict(self.missed),
             "share": self.share,
         }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hqtool.capture.tensors import stats_of_tensor
 from hqtool.core.formats.block import BlockFormat
 from hqtool.errors import HqtoolError, UsageError
-from hqtool.recipes.layer_facts import LayerFacts
+from hqtool.recipes.layer_facts import PRODUCT, LayerFacts
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.call_operands import QuantizedCall
 from hqtool.training.coverage import Coverage
@@ -75,6 +75,7 @@ class Trainer:
         self._reporter: Reporter | None = None
         self._types = LayerTypes()
         self._layers: dict[str, LayerSites] = {}
+        self._takes: dict[str, bool] = {}
         self._passes: dict[str, tuple[int, int, int, int]] = {}
         self._evaluated: Counter[str] = Counter()
         self._described: set[str] = set()
@@ -98,8 +99,21 @@ class Trainer:
             self._layers[name] = self._sites_of(layer)
         return QuantizedCall(self, layer.place, self._layers[name])
 
+    def takes(self, product: str) -> bool:
+        """Whether a rule names a product of two activations."""
+        if product not in self._takes:
+            facts = LayerFacts(product, (PRODUCT,))
+            kinds = [kind for kind in TENSOR_KINDS if self._recipe.quantizer(facts, kind)]
+            self._takes[product] = bool(kinds)
+            self.layers[product] = (PRODUCT,)
+        return self._takes[product]
+
+    def left_alone(self, multiplications: int) -> None:
+        """A product of two activations ran that no rule names."""
+        self.coverage.unnamed += multiplications
+
     def out_of_reach(self, reason: str, multiplications: int) -> None:
-        """A product ran whose operands are not replaced."""
+        """A product ran whose operands cannot be replaced."""
         self.coverage.missed[reason] += multiplications
 
     def place(self, layer: CallPlace, *, trains: bool) -> Place:
@@ -154,7 +168,7 @@ class Trainer:
         found = {}
         for kind in TENSOR_KINDS:
             quantizer = self._recipe.quantizer(facts, kind)
-            if quantizer is None:
+            if quantizer is None or kind not in layer.kinds:
                 continue
             of_weight = kind in ("weight", "grad_weight")
             site = TrainedSite(
@@ -172,13 +186,16 @@ class Trainer:
     def _facts(self, layer: RunningLayer) -> LayerFacts:
         """A layer as rules see it.
 
-        The first one is that which runs first. Which one runs last is not known before the first
-        pass has ended: it is taken to be the last one among its model's modules.
+        A product of two activations is neither first nor last. The first layer is that which runs
+        first. Which one runs last is not known before the first pass has ended: it is taken to be
+        the last one among its model's modules.
         """
+        if layer.is_product:
+            return LayerFacts(layer.place.name, (PRODUCT,))
         return LayerFacts(
             layer.place.name,
             classes_of(layer.module),
-            first=not self.layers,
+            first=all(types == (PRODUCT,) for types in self.layers.values()),
             last=self._is_last(layer.module, layer.root()),
         )
 

@@ -24,8 +24,9 @@ class Segment:
     def __init__(self) -> None:
         self.is_first = True
         self._kept: list[Any] = []
+        self._products: list[Any] = []
         self._inner: list[Segment] = []
-        self._next = self._next_inner = 0
+        self._next = self._next_product = self._next_inner = 0
 
     def again(self, make: Callable[[], Any]) -> Any:
         """The first time what `make` gives, which is kept; later that which was kept then."""
@@ -33,6 +34,13 @@ class Segment:
         if place == len(self._kept):
             self._kept.append(make())
         return self._kept[place]
+
+    def product(self, make: Callable[[], Any]) -> Any:
+        """As `again`, of the products of two activations, which are named where they first run."""
+        place, self._next_product = self._next_product, self._next_product + 1
+        if place == len(self._products):
+            self._products.append(make())
+        return self._products[place]
 
     def within(self) -> Segment:
         """The next segment that begins within this one; the same each time."""
@@ -43,7 +51,7 @@ class Segment:
 
     def begins(self) -> None:
         """It runs, from its beginning."""
-        self._next = self._next_inner = 0
+        self._next = self._next_product = self._next_inner = 0
 
 
 class Checkpoints(threading.local):
@@ -51,9 +59,13 @@ class Checkpoints(threading.local):
 
     A part runs a first time, in one kind of checkpointing without gradients, and again in the
     backward pass. `torch.utils.checkpoint.checkpoint` is given a function for it that says so.
+
+    Args:
+        runs_again: called when a part begins to run again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runs_again: Callable[[], None]) -> None:
+        self._runs_again = runs_again
         self._running: list[Segment] = []
 
     @property
@@ -84,6 +96,8 @@ class Checkpoints(threading.local):
     @contextmanager
     def _in(self, segment: Segment) -> Iterator[None]:
         segment.begins()
+        if not segment.is_first:
+            self._runs_again()
         self._running.append(segment)
         try:
             yield

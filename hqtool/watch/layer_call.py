@@ -57,6 +57,7 @@ class LayerCall:
         geometry: layer name → layer-spec keys; None where it was described before.
         weight: the parameter that the layer multiplies with.
         channel_axis: of the layer's tensors, counted from the last axis, -1.
+        is_product: it multiplies two activations.
 
     Attributes:
         has_computed_weight: its weight is no parameter, but computed from others.
@@ -75,6 +76,7 @@ class LayerCall:
     geometry: Callable[[str], dict[str, Any]] | None = None
     weight: weakref.ref[Tensor] | None = None
     channel_axis: int = -1
+    is_product: bool = False
     has_computed_weight: bool = False
     unreadable: str | None = None
     readings: list[tuple[str, Any]] = field(default_factory=list)

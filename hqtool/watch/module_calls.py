@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -18,7 +18,17 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from hqtool.patch import replaced
-from hqtool.watch.attention import Attention, LinearSwitch
+from hqtool.recipes.layer_facts import PRODUCT
+from hqtool.vocab import TENSOR_KINDS
+from hqtool.watch.activation_products import described, next_part
+from hqtool.watch.attention import (
+    PRODUCTS_OF_ATTENTION,
+    Attention,
+    AttentionSwitch,
+    attend_by_products,
+    multiplications_of_attention,
+    scores_of,
+)
 from hqtool.watch.checkpoints import Checkpoints
 from hqtool.watch.function_mode import FunctionMode
 from hqtool.watch.input_gradient import InputGradient
@@ -54,8 +64,11 @@ from hqtool.watch.unrecorded import Unrecorded
 FORWARD_TYPES = (*LAYER_TYPES, nn.Bilinear, nn.MultiheadAttention)
 
 
-#: Why the products with the values and with the keys of attention are not quantized.
-_WITHIN_ATTENTION = "products of two activations, within attention"
+#: Why some products of two activations are not quantized.
+_OF_ACTIVATIONS = "products of two activations outside all modules, or of nested tensors"
+
+#: The tensor kinds of most layers.
+_ALL_KINDS = tuple(TENSOR_KINDS)
 
 
 class _Running(threading.local):
@@ -89,13 +102,17 @@ class _Layer(NamedTuple):
     Args:
         module, part: see `LayerCall`.
         parameter: the module's parameter that a function multiplies with; None where the layer
-            is a module.
+            is a module, or a product of two activations.
+        is_product: it multiplies two activations, in the module's forward pass.
+        kinds: the tensor kinds that it has.
     """
 
     module: nn.Module
     part: str
     channel_axis: int
     parameter: Tensor | None = None
+    is_product: bool = False
+    kinds: Collection[str] = _ALL_KINDS
 
 
 class ModuleCalls:
@@ -137,7 +154,7 @@ class ModuleCalls:
     ) -> None:
         self._listener = listener
         self._operands = operands
-        self._checkpoints = Checkpoints()
+        self._checkpoints = Checkpoints(runs_again=lambda: self.products.pass_begins())
         self._names = names
         self._types = types
         self._steps = steps
@@ -152,7 +169,7 @@ class ModuleCalls:
         self._read_at = weakref.WeakKeyDictionary()  # by part: the step of its last pass
         self._evaluated: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._with_computed_weight: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-        self._linear_switch = LinearSwitch(self._wrap_linear)
+        self._attention_switch = AttentionSwitch(self._wraps_of_attention())
         self.products = ProductSwitch(
             self._see_function, ever=not types.are_chosen, always=operands is not None
         )
@@ -303,14 +320,48 @@ class ModuleCalls:
         kwargs: dict[str, Any],
     ) -> Any:
         self._running.attentions.append(attention)
-        if self._operands is not None:
-            count = multiplications_within(args, kwargs)
-            self._operands.out_of_reach(_WITHIN_ATTENTION, count)
         try:
-            with self._linear_switch.on():
+            with self._attention_switch.on():
                 return compute(*args, **kwargs)
         finally:
             self._running.attentions.pop()
+
+    def _wraps_of_attention(self) -> dict[tuple[Any, str], Callable[[Any], Any]]:
+        """What makes the replacements of functions while attentions run."""
+        wraps: dict[tuple[Any, str], Callable[[Any], Any]] = {(F, "linear"): self._wrap_linear}
+        if self._operands is None:
+            return wraps
+        wraps |= {(torch, name): self._wrap_product for name in ("bmm", "baddbmm")}
+        return wraps | {(F, "scaled_dot_product_attention"): self._wrap_attend}
+
+    def _wrap_product(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Make the replacement of a function that multiplies two activations within attention."""
+
+        @functools.wraps(original)
+        def multiply(*args: Any, **kwargs: Any) -> Any:
+            attention = self._innermost_attention()
+            part = None if attention is None else attention.next_product()
+            product = None if part is None else product_of(original, args, kwargs)
+            if attention is None or part is None or product is None:
+                return original(*args, **kwargs)
+            layer = _Layer(attention.module, part, -1, is_product=True)
+            return self._multiply(layer, product, original, args, kwargs)
+
+        return multiply
+
+    def _wrap_attend(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Make the replacement of `F.scaled_dot_product_attention`, while attentions run."""
+
+        @functools.wraps(original)
+        def attend(*args: Any, **kwargs: Any) -> Any:
+            attention = self._innermost_attention()
+            if attention is None:
+                return original(*args, **kwargs)
+            module = attention.module
+            layers = [_Layer(module, part, -1, is_product=True) for part in PRODUCTS_OF_ATTENTION]
+            return self._attend(layers, original, args, kwargs)
+
+        return attend
 
     def _wrap_linear(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Make the replacement of `F.linear`, while attentions run."""
@@ -351,32 +402,96 @@ class ModuleCalls:
     ) -> Any:
         """Called in place of a function that multiplies."""
         if function is F.scaled_dot_product_attention:
-            if self._operands is not None:
-                count = multiplications_within(args, kwargs)
-                self._operands.out_of_reach(_WITHIN_ATTENTION, count)
-            return function(*args, **kwargs)
+            if not (self._is_watching() and self._may_read_functions()):
+                return function(*args, **kwargs)
+            layers = [self._product_here(part) for part in PRODUCTS_OF_ATTENTION]
+            return self._attend(layers, function, args, kwargs)
         found, product = None, None
         if self._is_watching() and self._may_read_functions():
             with self._listener.guard("products"), SubclassesDisabled():
                 product = product_of(function, args, kwargs)
                 found = None if product is None else self._with_parameter(product)
-        if found is None or product is None:
-            result = function(*args, **kwargs)
-            if product is not None and self._operands is not None:
-                count = product.multiplications(result)
-                self._operands.out_of_reach("products of two activations", count)
-            return result
+        if product is None or (found is None and self._operands is None):
+            return function(*args, **kwargs)
+        if found is None:
+            here = self._product_here(PRODUCT)
+            return self._multiply(here, product, function, args, kwargs)
         layer, x, geometry, weight, parameter = found
-        multiplications = product.multiplications
-
-        def run(operands: CallOperands | None) -> Any:
-            if operands is None:
-                return function(*args, **kwargs)
-            y = multiplied(function, args, kwargs, operands, x, weight)
-            operands.ran(multiplications(y))
-            return y
-
+        run = _multiplied_by(function, args, kwargs, x, weight, product.multiplications)
         return self._through(layer, x, run, geometry, parameter)
+
+    # Products of two activations
+
+    def _attend(
+        self,
+        layers: Sequence[_Layer | None],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Attention in one function, or by its two products where one of them is taken."""
+        assert self._operands is not None
+        if any(layer is not None and self._takes(layer) for layer in layers):
+            multiply_qk, multiply_av = map(self._multiplying, layers)
+            return attend_by_products(multiply_qk, multiply_av, *args, **kwargs)
+        count = multiplications_of_attention(*args, **kwargs)
+        if None in layers:
+            self._operands.out_of_reach(_OF_ACTIVATIONS, count)
+        else:
+            self._operands.left_alone(count)
+        return function(*args, **kwargs)
+
+    def _multiplying(self, layer: _Layer | None) -> Callable[..., Tensor]:
+        """What multiplies two tensors by a function, as one of attention's products."""
+
+        def multiply(function: Callable[..., Tensor], a: Tensor, b: Tensor) -> Any:
+            second = b.transpose(-2, -1) if function is scores_of else b
+            product = product_of(torch.matmul, (a, second), {})
+            assert product is not None
+            return self._multiply(layer, product._replace(right=b), function, (a, b), {})
+
+        return multiply
+
+    def _multiply(
+        self,
+        layer: _Layer | None,
+        product: Product,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Multiply two activations."""
+        assert self._operands is not None
+        if layer is not None and self._takes(layer):
+            count = product.multiplications
+            run = _multiplied_by(function, args, kwargs, product.left, product.right, count)
+            return self._through(layer, product.left, run, described(product), None)
+        result = function(*args, **kwargs)
+        if layer is None:
+            self._operands.out_of_reach(_OF_ACTIVATIONS, product.multiplications(result))
+        else:
+            self._operands.left_alone(product.multiplications(result))
+        return result
+
+    def _takes(self, layer: _Layer) -> bool:
+        """Whether quantizers act on a product of two activations."""
+        assert self._operands is not None
+        name = self._known_name(layer.module, layer.part, self._frames_of(layer))
+        return name is not None and self._operands.takes(name)
+
+    def _product_here(self, part: str) -> _Layer | None:
+        """A product of two activations that runs now; None outside all modules."""
+
+        def found() -> tuple[weakref.ref[nn.Module], str] | None:
+            frames = self._running.frames
+            return (weakref.ref(frames[-1].module), next_part(frames[-1], part)) if frames else None
+
+        segment = self._checkpoints.segment
+        here = found() if segment is None else segment.product(found)
+        module = None if here is None else here[0]()
+        if here is None or module is None:
+            return None
+        return _Layer(module, here[1], -1, is_product=True)
 
     def _may_read_functions(self) -> bool:
         """Whether gradients are enabled, outside all layers."""
@@ -468,12 +583,11 @@ class ModuleCalls:
     ) -> CallOperands | None:
         """What acts on a call's operands; None where they are out of reach, which is counted."""
         assert self._operands is not None
-        module, part, axis, parameter = layer
+        module, part = layer.module, layer.part
+        frames = self._frames_of(layer)
         why = _why_out_of_reach(module, x)
         name = None
         if why is None:
-            frames = tuple(self._running.frames)
-            frames = frames if parameter is None else (*frames, Frame(module))
             name = self._known_name(module, part, frames)
             why = "of a model that no optimizer updates"
         if name is None and self._names.are_of_one_model:
@@ -487,7 +601,9 @@ class ModuleCalls:
         segment = self._checkpoints.segment
         root = functools.partial(self._names.top, frames[0].module)
         place = CallPlace(name, call, here, recomputes, segment)
-        running = RunningLayer(place, module, axis, output_axis_of(module), root)
+        output_axis = None if layer.is_product else output_axis_of(module)
+        axis = layer.channel_axis
+        running = RunningLayer(place, module, axis, output_axis, root, layer.kinds)
         return self._operands.begin(running)
 
     def _meet_parameters_behind(self, module: nn.Module, weight: Tensor) -> None:
@@ -534,11 +650,9 @@ class ModuleCalls:
 
     def _begin(self, layer: _Layer) -> LayerCall | None:
         """The call of a layer that is to be read; None where it is not to be read."""
-        module, part, axis, parameter = layer
+        module, part, axis, parameter, is_product, _ = layer
         with self._listener.guard("names"):
-            frames = tuple(self._running.frames)
-            if parameter is not None:
-                frames = (*frames, Frame(module))
+            frames = self._frames_of(layer)
             name = self._known_name(module, part, frames)
             if name is None and self._names.are_of_one_model:
                 return None
@@ -548,20 +662,30 @@ class ModuleCalls:
             forward = self._forward_pass(module, part)
             if forward is None:
                 return None
-            if parameter is None:
+            if is_product:
+                pass
+            elif parameter is None:
                 self._unrecorded.ran(module)
             else:
                 self._unrecorded.used(parameter)
             reference = weakref.ref(module)
             if name is not None:
                 self._unrecorded.began(module, part, name)
-                return LayerCall(forward, reference, part, None, name, name, channel_axis=axis)
+                call = LayerCall(forward, reference, part, None, name, name, channel_axis=axis)
+                call.is_product = is_product
+                return call
             label = self._unrecorded.awaited(module, part, frames)
             top = self._names.top
             in_passing = top(module) is not top(frames[0].module)
             around = Surroundings(frames, made_in_passing=in_passing)
             return LayerCall(forward, reference, part, around, None, label, channel_axis=axis)
         return None
+
+    def _frames_of(self, layer: _Layer) -> tuple[Frame, ...]:
+        """The calls that run, outermost first; the last is of the layer's module, called or not."""
+        frames = tuple(self._running.frames)
+        is_called = bool(frames) and frames[-1].module is layer.module
+        return frames if is_called else (*frames, Frame(layer.module))
 
     def _known_name(self, module: nn.Module, part: str, frames: Sequence[Frame]) -> str | None:
         """A layer's name, if it can have one before its pass is known to train.
@@ -666,21 +790,24 @@ def _least_multiplications(module: nn.Module, x: Tensor) -> int:
     return int(x.numel() * (shape[0] if len(shape) == 2 else math.prod(shape) // shape[1]))
 
 
-def multiplications_within(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Of the products of two activations in attention, of query and key and the one with the value.
+def _multiplied_by(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    x: Tensor,
+    weight: Tensor,
+    multiplications: Callable[[Any], int],
+) -> Callable[[CallOperands | None], Any]:
+    """What runs a function that multiplies `x` with `weight`, with operands replaced if any."""
 
-    Args:
-        args, kwargs: of `nn.MultiheadAttention`, or of `F.scaled_dot_product_attention`, whose
-            tensors have a row of the sequence last but one.
-    """
-    names = ("query", "key")
-    given = dict(zip(names, args, strict=False)) | kwargs
-    query, key = (given.get(name) for name in names)
-    if not (isinstance(query, Tensor) and isinstance(key, Tensor)) or query.dim() != key.dim():
-        return 0
-    if query.dim() > 3:
-        return int(2 * query.numel() * key.shape[-2])
-    return int(2 * query.numel() * (key.shape[0] if query.dim() == 2 else max(key.shape[:2])))
+    def run(operands: CallOperands | None) -> Any:
+        if operands is None:
+            return function(*args, **kwargs)
+        y = multiplied(function, args, kwargs, operands, x, weight)
+        operands.ran(multiplications(y))
+        return y
+
+    return run
 
 
 def _run_recurrent(

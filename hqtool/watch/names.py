@@ -24,10 +24,12 @@ class Frame:
 
     Args:
         made: the names given to modules that were made in this call.
+        products: name of products of two activations → how many ran in this call.
     """
 
     module: nn.Module
     made: set[str] = field(default_factory=set)
+    products: dict[str, int] = field(default_factory=dict)
 
 
 class Surroundings:

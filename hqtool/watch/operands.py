@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -37,19 +37,31 @@ class RunningLayer(NamedTuple):
         place: where the call belongs.
         module: the layer, or the module that holds it or its weight.
         channel_axis: of the layer's tensors, counted from the last axis, -1.
-        output_axis: of the weight, the axis of the output channels.
+        output_axis: of the weight, the axis of the output channels; None: it is no weight, but the
+            second operand of a product of two activations.
         root: gives the outermost module of the model that runs.
+        kinds: the tensor kinds that it has.
     """
 
     place: CallPlace
     module: nn.Module
     channel_axis: int
-    output_axis: int
+    output_axis: int | None
     root: Callable[[], nn.Module]
+    kinds: Collection[str]
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it multiplies two activations."""
+        return self.output_axis is None
 
 
 class CallOperands(Protocol):
     """Acts on the operands and on the result of one call of a layer."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether it changes anything."""
 
     def left(self, x: Tensor) -> Tensor:
         """What is multiplied in place of the layer's input."""
@@ -74,8 +86,14 @@ class Operands(Protocol):
     def begin(self, layer: RunningLayer) -> CallOperands:
         """A layer begins to run."""
 
+    def takes(self, product: str) -> bool:
+        """Whether it acts on a product of two activations, by the product's name."""
+
+    def left_alone(self, multiplications: int) -> None:
+        """A product of two activations ran that it does not take."""
+
     def out_of_reach(self, reason: str, multiplications: int) -> None:
-        """A product ran whose operands are not replaced."""
+        """A product ran whose operands cannot be replaced."""
 
 
 def with_operands(
@@ -84,13 +102,19 @@ def with_operands(
     """A function's arguments with tensors replaced, wherever they stand.
 
     Args:
-        replaced: pairs of a tensor and what stands in its place.
+        replaced: pairs of a tensor and what stands in its place; of several of one tensor each
+            stands in one of its places, in order.
     """
+
+    waiting = list(replaced)
 
     def new(each: Any) -> Any:
         if isinstance(each, (list, tuple)) and any(isinstance(part, Tensor) for part in each):
             return [new(part) for part in each]
-        return next((after for before, after in replaced if before is each), each)
+        found = [pair for pair in waiting if pair[0] is each]
+        if len(found) > 1:
+            waiting.remove(found[0])
+        return found[0][1] if found else each
 
     return [new(each) for each in args], {name: new(each) for name, each in kwargs.items()}
 

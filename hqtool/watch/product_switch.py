@@ -44,7 +44,10 @@ class ProductSwitch:
         self.pass_begins()
 
     def pass_begins(self) -> None:
-        """A module is called from outside all modules, perhaps in a new thread."""
+        """A module is called from outside all modules, perhaps in a new thread.
+
+        Or a part of one runs again within a backward pass: torch switches modes off for that.
+        """
         if self._within and (self._always or torch.is_grad_enabled()):
             self._mode.install()
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from hqtool.recipes.layer_facts import PRODUCT
 from hqtool.vocab import Site
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.layer_types import classes_of, output_axis_of
@@ -168,7 +169,7 @@ class Reporter:
             self._unrecorded.unreadable(name, call.unreadable)
             return
         if call.geometry is not None:
-            classes = classes_of(call.module())
+            classes = (PRODUCT,) if call.is_product else classes_of(call.module())
             self._listener.describe(name, functools.partial(call.geometry, name), classes)
         if call.weight is not None:
             axis = output_axis_of(call.module())
