@@ -314,7 +314,7 @@ def test_words_for_ranks() -> None:
 
 # --- compare ------------------------------------------------------------------------------------
 
-BILL = ("static_bytes", "traffic_bytes")
+BILL = ("static_bytes", "traffic_bytes", "elements", "spilled")
 
 
 def compared(paths: Iterable[object], *options: object) -> dict[str, Any]:

@@ -51,22 +51,26 @@ def recipe_of(labels: list[str]) -> Recipe:
     return parse_recipe('schema = "hqtool.recipe/1"\n' + "\n".join(rules), "mine")
 
 
-FORMATS = ("int8", "int8-symmetric", "e4m3")
-
-
-@pytest.mark.parametrize("labels", [FROM_STATISTICS, BY_CHANNEL], ids=["tensor", "channel"])
-def test_replay_gives_the_ranges_used(labels: list[str], tmp_path: Path) -> None:
-    """Over steps of two micro-batches, weights and gradients among the tensors."""
+def trained(path: Path, labels: list[str]) -> None:
+    """A layer for each estimator, trained with weights, gradients, and two micro-batches a step."""
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(6, 6) for _ in labels))
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
-    run = tmp_path / "run.h5"
-    with api.train(model, recipe_of(labels), run):
+    with api.train(model, recipe_of(labels), path):
         for _ in range(STEPS):
             optimizer.zero_grad()
             for _ in range(PARTS):
                 (model(torch.randn(5, 6, requires_grad=True)) - 1).square().mean().backward()
             optimizer.step()
+
+
+FORMATS = ("int8", "int8-symmetric", "e4m3")
+
+
+@pytest.mark.parametrize("labels", [FROM_STATISTICS, BY_CHANNEL], ids=["tensor", "channel"])
+def test_replay_gives_the_ranges_used(labels: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run.h5"
+    trained(run, labels)
     quantizers = [f"--quantizer={label}@{FORMATS[i % 3]}" for i, label in enumerate(labels)]
     to = tmp_path / "c.json"
     assert hqtool("compare", run, *quantizers, "--per-step", "--json", to).status == 0
@@ -85,3 +89,18 @@ def test_replay_gives_the_ranges_used(labels: list[str], tmp_path: Path) -> None
                 used = (None, None) if each.range is None else each.range
                 assert (row["lo"], row["hi"], row["looked"]) == (*used, each.looked), row
                 assert row["mse"] is row["nonfinite"] is None
+
+
+def test_info_tells_what_was_used(tmp_path: Path) -> None:
+    run = tmp_path / "run.h5"
+    trained(run, ["hindsight:momentum=0", "fixed:lo=-0.01,hi=0.01"])
+    found = json.loads(hqtool("info", run, "--json", "-").out)
+    with api.TraceReader(run) as trace:
+        for row, site in zip(found["sites"], trace.sites, strict=True):
+            records = list(trace.records(site))
+            assert row["looks"] == (PARTS if site.layer == "0" else 0)
+            assert row["clipped"] == pytest.approx(sum(r.clipped or 0 for r in records) / 14)
+            assert (row["last_lo"], row["last_hi"]) == records[-1].range
+    assert "100 % of all multiplications quantized, 10 looks at 140 tensors" in hqtool(
+        "info", run
+    ).out.replace("\n          ", "")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from hqtool.report.info_used import USED_COLUMNS, training_fact, used_entries
 from hqtool.report.model import Column, Report, Table
 from hqtool.sizes import binary_bytes, counted
 from hqtool.trace.overview import SiteSummary
@@ -24,6 +25,12 @@ SITE_COLUMNS = (
     Column("payload_bytes", "size", binary_bytes),
 )
 
+#: Those of a quantized run, which keeps no values.
+QUANTIZED_COLUMNS = (
+    *(column for column in SITE_COLUMNS if column.key in ("layer", "records", "shape")),
+    *USED_COLUMNS,
+)
+
 #: The values of a trace are checked up to this size: reading more takes long.
 CHECKED_BYTES = 1 << 30
 
@@ -38,7 +45,7 @@ STATE_SENTENCES = {
 
 def info_report(reader: TraceReader) -> Report:
     """Everything `hqtool info` says of an open trace."""
-    rows = [site_row(summary) for summary in reader.overview()]
+    rows = [site_row(summary) | _used(reader, summary) for summary in reader.overview()]
     size = os.path.getsize(reader.path)
     condition = condition_of(reader)
     document = {
@@ -55,8 +62,16 @@ def info_report(reader: TraceReader) -> Report:
         "sites": rows,
     }
     facts = _run_facts(reader, condition.state)
-    tables = [facts_table(_title(reader, size), facts), sites_table(rows, SITE_COLUMNS)]
+    columns = QUANTIZED_COLUMNS if reader.is_of_quantized_run else SITE_COLUMNS
+    tables = [facts_table(_title(reader, size), facts), sites_table(rows, columns)]
     return Report(document, rows, tables, notes=[*condition.notes, *sampling_notes(rows)])
+
+
+def _used(reader: TraceReader, summary: SiteSummary) -> dict[str, Any]:
+    """What quantized a site's tensors, where the trace tells it."""
+    if not reader.is_of_quantized_run:
+        return {}
+    return used_entries(reader.records(summary.site, values=False))
 
 
 class Condition(NamedTuple):
@@ -142,6 +157,8 @@ WHOLE_RECIPE = "rules"
 def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and what the recorder noted."""
     noted = {str(name): flat(value) for name, value in reader.run.items() if name != WHOLE_RECIPE}
+    if reader.is_of_quantized_run and "training" in noted:
+        noted["training"] = training_fact(reader.run["training"])
     facts = {"state": STATE_SENTENCES[state], "steps": step_words(reader.steps), **noted}
     if reader.has_channel_extremes:
         facts["extremes"] = "of each channel, beside those of each tensor"

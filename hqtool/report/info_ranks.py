@@ -20,6 +20,7 @@ from hqtool.report.info import (
     step_facts,
     step_words,
 )
+from hqtool.report.info_used import three_digits
 from hqtool.report.model import Column, Report, Table
 from hqtool.sizes import binary_bytes, counted
 from hqtool.trace.overview import SiteSummary
@@ -37,17 +38,13 @@ TRACE_COLUMNS = (
 )
 
 
-def _three_digits(x: float) -> str:
-    return f"{x:.3g}"
-
-
 _COLUMN_OF = {column.key: column for column in SITE_COLUMNS}
 
 #: The columns for one trace, with the range in place of the type.
 JOINT_SITE_COLUMNS = (
     *(_COLUMN_OF[key] for key in ("layer", "records", "kept", "shape")),
-    Column("min", "min", _three_digits),
-    Column("max", "max", _three_digits),
+    Column("min", "min", three_digits),
+    Column("max", "max", three_digits),
     _COLUMN_OF["payload_bytes"],
 )
 
