@@ -140,7 +140,7 @@ def test_a_cut_copy_of_a_real_trace_is_never_complete(tmp_path: Path) -> None:
 
 def test_a_trace_is_told_as_one_where_it_does_not_belong(path: Path, tmp_path: Path) -> None:
     done = hqtool("traffic", path)
-    assert (done.status, "is a trace, not a layer spec" in done.err) == (3, True)
+    assert (done.status, "no layer in it has a geometry" in done.err) == (3, True)
     done = hqtool("convert", path, "-o", tmp_path / "out.h5")
     assert (done.status, "not an .npz archive" in done.err) == (3, True)
     flip(path, "rows", 3000)

@@ -1,4 +1,4 @@
-"""`hqtool traffic`: the bill of a layer spec."""
+"""`hqtool traffic`: the bill of a network's layers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import click
 
 from hqtool.cli.choice import choice_of
 from hqtool.cli.files import INPUT, FileCommand
+from hqtool.cli.layer_sources import layer_spec_of
 from hqtool.cli.output import deliver, file_options
-from hqtool.errors import DataError
-from hqtool.trace.signature import may_be_trace
 from hqtool.traffic.bill import parse_bits
-from hqtool.traffic.spec import load_spec
 from hqtool.traffic.works import PASSES
 
 
 @click.command("traffic", cls=FileCommand)
-@click.argument("spec", type=INPUT)
+@click.argument("spec", type=INPUT, metavar="SPEC.toml|TRACE.h5...", nargs=-1, required=True)
 @click.option(
     "--bits",
     metavar="w=8,a=8,g=8,acc=32",
@@ -32,7 +30,7 @@ from hqtool.traffic.works import PASSES
 )
 @file_options
 def command(
-    spec: str,
+    spec: tuple[str, ...],
     bits: str | None,
     pass_name: str,
     json_to: str | None,
@@ -40,7 +38,9 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Bill the memory traffic of the layers in SPEC (TOML or JSON).
+    """Bill the memory traffic of a network's layers: a layer spec (TOML or JSON), or a trace.
+
+    A trace is billed as it was run, one step with all its calls; traces of several ranks together.
 
     static: weights, input and output each move once (eq. 4). dynamic: the accumulator's output
     is also saved and loaded back, since its range is known only at the end (eq. 5).
@@ -48,21 +48,6 @@ def command(
     """
     from hqtool.report.traffic import traffic_report
 
-    if may_be_trace(spec):
-        raise _not_a_spec(spec)
-    layers = load_spec(spec)
+    layers = layer_spec_of(spec)
     widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
     deliver(traffic_report(layers, widths, pass_name), json_to, csv_to, quiet, force=force)
-
-
-def _not_a_spec(path: str) -> DataError:
-    """The error of a trace given for a layer spec.
-
-    Raises:
-        DataError: the trace cannot be read.
-    """
-    from hqtool.trace.reader import TraceReader
-
-    with TraceReader(path):
-        remedy = f"write its layers as TOML or JSON; hqtool info {path} shows what it holds"
-        return DataError(f"{path} is a trace, not a layer spec", remedy)

@@ -39,7 +39,7 @@ def traffic_report(spec: LayerSpec, bits: Bits, pass_name: str) -> Report:
     table = Table(
         _title(spec, bits, pass_name), LAYER_COLUMNS, tuple(rows), total={"name": "total", **sums}
     )
-    return Report(document, rows, [table], _closing(sums, rows))
+    return Report(document, rows, [table], _closing(sums, rows), spec.notes)
 
 
 def _amounts(bill: Bill) -> dict[str, Any]:

@@ -21,11 +21,13 @@ class LayerSpec:
         path: the file it was read from.
         bits: the file's bit-widths, with hqtool's where it names none.
         layers: in the file's order, each name once.
+        notes: sentences on what it leaves out.
     """
 
     path: Path
     bits: Bits
     layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_spec(path: str | Path) -> LayerSpec:
