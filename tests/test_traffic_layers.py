@@ -152,10 +152,6 @@ def measured(op: str, keys: dict[str, Any], size: list[int], device: str = "meta
     return Counts(module.weight.numel(), x.numel(), module(x).numel())
 
 
-def test_every_op_is_held_against_pytorch() -> None:
-    assert {*MODULES, "linear"} == {*OPS}
-
-
 @pytest.mark.parametrize("op", MODULES)
 def test_counts_equal_pytorch(op: str) -> None:
     size = [7, 6, 9][: OPS[op].dims]

@@ -133,8 +133,10 @@ class Bill:
         return self.bits_for(DATA, SCALES, AGAIN, LOOK)
 
     @property
-    def overhead(self) -> float:
-        """dynamic/static − 1, as a fraction: 3.66 is Table 5's +366%."""
+    def overhead(self) -> float | None:
+        """dynamic/static − 1, as a fraction: 3.66 is Table 5's +366%; None where nothing moves."""
+        if not self.static_bits:
+            return None
         return float((self.dynamic_bits - self.static_bits) / self.static_bits)
 
     def times(self, repeat: int) -> Bill:

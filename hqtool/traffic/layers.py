@@ -6,10 +6,11 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+from hqtool.nearest import known_names
 from hqtool.spec_table import SpecTable, short_repr
 from hqtool.traffic.geometry import Counts, Geometry, layer_label
-from hqtool.traffic.ops import OPS
-from hqtool.traffic.works import Work
+from hqtool.traffic.ops.table import OPS, Op, SameAs, Unsaid
+from hqtool.traffic.works import Tensors, Work
 
 __all__ = ["OPS", "Counts", "Layer", "layer_from_json"]
 
@@ -18,41 +19,59 @@ __all__ = ["OPS", "Counts", "Layer", "layer_from_json"]
 class Layer(Geometry):
     """One layer; `layer_from_json` makes checked ones."""
 
-    def counts(self) -> Counts:
-        """Elements of W, X and Y of one such layer.
+    def tensors(self) -> Tensors:
+        """W, X and Y of one such layer.
 
         Raises:
             DataError: the geometry is impossible; names the layer and the key.
         """
-        return OPS[self.op].tensors(self).counts
+        return OPS[self.op].tensors(self)
+
+    def counts(self) -> Counts:
+        """Elements of W, X and Y of one such layer; raises as `tensors` does."""
+        return self.tensors().counts
 
     def works(self) -> tuple[Work, ...]:
-        """What one such layer computes, forward and backward.
+        """What one such layer computes, forward and backward; raises as `tensors` does.
 
         A layer that reads the network's own input has no G_X: no framework computes it.
-
-        Raises:
-            DataError: the geometry is impossible; names the layer and the key.
         """
-        op = OPS[self.op]
-        works = op.works(self, op.tensors(self))
+        works = OPS[self.op].works(self, self.tensors())
         return tuple(w for w in works if self.grad_input or w.made.kind != "grad_input")
 
     def to_json(self) -> dict[str, Any]:
         """The layer-spec keys of this op plus `batch`; `layer_from_json` reads them back.
 
-        `grad_input` is left out where it is true: older versions do not know the key.
+        What is not said is left out, and `grad_input` where it is true: older versions do not know
+        the key.
         """
-        keys = [key for key in OPS[self.op].keys if key != "grad_input"]
-        sizes = {key: _json_sizes(getattr(self, key)) for key in keys}
-        return sizes if self.grad_input else sizes | {"grad_input": False}
+        op = OPS[self.op]
+        values = {key: getattr(self, _field(op, key)) for key in op.keys}
+        if self.grad_input:
+            del values["grad_input"]
+        said = {k: v for k, v in values.items() if not _is_empty(v) and op.keys[k] != Unsaid(v)}
+        return {key: _json_value(key, value) for key, value in said.items()}
 
 
-def _json_sizes(value: Any) -> Any:
-    """A size as JSON can hold it: it may be an integer of numpy or torch, or a tensor of one."""
-    if isinstance(value, str):
+def _field(op: Op, key: str) -> str:
+    return "sources" if key == "from" else op.fields.get(key, key)
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, tuple) and not value
+
+
+def _json_value(key: str, value: Any) -> Any:
+    """As JSON can hold it: a size may be an integer of numpy or torch, or a tensor of one."""
+    if isinstance(value, (str, bool)):
         return value
-    return list(map(operator.index, value)) if isinstance(value, tuple) else operator.index(value)
+    if isinstance(value, tuple):
+        values = [_json_value(key, each) for each in value]
+        return values[0] if key == "m" else values
+    return operator.index(value)
+
+
+# --- reading ------------------------------------------------------------------------------------
 
 
 def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> Layer:
@@ -68,26 +87,76 @@ def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> 
             names the layer and the key.
     """
     table = SpecTable(mapping, layer_label(SpecTable(mapping, unnamed).text("name")))
-    table.only(key for op in OPS.values() for key in op.keys)
-    op_name = table.choice("op", OPS)
-    op = OPS[op_name]
-    table.only(op.keys, f"{op_name} takes no such key")
-    defaults = {**op.keys, "batch": batch}
-    layer = Layer(**{key: _value(table, key, defaults[key], op.dims) for key in defaults})
-    layer.counts()  # raises where the shape is impossible
+    table.only(key for op in OPS.values() for key in (*op.keys, *op.also))
+    name = table.choice("op", OPS)
+    layer = Layer(**_values(table, name, batch))
+    layer.tensors()  # raises where the shape is impossible
     return layer
 
 
-def _value(table: SpecTable, key: str, default: object, dims: int | None) -> Any:
-    if key in ("name", "op"):
-        return table.text(key)
-    if key == "grad_input":
-        return table.boolean(key, default)
-    if key == "padding" and isinstance(table.get(key, default), str):
-        return _named_padding(table, default, dims)
-    if key in _SMALLEST_SIZE:
-        return table.sizes(key, dims, default, _SMALLEST_SIZE[key])
-    return table.integer(key, default)
+def _values(table: SpecTable, name: str, batch: int) -> dict[str, Any]:
+    op, values = OPS[name], dict[str, Any]()
+    table.only((*op.keys, *op.also), f"{name} takes no such key")
+    for key, default in {**op.keys, "batch": batch}.items():
+        word = _word(table, op, key)
+        if word not in table and isinstance(default, SameAs):
+            value = values[default.key]
+        elif word not in table and isinstance(default, Unsaid):
+            value = default.value
+        else:
+            value = _value(table, op, word, default)
+        values[_field(op, key)] = value
+    return values
+
+
+def _word(table: SpecTable, op: Op, key: str) -> str:
+    """The word that a table uses for a key."""
+    used = [word for word in (key, *op.also) if word in table and op.also.get(word, key) == key]
+    if len(used) > 1:
+        raise table.wrong(used[1], f"{used[0]} says the same", f"leave {used[1]} out")
+    return used[0] if used else key
+
+
+def _value(table: SpecTable, op: Op, word: str, default: object) -> Any:
+    default = None if isinstance(default, SameAs | Unsaid) else default
+    if word in ("name", "op"):
+        return table.text(word)
+    if word == "from":
+        return table.texts(word, least=1)
+    if word == "kind":
+        return _kind(table, op, default)
+    if isinstance(default, bool):
+        return table.boolean(word, default)
+    if word == "padding" and isinstance(table.get(word, default), str):
+        return _named_padding(table, default, _dims(table, op))
+    if word in _SMALLEST_SIZE:
+        return table.sizes(word, _dims(table, op), default, _SMALLEST_SIZE[word])
+    return table.integer(word, default, low=_SMALLEST.get(word, 1))
+
+
+def _dims(table: SpecTable, op: Op) -> int | None:
+    """Spatial dimensions; where the op does not tell, but has windows, the input must."""
+    if op.dims is not None or "kernel" not in op.keys:
+        return op.dims
+    sizes = table.get("input")
+    if not isinstance(sizes, (list, tuple)):
+        cause = f"{short_repr(sizes)} does not tell how many dimensions there are"
+        raise table.wrong("input", cause, "write a list, such as [56, 56]")
+    return len(sizes)
+
+
+def _kind(table: SpecTable, op: Op, default: object) -> str:
+    """One of the op's kinds, however it is written: "ReLU", "leaky_relu", "LeakyReLU"."""
+    known = {_plain(kind): kind for kind in op.kinds}
+    given = str(default) if "kind" not in table else table.text("kind")
+    if _plain(given) not in known:
+        remedy = known_names(given, list(op.kinds))
+        raise table.wrong("kind", f"{short_repr(given)} is unknown", remedy)
+    return known[_plain(given)]
+
+
+def _plain(kind: str) -> str:
+    return kind.lower().replace("_", "").replace("-", "")
 
 
 def _named_padding(table: SpecTable, default: object, dims: int | None) -> tuple[int, ...] | str:
@@ -102,9 +171,14 @@ def _named_padding(table: SpecTable, default: object, dims: int | None) -> tuple
 #: Keys that hold one size per dimension, with the smallest size allowed.
 _SMALLEST_SIZE = {
     "input": 1,
+    "m": 1,
     "kernel": 1,
     "stride": 1,
     "padding": 0,
     "dilation": 1,
     "output_padding": 0,
+    "output_size": 1,
 }
+
+#: Keys that hold one number, where the smallest allowed is not 1.
+_SMALLEST = {"operands": 2}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hqtool.nearest import did_you_mean
 from hqtool.spec_file import check_schema, load_spec_file
-from hqtool.spec_table import SpecTable
+from hqtool.spec_table import SpecTable, short_repr
 from hqtool.traffic.bill import DEFAULT_BITS, WIDEST_BITS, Bits
 from hqtool.traffic.layers import Layer, layer_from_json
 
@@ -69,5 +71,14 @@ def _layers(top: SpecTable, batch: int) -> tuple[Layer, ...]:
         layer = layer_from_json(table, batch, unnamed=f"layer number {number}")
         if layer.name in layers:
             raise layer.wrong("name", f"layer number {number} has it too", "name each layer once")
+        _check_sources(layer, layers)
         layers[layer.name] = layer
     return tuple(layers.values())
+
+
+def _check_sources(layer: Layer, earlier: Mapping[str, Layer]) -> None:
+    for name in layer.sources:
+        if name not in earlier:
+            cause = f"{short_repr(name)} is no earlier layer"
+            remedy = did_you_mean(name, earlier).strip() or "list each layer after those it reads"
+            raise layer.wrong("from", cause, remedy)

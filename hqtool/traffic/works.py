@@ -67,7 +67,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """What a product reads and makes in the forward pass: W, X and Y."""
+    """What an operation reads and makes in the forward pass: W, X and Y."""
 
     weight: Operand
     input: Operand
@@ -109,10 +109,13 @@ def gradient(of: Operand) -> Operand:
 
 
 def product_works(tensors: Tensors) -> tuple[Work, ...]:
-    """Y from W and X; G_X from G_Y and W; G_W from X and G_Y, which is not quantized (figure 1)."""
+    """Y from W and X; G_X from G_Y and W; G_W from X and G_Y (figure 1).
+
+    G_W is not quantized, but where W is an activation, too.
+    """
     w, x, y = tensors.weight, tensors.input, tensors.output
     return (
         Work("forward", y, (w, x), quantizes=True, sums=True),
         Work("backward", gradient(x), (gradient(y), w), quantizes=True, sums=True),
-        Work("backward", gradient(w), (x, gradient(y)), quantizes=False, sums=True),
+        Work("backward", gradient(w), (x, gradient(y)), w.kind != "weight", sums=True),
     )

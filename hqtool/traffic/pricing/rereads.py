@@ -10,6 +10,10 @@ from hqtool.traffic.pricing.tiling import Streamed, best_loads
 from hqtool.traffic.works import Operand, Work
 
 
+#: The indices of the operands and the result of a product of activations.
+_INDICES = {"input": "mk", "other": "kn", "output": "mn"}
+
+
 class Shares(NamedTuple):
     """How a product's operands meet in its result.
 
@@ -43,6 +47,8 @@ def shares_of(work: Work) -> Shares:
     A result of activations shares its channels with W and its positions with the other operand; a
     gradient of W shares the output channels with G_Y, and the rest with X.
     """
+    if any(each.name.endswith("other") for each in (work.made, *work.reads)):
+        return _of_activations(work)
     weight, x, y = (_of_kind(work, kind) for kind in ("weight", "input", "output"))
     groups = _groups(weight, x, y)
     if work.made is weight:
@@ -53,6 +59,16 @@ def shares_of(work: Work) -> Shares:
         of = {id(weight): channels // groups, id(x): positions, id(y): positions}
     first, second = work.reads
     return Shares(groups, (of[id(first)], of[id(second)]))
+
+
+def _of_activations(work: Work) -> Shares:
+    """Of Y[m,n] = A[m,k]·B[k,n] for each sample, or a gradient: the index in common with it."""
+    made = _INDICES[work.made.name.removeprefix("grad_")]
+    rows = []
+    for each in work.reads:
+        indices, sizes = _INDICES[each.name.removeprefix("grad_")], (each.shape or ())[-2:]
+        rows.append(next(n for index, n in zip(indices, sizes, strict=True) if index in made))
+    return Shares(work.made.shape[0] if work.made.shape else 1, (rows[0], rows[1]))
 
 
 def _of_kind(work: Work, kind: str) -> Operand:

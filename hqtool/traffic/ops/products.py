@@ -1,6 +1,8 @@
-"""Linear layers and convolutions: W, X and Y from a layer's geometry."""
+"""Linear layers, convolutions and products of activations: W, X and Y from a layer's geometry."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from hqtool.traffic.geometry import Geometry, sizes_text
 from hqtool.traffic.works import Tensors, tensors_of
@@ -14,6 +16,14 @@ def linear_tensors(layer: Geometry) -> Tensors:
     rows = (layer.batch, *layer.input)
     weight = (layer.out_channels, layer.in_channels)
     return tensors_of(weight, (*rows, layer.in_channels), (*rows, layer.out_channels))
+
+
+def matmul_tensors(layer: Geometry) -> Tensors:
+    """A = N·m·k, B = N·k·n, Y = N·m·n elements; both operands are activations."""
+    (m,), k, n = layer.input, layer.in_channels, layer.out_channels
+    tensors = tensors_of((layer.batch, k, n), (layer.batch, m, k), (layer.batch, m, n))
+    other = tensors.weight._replace(name="other", kind="input", width="a")
+    return replace(tensors, weight=other)
 
 
 def conv_tensors(layer: Geometry) -> Tensors:

@@ -1,0 +1,1 @@
+"""The operations of a network: the tensors of each, and the works of its passes."""
