@@ -115,6 +115,17 @@ def test_what_operands_share_with_the_result(keys):
     assert [shares_of(work) for work in works] == [walked_shares(work, layer) for work in works]
 
 
+def test_what_products_of_activations_share_with_their_result():
+    """Three of Y[2,5] = A[2,7]·B[7,5]: B has n and A has m in common with Y, and so on."""
+    layer = layer_from_json({"name": "qk", "op": "matmul", "m": 2, "k": 7, "n": 5, "batch": 3})
+    (works,) = network_works([layer], "both")
+    assert {work.made.name: shares_of(work) for work in works} == {
+        "output": Shares(3, (5, 2)),
+        "grad_input": Shares(3, (2, 7)),
+        "grad_other": Shares(3, (7, 5)),
+    }
+
+
 def test_loads_by_hand():
     """A linear layer of 8 inputs and 6 outputs at 10 positions, 8 bits, 24 bytes of buffer.
 

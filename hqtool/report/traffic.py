@@ -56,7 +56,10 @@ def _title(spec: LayerSpec, bits: Bits, pass_name: str) -> str:
 
 
 def _closing(sums: TableRow, rows: list[dict[str, Any]]) -> str:
-    worst = max(rows, key=lambda row: row["overhead"])
+    paying = [row for row in rows if row["overhead"] is not None]
+    if not paying:
+        return "Nothing moves."
+    worst = max(paying, key=lambda row: row["overhead"])
     return (
         f"Dynamic quantization moves {1 + sums['overhead']:.2f} times the memory traffic of static "
         f"(in-hindsight) quantization; most in {worst['name']}, {1 + worst['overhead']:.2f} times."

@@ -10,10 +10,6 @@ from hqtool.traffic.pricing.tiling import Streamed, best_loads
 from hqtool.traffic.works import Operand, Work
 
 
-#: The indices of the operands and the result of a product of activations.
-_INDICES = {"input": "mk", "other": "kn", "output": "mn"}
-
-
 class Shares(NamedTuple):
     """How a product's operands meet in its result.
 
@@ -59,6 +55,10 @@ def shares_of(work: Work) -> Shares:
         of = {id(weight): channels // groups, id(x): positions, id(y): positions}
     first, second = work.reads
     return Shares(groups, (of[id(first)], of[id(second)]))
+
+
+#: The indices of the operands and the result of a product of activations.
+_INDICES = {"input": "mk", "other": "kn", "output": "mn"}
 
 
 def _of_activations(work: Work) -> Shares:
