@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -125,6 +128,61 @@ def test_input_and_output_of_a_recurrent_layer() -> None:
         close(lstm(x)[0], wanted)
     assert session.outcome is not None
     assert session.outcome.covers == 0  # its own products are out of reach
+
+
+RECURRENT = {
+    "lstm": lambda: nn.LSTM(3, 2, num_layers=2, bidirectional=True),
+    "projected": lambda: nn.LSTM(3, 4, proj_size=2),
+    "without biases": lambda: nn.LSTM(3, 2, bias=False),
+    "gru": lambda: nn.GRU(3, 2),
+    "rnn": lambda: nn.RNN(3, 2, nonlinearity="relu"),
+    "lstm cell": lambda: nn.LSTMCell(3, 2),
+    "gru cell": lambda: nn.GRUCell(3, 2),
+    "rnn cell": lambda: nn.RNNCell(3, 2),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_weights_of_a_recurrent_layer(name: str) -> None:
+    """As if its matrices held the quantized values; gradients pass straight through."""
+    torch.manual_seed(4)
+    layer = RECURRENT[name]().double()
+    matrices = {name: each for name, each in layer.named_parameters() if each.dim() > 1}
+    with torch.no_grad():
+        for each in matrices.values():
+            each.mul_(2)  # so that some of it is clipped
+    same = copy.deepcopy(layer)
+    beyond = {}
+    with torch.no_grad():
+        for name, each in same.named_parameters():
+            if name in matrices:
+                rounded, beyond[name] = symmetric4(each)
+                each.copy_(rounded)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    first(same(x)).square().sum().backward()
+    both = recipe(weight=FIXED, grad_weight=FIXED)
+    with hqtool.train(layer, both) as session:
+        y = first(layer(x))
+        y.square().sum().backward()
+    close(y, first(same(x)))
+    for name, each in same.named_parameters():
+        wanted = each.grad
+        if name in matrices:
+            wanted = symmetric4(wanted)[0].masked_fill(beyond[name], 0)
+        close(layer.get_parameter(name).grad, wanted)
+    root = type(layer).__name__.lower()
+    kinds = ("weight", "grad_weight")
+    sites = {f"{root}.{name}/{kind}" for name in matrices for kind in kinds}
+    assert {str(site) for site in session.trainer.sites} == sites
+    assert session.outcome.covers == 1
+    count = 4 * sum(map(torch.numel, matrices.values()))
+    coverage = session.outcome.coverage
+    assert coverage.quantized == coverage.weight_alone == count
+    assert "  quantized: 100.0 % by their weights alone" in "\n".join(coverage.lines())
+
+
+def first(result: Any) -> torch.Tensor:
+    return result if isinstance(result, torch.Tensor) else result[0]
 
 
 def test_functions_with_a_parameter() -> None:

@@ -133,12 +133,15 @@ class QuantizedCall:
             y.register_hook(lambda g: straight_through(g, treat, self._sites.ste))  # type: ignore[no-untyped-call]
         return y
 
-    def ran(self, multiplications: int, *, weighted: bool = True) -> None:
+    def ran(
+        self, multiplications: int, *, weighted: bool = True, weight_alone: bool = False
+    ) -> None:
         coverage = self._trainer.coverage
         if not self._sites.any:
             coverage.excluded += multiplications
         elif weighted:
             coverage.quantized += multiplications
+            coverage.weight_alone += multiplications if weight_alone else 0
         else:
             coverage.missed[
                 "recurrent layers' own products (inputs and outputs are quantized)"

@@ -13,6 +13,10 @@ EXCLUDED = "excluded by the recipe"
 UNNAMED = "products of two activations, which no rule names (types matmul)"
 
 
+#: What is quantized in part.
+STATES = "by their weights alone, within recurrent layers: their states stay as they are"
+
+
 @dataclass(slots=True)
 class Coverage:
     """Counts multiplications of forward passes that trained or may train.
@@ -21,12 +25,14 @@ class Coverage:
 
     Args:
         quantized: how many were.
+        weight_alone: of these, how many within recurrent layers, whose states stay as they are.
         excluded: how many of layers the recipe leaves alone.
         unnamed: how many of products of two activations, which no rule names.
         missed: reason → how many could not be reached.
     """
 
     quantized: int = 0
+    weight_alone: int = 0
     excluded: int = 0
     unnamed: int = 0
     missed: Counter[str] = field(default_factory=Counter)
@@ -53,6 +59,8 @@ class Coverage:
         if missed:
             parts.append(f"{self._percent(missed)} out of reach")
         reasons = [f"  excluded: {self._percent(self.unnamed)} {UNNAMED}"] if self.unnamed else []
+        if self.weight_alone:
+            reasons.insert(0, f"  quantized: {self._percent(self.weight_alone)} {STATES}")
         reasons += [
             f"  out of reach: {self._percent(count)} {reason}"
             for reason, count in self.missed.most_common()
@@ -67,6 +75,7 @@ class Coverage:
         """JSON-safe, for the notes of a trace."""
         return {
             "quantized": self.quantized,
+            "quantized_weight_alone": self.weight_alone,
             "excluded": self.excluded + self.unnamed,
             "excluded_products": self.unnamed,
             "out_of_reach": dict(self.missed),

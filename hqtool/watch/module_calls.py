@@ -49,12 +49,13 @@ from hqtool.watch.operands import (
     Operands,
     RunningLayer,
     multiplied,
+    with_operands,
 )
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.parameter_owners import Owners, parameter_of, parameters_behind
 from hqtool.watch.product_switch import ProductSwitch
 from hqtool.watch.products import PRODUCTS, Product, product_of
-from hqtool.watch.recurrent import is_recurrent, with_first_tensor
+from hqtool.watch.recurrent import KERNELS, is_recurrent, matrices_of, with_first_tensor
 from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps, backward_pass
 from hqtool.watch.tensor_types import SubclassesDisabled, dense_of, is_transformed, why_unreadable
@@ -69,6 +70,9 @@ _OF_ACTIVATIONS = "products of two activations outside all modules, or of nested
 
 #: The tensor kinds of most layers.
 _ALL_KINDS = tuple(TENSOR_KINDS)
+
+#: Those of recurrent layers; each of their weights is a layer of its own.
+_KINDS_OF_RECURRENT = ("output", "grad_input", "input", "grad_output")
 
 
 class _Running(threading.local):
@@ -279,7 +283,7 @@ class ModuleCalls:
             if operands is None:
                 return compute(*args, **kwargs)
             if is_recurrent(module):
-                return _run_recurrent(module, operands, compute, args, kwargs)
+                return self._run_recurrent(module, operands, compute, args, kwargs)
             with FunctionMode(PRODUCTS, self._within_layer(module, weight, operands)):
                 return compute(*args, **kwargs)
 
@@ -287,7 +291,8 @@ class ModuleCalls:
             layer = reference()
             return {} if layer is None else geometry_of(name, layer, shape)
 
-        layer = _Layer(module, "", channel_axis_of(module))
+        kinds = _KINDS_OF_RECURRENT if is_recurrent(module) else _ALL_KINDS
+        layer = _Layer(module, "", channel_axis_of(module), kinds=kinds)
         return self._through(layer, _input_of(args, kwargs), run, geometry, weight)
 
     def _within_layer(
@@ -311,6 +316,53 @@ class ModuleCalls:
             return y
 
         return see
+
+    def _run_recurrent(
+        self,
+        module: nn.Module,
+        operands: CallOperands,
+        compute: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Run a recurrent layer with other input, weights and output."""
+        (args, kwargs), x = with_first_tensor((args, kwargs), operands.left)
+        steps = 0 if x is None else x.numel() // max(1, x.shape[-1])
+
+        def see(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+            pairs = [
+                (matrix, self._matrix(module, name, matrix, operands, steps))
+                for name, matrix in matrices_of(module, args)
+            ]
+            args, kwargs = with_operands(args, kwargs, pairs)
+            return function(*args, **kwargs)
+
+        with FunctionMode(KERNELS, see):
+            result = compute(*args, **kwargs)
+        return with_first_tensor(result, operands.result)[0]
+
+    def _matrix(
+        self, module: nn.Module, name: str, matrix: Tensor, operands: CallOperands, steps: int
+    ) -> Tensor:
+        """What a recurrent layer multiplies with in place of a matrix: a layer named after it.
+
+        Args:
+            operands: of the recurrent layer.
+            steps: how many vectors it is multiplied with.
+        """
+        layer = _Layer(module, name, -1, kinds=("weight", "grad_weight"))
+        call = self._begin(layer)
+        own = self._operands_of(layer, matrix, call)
+        if own is None or not own.acts:
+            operands.ran(steps * matrix.numel(), weighted=False)
+            return matrix
+        own.ran(steps * matrix.numel(), weight_alone=True)
+        quantized = own.right(matrix)
+        if call is not None:
+            op = type(module).__name__
+            call.geometry = lambda layer: {"name": layer, "op": op}
+            self._reporter.finished(call)
+        return quantized
 
     def _run_attention(
         self,
@@ -808,21 +860,6 @@ def _multiplied_by(
         return y
 
     return run
-
-
-def _run_recurrent(
-    module: nn.Module,
-    operands: CallOperands,
-    compute: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """Run a recurrent layer with another input and output; what it multiplies within stays."""
-    (args, kwargs), x = with_first_tensor((args, kwargs), operands.left)
-    matrices = [each.numel() for each in module.parameters() if each.dim() > 1]
-    steps = 0 if x is None else x.numel() // max(1, x.shape[-1])
-    operands.ran(steps * sum(matrices), weighted=False)
-    return with_first_tensor(compute(*args, **kwargs), operands.result)[0]
 
 
 def _with_weight(

@@ -72,11 +72,14 @@ class CallOperands(Protocol):
     def result(self, y: Tensor) -> Tensor:
         """What the layer returns in place of its result."""
 
-    def ran(self, multiplications: int, *, weighted: bool = True) -> None:
+    def ran(
+        self, multiplications: int, *, weighted: bool = True, weight_alone: bool = False
+    ) -> None:
         """The layer has multiplied so often.
 
         Args:
             weighted: its weight could be reached.
+            weight_alone: only that could be.
         """
 
 
