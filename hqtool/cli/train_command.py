@@ -109,6 +109,16 @@ class TrainCommand(ScriptCommand):
     is_flag=True,
     help="List what each site gets; runs one step aside.",
 )
+@click.option(
+    "--rank-timeout",
+    "rank_timeout_seconds",
+    metavar="SECONDS",
+    type=float,
+    default=DEFAULT.rank_timeout_seconds,
+    show_default=True,
+    help="Where several ranks train, how long to wait for one before ranges go on without it; "
+    "0: ranges are not joined over ranks.",
+)
 @click.option("-f", "--force", is_flag=True, help="Overwrite an existing RUN.h5.")
 @click.option("-q", "--quiet", is_flag=True, help="No closing lines.")
 def command(

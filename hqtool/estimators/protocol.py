@@ -161,8 +161,13 @@ def advance(
         used: the range that quantized them; of several, `widest` gives it.
     """
     taken = [reading for reading in readings if reading is not None]
-    join = getattr(estimator, "join", joined)
-    return estimator.learn(state, join(taken) if taken else None, used)
+    return estimator.learn(state, joined_by(estimator, taken) if taken else None, used)
+
+
+def joined_by(estimator: Estimator, readings: Sequence[Reading]) -> Reading:
+    """At least one reading joined as the estimator does it: the reading of their step."""
+    together: Reading = getattr(estimator, "join", joined)(readings)
+    return together
 
 
 def joined(readings: Sequence[Reading]) -> Reading:

@@ -49,6 +49,7 @@ class TrainOutcome:
         failed: what could not be watched, and why.
         unreached: layers that trained without being reached, and why.
         watched: what the watcher found out about the training.
+        ranks: how ranges were joined over ranks, in words and JSON-safe.
     """
 
     recipe: str
@@ -60,6 +61,7 @@ class TrainOutcome:
     failed: Mapping[str, str]
     unreached: tuple[tuple[str, str], ...]
     watched: Watched
+    ranks: tuple[tuple[str, ...], Mapping[str, int]] = ((), {})
 
     @property
     def covers(self) -> float:
@@ -76,7 +78,7 @@ class TrainOutcome:
             "records": sum(each.records for each in self.sites),
             "failed": dict(self.failed),
             "not_quantized": dict(self.unreached),
-        }
+        } | ({"ranges_joined": dict(self.ranks[1])} if self.ranks[1] else {})
 
     def lines(self) -> list[str]:
         """What the user is told at the end."""
@@ -90,6 +92,7 @@ class TrainOutcome:
             *self._looks(),
             *self._clipped(),
             *self._nonfinite(),
+            *self.ranks[0],
         ]
 
     def _watched_lines(self) -> list[str]:
@@ -161,4 +164,5 @@ def outcome_of(recipe: Recipe, trainer: Trainer, watched: Watched, seconds: floa
         dict(trainer.failed),
         tuple(each for each in watched.unrecorded.items() if each[0] not in trainer.layers),
         watched,
+        (tuple(trainer.ranks.lines(trainer.steps)), trainer.ranks.to_json()),
     )

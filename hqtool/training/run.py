@@ -148,7 +148,10 @@ class TrainingRun:
 
     def states(self) -> list[tuple[Site, str, Any]]:
         """Each site, its quantizer's label and its estimator's state."""
-        sites = {} if self._session is None else self._session.trainer.sites
+        if self._session is None:
+            return []
+        self._session.trainer.ranks.settle()
+        sites = self._session.trainer.sites
         return [(site, each.quantizer.label, each.learn_all()) for site, each in sites.items()]
 
     def excluded(self) -> tuple[str, ...]:
@@ -187,8 +190,6 @@ class TrainingRun:
         if self._session is None or self._session.outcome is None:
             return ["nothing was quantized: the program did not import torch"]
         lines = [*self._started.lines(), *self._session.outcome.lines()]
-        if rank_of_process():
-            lines.append("each rank has chosen its ranges by itself: they were not joined")
         if self._path is not None:
             name = shlex.quote(self._path)
             lines += [f"{self._path}", f"next: hqtool info {name}; hqtool compare {name}"]

@@ -96,6 +96,7 @@ class Session:
             state: "complete" or "truncated".
         """
         self.outcome = self.outcome_so_far()
+        self.trainer.ranks.leave()
         if self.trace is not None:
             self.trace.note("training", self.outcome.to_json())
             if self.outcome.watched.skipped_steps:

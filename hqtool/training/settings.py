@@ -33,6 +33,8 @@ class TrainSettings:
         loss_scale: a key of LOSS_SCALES.
         step_on: what ends a step, as for capture: "optimizer", "forward" or "auto".
         min_coverage: the least share of multiplications to be quantized, 0 … 1.
+        rank_timeout_seconds: where several ranks train, how long their ranges wait to be joined
+            with those of a rank that does not answer; 0: they are not joined.
         force: replace an existing RUN.h5.
 
     Raises:
@@ -44,6 +46,7 @@ class TrainSettings:
     loss_scale: str = "divided"
     step_on: str = "auto"
     min_coverage: float = 0.0
+    rank_timeout_seconds: float = 30.0
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -54,6 +57,9 @@ class TrainSettings:
         if not 0 <= self.min_coverage <= 1:
             cause = f"min_coverage={self.min_coverage:g} lies outside 0…1"
             raise UsageError(cause, "give a share, such as 0.95")
+        if not 0 <= self.rank_timeout_seconds < float("inf"):
+            cause = f"rank_timeout_seconds={self.rank_timeout_seconds:g} is no time to wait"
+            raise UsageError(cause, "give seconds, such as 30; 0: ranges are not joined")
 
     def to_json(self) -> dict[str, Any]:
         """All options by name, JSON-safe."""
@@ -68,6 +74,7 @@ class TrainOptions(TypedDict, total=False):
     loss_scale: str
     step_on: str
     min_coverage: float
+    rank_timeout_seconds: float
     force: bool
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from hqtool.core.questions import Observation
 from hqtool.core.recorded import RecordedObservation
 from hqtool.estimators.entry_statistics import reads_channel_extremes
 from hqtool.estimators.ledger import Ledger
-from hqtool.estimators.protocol import Reading, advance, asked_by, decide, widest
+from hqtool.estimators.protocol import Reading, advance, asked_by, decide, joined_by, widest
 from hqtool.estimators.quantizer import NEAREST, Quantizer
 from hqtool.estimators.statistics import OfStats, OfStatsAndFormat
 from hqtool.training.quantizing import Axes, Quantized, quantized
@@ -34,6 +35,20 @@ class Place(NamedTuple):
     step: int
     micro: int
     call: int
+
+
+class Taught(NamedTuple):
+    """What the tensors of a site teach in a step.
+
+    Args:
+        readings: one, or several that are still to be joined; none: nothing was read.
+        used: the widest range that quantized them.
+    """
+
+    site: Site
+    step: int
+    readings: tuple[Reading, ...]
+    used: AnyRange | None
 
 
 class Treated(NamedTuple):
@@ -100,7 +115,7 @@ class TrainedSite:
     first_nonfinite: int | None = None
     overflows: int = 0
     ledger: Ledger = field(default_factory=Ledger)
-    _waiting: dict[int, list[Treated]] = field(default_factory=dict)
+    _waiting: dict[int, list[Taught]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state = self.quantizer.estimator.value.start()
@@ -151,7 +166,8 @@ class TrainedSite:
 
     def teach(self, treated: Treated, step: int) -> None:
         """The pass of a tensor trains, in this step."""
-        self._waiting.setdefault(step, []).append(treated)
+        readings = () if treated.reading is None else (treated.reading,)
+        self.take(Taught(self.site, step, readings, treated.decision.range))
         self.ledger.count(treated.decision, (math.prod(treated.shape),))
         self.records += 1
         self.clipped += treated.share_clipped
@@ -161,6 +177,22 @@ class TrainedSite:
             self.nonfinite += 1
             self.first_nonfinite = step if self.first_nonfinite is None else self.first_nonfinite
 
+    def take(self, taught: Taught) -> None:
+        """Keep what was taught, until the next step begins."""
+        self._waiting.setdefault(taught.step, []).append(taught)
+
+    def hand_over(self) -> list[Taught]:
+        """What was taught and is not learned yet, which is then forgotten here."""
+        taken, self._waiting = self._waiting, {}
+        return [self.together(each) for each in taken.values()]
+
+    def together(self, same: Sequence[Taught]) -> Taught:
+        """What was taught in one step, here or elsewhere, as if by one batch."""
+        readings = [reading for each in same for reading in each.readings]
+        used = widest([each.used for each in same if each.used is not None])
+        joined = (joined_by(self.quantizer.estimator.value, readings),) if readings else ()
+        return Taught(self.site, same[0].step, joined, used)
+
     def learn_all(self) -> Any:
         """Let the estimator learn from all that was taught; its state."""
         self._learn_before(sys.maxsize)
@@ -169,11 +201,9 @@ class TrainedSite:
     def _learn_before(self, step: int) -> None:
         """Let the estimator learn from the steps before this one, each joined as one batch."""
         while self._waiting and (first := min(self._waiting)) < step:
-            done = self._waiting.pop(first)
-            used = [each.decision.range for each in done if each.decision.range is not None]
-            readings = [each.reading for each in done]
+            done = self.together(self._waiting.pop(first))
             estimator = self.quantizer.estimator.value
-            self.state = advance(estimator, self.state, readings, widest(used))
+            self.state = advance(estimator, self.state, done.readings, done.used)
 
     def _decided(self, seen: _Seen, *, trains: bool) -> tuple[Decision, Reading | None]:
         estimator = self.quantizer.estimator.value

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from hqtool.capture.tensors import stats_of_tensor
 from hqtool.core.formats.block import BlockFormat
 from hqtool.errors import HqtoolError, UsageError
+from hqtool.launch.process_rank import rank_of_group, rank_of_process
 from hqtool.recipes.layer_facts import PRODUCT, LayerFacts
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.call_operands import QuantizedCall
 from hqtool.training.coverage import Coverage
 from hqtool.training.layer_sites import LayerSites
 from hqtool.training.quantizing import Axes
+from hqtool.training.rank_sites import RankSites
 from hqtool.training.run_trace import RunTrace
 from hqtool.training.settings import TrainSettings
 from hqtool.training.trained_site import Place, TrainedSite, Treated
@@ -52,6 +54,7 @@ class Trainer:
         layers: the name of each layer that ran → its classes, in order.
         steps: how many steps ended.
         failed: what could not be watched → the first reason.
+        ranks: lets the sites learn with those of other ranks.
     """
 
     active = True
@@ -83,6 +86,7 @@ class Trainer:
         self.sites: dict[Site, TrainedSite] = {}
         self.layers: dict[str, tuple[str, ...]] = {}
         self.failed: dict[str, str] = {}
+        self.ranks = RankSites(self.sites, settings.rank_timeout_seconds if recipe.tensors else 0)
         self.steps = 0
         self._last_step = -1
 
@@ -121,6 +125,7 @@ class Trainer:
 
         Passes that only evaluate are numbered from 2^32 on, for their noise to be another.
         """
+        self.ranks.settle()
         name, step = layer.name, layer.step
         if not trains:
             self._evaluated[name] += 1
@@ -174,12 +179,13 @@ class Trainer:
             site = TrainedSite(
                 Site(layer.place.name, kind),
                 quantizer,
-                self._settings.seed,
+                self._settings.seed if kind == "weight" else seed_of_rank(self._settings.seed),
                 Axes(layer.channel_axis, layer.output_axis if of_weight else None),
                 records_all=self._trace is not None or self._settings.on_nonfinite == "stop",
                 divides=self._settings.loss_scale == "divided",
             )
             site.state = self._states.get(site.site, site.state)
+            self.ranks.met(site)
             self.sites[site.site] = found[kind] = site
         return LayerSites(found, self._recipe.straight_through(facts))
 
@@ -245,6 +251,7 @@ class Trainer:
         """A step has ended."""
         if step != self._last_step:
             self.steps, self._last_step = self.steps + 1, step
+        self.ranks.step_ended(step)
         if self._trace is not None:
             self._trace.commit(step)
         self._on_step()
@@ -270,6 +277,15 @@ class _Guard:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         self._trainer.failed.setdefault(str(self._what), text)
         return True
+
+
+def seed_of_rank(seed: int) -> int:
+    """The seed of this rank's noise: independent between ranks, as between the parts of a batch.
+
+    Weights, which are the same on all ranks, are quantized with the same noise on all.
+    """
+    rank = (rank_of_group() or rank_of_process()).get("rank", 0)
+    return seed + (rank << 32)
 
 
 def require_trainable(recipe: Recipe) -> None:
