@@ -21,6 +21,17 @@ TENSOR_KINDS: dict[str, str] = {
 }
 
 
+#: A tensor kind → the kind as which the same numbers appear at the next layer, whose quantizer may
+#: stand for its own: what a layer computes is, but for what lies between, what later layers read,
+#: and likewise backward.
+COUNTERPARTS = {
+    "output": "input",
+    "input": "output",
+    "grad_input": "grad_output",
+    "grad_output": "grad_input",
+}
+
+
 class Range(NamedTuple):
     """The real interval an estimator asks for, in the tensor's own unit."""
 

@@ -8,7 +8,9 @@ from hqtool.cli.choice import choice_of
 from hqtool.cli.files import INPUT, FileCommand
 from hqtool.cli.layer_sources import layer_spec_of
 from hqtool.cli.output import deliver, file_options
+from hqtool.cli.traffic_options import costs_of, pricing_options, schemes_of
 from hqtool.traffic.bill import parse_bits
+from hqtool.traffic.pricing.sweep import parse_sweep
 from hqtool.traffic.works import PASSES
 
 
@@ -28,11 +30,20 @@ from hqtool.traffic.works import PASSES
     show_default=True,
     help="Which pass of training to bill.",
 )
+@pricing_options
 @file_options
 def command(
     spec: tuple[str, ...],
     bits: str | None,
     pass_name: str,
+    quantizers: tuple[str, ...],
+    recipes: tuple[str, ...],
+    unquantized: int,
+    buffer_bytes: int,
+    sweep: str | None,
+    tiling: bool,
+    energy: str | None,
+    bandwidth: str | None,
     json_to: str | None,
     csv_to: str | None,
     force: bool,
@@ -45,9 +56,18 @@ def command(
     static: weights, input and output each move once (eq. 4). dynamic: the accumulator's output
     is also saved and loaded back, since its range is known only at the end (eq. 5).
     overhead: dynamic / static − 1. KiB are 1024 bytes.
-    """
-    from hqtool.report.traffic import traffic_report
 
+    With --quantizer or --recipe the network is billed under each of them instead: elements, scales
+    of blocks, and looks of a mean step after the first.
+    """
+    from hqtool.report.traffic_priced import Asked, priced_report
+
+    asked = Asked(
+        costs=costs_of(buffer_bytes, tiling, energy, bandwidth, sweep),
+        schemes=schemes_of(quantizers, recipes),
+        wide_bits=unquantized,
+        buffers=parse_sweep(sweep) if sweep is not None else (),
+    )
     layers = layer_spec_of(spec)
     widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
-    deliver(traffic_report(layers, widths, pass_name), json_to, csv_to, quiet, force=force)
+    deliver(priced_report(layers, widths, pass_name, asked), json_to, csv_to, quiet, force=force)

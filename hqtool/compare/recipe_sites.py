@@ -12,16 +12,8 @@ from hqtool.recipes.recipe import Recipe
 from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import TraceReader
 from hqtool.traffic.layers import OPS
-from hqtool.vocab import Site
-
-#: A tensor kind → the kind whose quantizer may be scored on it: what a layer computes is, but for
-#: what lies between, what later layers read, and likewise backward.
-COUNTERPARTS = {
-    "output": "input",
-    "input": "output",
-    "grad_input": "grad_output",
-    "grad_output": "grad_input",
-}
+from hqtool.traffic.pricing.scheme import class_of
+from hqtool.vocab import COUNTERPARTS, Site
 
 #: Kinds that appear in the order in which data passes forward.
 FORWARD = ("output", "input", "weight")
@@ -150,4 +142,4 @@ def class_of_op(geometry: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     op = (geometry or {}).get("op")
     if not isinstance(op, str):
         return None
-    return ("".join(part.capitalize() for part in op.split("_")) if op in OPS else op,)
+    return (class_of(op) if op in OPS else op,)

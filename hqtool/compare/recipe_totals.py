@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hqtool.compare.recipe_sites import COUNTERPARTS
 from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
 from hqtool.estimators.quantizer import label_of
 from hqtool.traffic.bill import DEFAULT_BITS
-from hqtool.vocab import TENSOR_KINDS, Site
+from hqtool.vocab import COUNTERPARTS, TENSOR_KINDS, Site
 
 ACCUMULATOR_BYTES = DEFAULT_BITS.acc / 8
 

@@ -9,6 +9,7 @@ from hqtool.report.model import Column, Report, Table, TableRow
 from hqtool.sizes import binary_bytes
 from hqtool.traffic.bill import Bill, Bits, as_bytes, total, works_bill
 from hqtool.traffic.network import network_works
+from hqtool.traffic.pricing.store import PAPER, Chip
 from hqtool.traffic.spec import LayerSpec
 
 SCHEMA = "hqtool.traffic/1"
@@ -22,10 +23,10 @@ LAYER_COLUMNS = (
 )
 
 
-def traffic_report(spec: LayerSpec, bits: Bits, pass_name: str) -> Report:
+def traffic_report(spec: LayerSpec, bits: Bits, pass_name: str, chip: Chip = PAPER) -> Report:
     """Bill every layer of a spec for one pass ('forward', 'backward' or 'both')."""
     each = zip(spec.layers, network_works(spec.layers, pass_name), strict=True)
-    bills = [works_bill(works, bits, layer.repeat) for layer, works in each]
+    bills = [works_bill(works, bits, layer.repeat, chip) for layer, works in each]
     pairs = zip(spec.layers, bills, strict=True)
     rows = [{"name": layer.name, "op": layer.op, **_amounts(bill)} for layer, bill in pairs]
     sums = _amounts(total(bills))
@@ -37,7 +38,10 @@ def traffic_report(spec: LayerSpec, bits: Bits, pass_name: str) -> Report:
         "total": sums,
     }
     table = Table(
-        _title(spec, bits, pass_name), LAYER_COLUMNS, tuple(rows), total={"name": "total", **sums}
+        _title(spec, bits, pass_name) + _on_chip(chip),
+        LAYER_COLUMNS,
+        tuple(rows),
+        total={"name": "total", **sums},
     )
     return Report(document, rows, [table], _closing(sums, rows), spec.notes)
 
@@ -53,6 +57,12 @@ def _amounts(bill: Bill) -> dict[str, Any]:
 def _title(spec: LayerSpec, bits: Bits, pass_name: str) -> str:
     widths = ", ".join(f"{key}={width}" for key, width in asdict(bits).items())
     return f"{spec.path.name}, {pass_name} pass, bits {widths}"
+
+
+def _on_chip(chip: Chip) -> str:
+    """What the chip keeps from memory, for a title; '' in the paper's model."""
+    tiled = ", tiled" if chip.tiled else ""
+    return f", buffer {binary_bytes(chip.buffer_bytes)}{tiled}" if chip != PAPER else ""
 
 
 def _closing(sums: TableRow, rows: list[dict[str, Any]]) -> str:

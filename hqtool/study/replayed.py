@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hqtool.compare.comparison import compare
 from hqtool.compare.execute import Executor, serial
-from hqtool.compare.recipe_sites import COUNTERPARTS
 from hqtool.compare.recipe_totals import RecipeTotal, at_shared_sites, recipe_totals
 from hqtool.compare.results import Summary
 from hqtool.compare.settings import ReplaySettings
@@ -19,6 +18,7 @@ from hqtool.study.run import TRACE
 from hqtool.study.study import StudyResults
 from hqtool.study.study_file import StudyRecipe
 from hqtool.trace.reader import TraceReader
+from hqtool.vocab import COUNTERPARTS
 
 #: Steps in which ranges are initialized: looks and bytes are counted over those after them.
 FIRST_STEPS = 1
