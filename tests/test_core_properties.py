@@ -7,11 +7,11 @@ from dataclasses import fields, replace
 import numpy as np
 import oracle
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from hqtool.core.formats.format import Levels
-from hqtool.core.formats.lanes import levels_over
+from hqtool.core.formats.lanes import levels_of, levels_over
 from hqtool.core.formats.uniform import SCHEMES, UniformFormat, UniformLevels
 from hqtool.core.moments.dense import dense_moments
 from hqtool.core.moments.sorted import SortedValues
@@ -72,6 +72,21 @@ def test_a_power_of_two_scales_a_grid_exactly(
     grid, factor = levels_over(format_, ends), 2.0**exponent
     scaled = levels_over(format_, Range(ends.lo * factor, ends.hi * factor))
     assert (scaled.scale, scaled.first) == (grid.scale * factor, grid.first)
+
+
+@settings(max_examples=300)
+@given(
+    st.builds(UniformFormat, st.integers(2, 16)),
+    st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2),
+)
+@example(UniformFormat(8), (-1.7e308, 1.7e308))
+@example(UniformFormat(8), (-5e-322, 5e-322))
+@example(UniformFormat(8), (-0.0, 0.0))
+def test_one_range_gives_the_levels_that_many_give(
+    format_: UniformFormat, ends: tuple[float, float]
+) -> None:
+    wanted = Range(min(ends), max(ends))
+    assert repr(levels_over(format_, wanted)) == repr(levels_of([wanted], [format_]).one())
 
 
 # --- quantization -------------------------------------------------------------------------------

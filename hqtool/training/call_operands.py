@@ -21,6 +21,7 @@ from hqtool.training.trained_site import Place, TrainedSite, Treated
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.operands import CallPlace
 from hqtool.watch.position import Position
+from hqtool.watch.tensor_types import Unseen
 
 #: Quantizes a tensor as one of a site.
 Treatment = Callable[[Tensor], Quantized]
@@ -64,7 +65,7 @@ class _Around(torch.autograd.Function):
         masks_first: bool,
         ste: str,
     ) -> Tensor:
-        done = Quantized(x.view_as(x), None) if forth is None else forth(x.detach())
+        done = Quantized(x.view_as(x), None) if forth is None else forth(x)
         ctx.save_for_backward(done.clipped if ste == "clipped" else None)
         ctx.back, ctx.masks_first, ctx.ste = back, masks_first, ste
         return done.values
@@ -85,8 +86,8 @@ def unseen(treat: Treatment) -> Treatment:
     """A treatment whose operations are seen by no mode and no tensor subclass of the script."""
 
     def treated(x: Tensor) -> Quantized:
-        with torch._C.DisableTorchFunction():
-            return treat(x)
+        with Unseen():
+            return treat(x.detach())
 
     return treated
 
@@ -94,7 +95,7 @@ def unseen(treat: Treatment) -> Treatment:
 def straight_through(gradient: Tensor, treat: Treatment, ste: str) -> Tensor:
     """A gradient treated, so that it can be differentiated again."""
     if not (torch.is_grad_enabled() and gradient.requires_grad):
-        return treat(gradient.detach()).values
+        return treat(gradient).values
     around: Tensor = _Around.apply(gradient, treat, None, False, ste)  # type: ignore[no-untyped-call]
     return around
 
@@ -152,8 +153,8 @@ class QuantizedCall:
         if (site is None and of_gradient is None) or not _is_real(x):
             return x
         forth = None if site is None else unseen(self._treatment(site))
-        if not (x.requires_grad and torch.is_grad_enabled()):
-            return x if forth is None else forth(x.detach()).values
+        if not (torch.is_grad_enabled() and _requires_grad(x)):
+            return x if forth is None else forth(x).values
         treat = None if of_gradient is None else unseen(self._treatment_of_gradient(of_gradient))
         around: Tensor = _Around.apply(x, forth, treat, masks_first, self._sites.ste)  # type: ignore[no-untyped-call]
         return around
@@ -219,4 +220,10 @@ class QuantizedCall:
 
 def _is_real(x: Tensor) -> bool:
     """Whether a tensor can be quantized: it is dense, with floating-point values."""
-    return x.is_floating_point() and x.layout is torch.strided and not x.is_nested
+    with Unseen():
+        return x.is_floating_point() and x.layout is torch.strided and not x.is_nested
+
+
+def _requires_grad(x: Tensor) -> bool:
+    with Unseen():
+        return x.requires_grad

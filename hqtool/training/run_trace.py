@@ -12,6 +12,9 @@ from hqtool.training.trained_site import Treated
 from hqtool.vocab import Site, UsedRange
 from hqtool.watch.position import Position
 
+#: Records wait to be written until their step ends, or until there are so many.
+MOST_WAITING = 4096
+
 
 class RunTrace:
     """Writes statistics of tensors before they were quantized, and what quantized them.
@@ -30,6 +33,7 @@ class RunTrace:
     def __init__(self, writer: TraceWriter) -> None:
         self.writer = writer
         self.full: str | None = None
+        self._waiting: list[tuple[Site, Position, Treated, bool]] = []
 
     def write(
         self, site: Site, position: Position, treated: Treated, *, plain: bool = False
@@ -39,26 +43,36 @@ class RunTrace:
         Args:
             plain: it is not quantized.
         """
+        self._waiting.append((site, position, treated, plain))
+        if len(self._waiting) >= MOST_WAITING:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write what waits: all at once, the code stays in the processor's caches."""
+        waiting, self._waiting = self._waiting, []
+        with self._going_on():
+            for each in waiting:
+                self._write(*each)
+
+    def _write(self, site: Site, position: Position, treated: Treated, plain: bool) -> None:
         stats = treated.stats
         if stats is None:
             return
         wanted = treated.decision.range
-        widest = None if wanted is None else wanted.widest
         used = UsedRange(
-            widest,
+            None if wanted is None else wanted.widest,
             treated.decision.looked,
             treated.share_clipped,
             carries_scale=not treated.divided,
         )
-        with self._going_on():
-            self.writer.write(
-                *(site.layer, site.tensor, position.step, None, position.micro, position.call),
-                stats=stats,
-                shape=treated.shape,
-                loss_scale=treated.loss_scale,
-                channel_extremes=treated.channel_extremes,
-                used=None if plain else used,
-            )
+        self.writer.write(
+            *(site.layer, site.tensor, position.step, None, position.micro, position.call),
+            stats=stats,
+            shape=treated.shape,
+            loss_scale=treated.loss_scale,
+            channel_extremes=treated.channel_extremes,
+            used=None if plain else used,
+        )
 
     def describe(
         self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...]
@@ -75,6 +89,7 @@ class RunTrace:
 
     def commit(self, step: int) -> None:
         """Make a step durable."""
+        self._write_waiting()
         with self._going_on():
             self.writer.commit(step)
 
@@ -90,6 +105,7 @@ class RunTrace:
 
     def close(self, state: str) -> None:
         """Close the trace: 'complete' or 'truncated'."""
+        self._write_waiting()
         with self._going_on():
             self.writer.close("truncated" if self.full else state)
 

@@ -58,7 +58,7 @@ from hqtool.watch.products import PRODUCTS, Product, product_of
 from hqtool.watch.recurrent import KERNELS, is_recurrent, matrices_of, with_first_tensor
 from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps, backward_pass
-from hqtool.watch.tensor_types import SubclassesDisabled, dense_of, is_transformed, why_unreadable
+from hqtool.watch.tensor_types import Unseen, dense_of, is_transformed, why_unreadable
 from hqtool.watch.unrecorded import Unrecorded
 
 #: Classes whose forward method is watched, too: scripts call it directly.
@@ -307,12 +307,14 @@ class ModuleCalls:
         def see(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
             product = None
             if waiting and self._is_own(module):
-                product = product_of(function, args, kwargs)
+                with Unseen():
+                    product = product_of(function, args, kwargs)
             if product is None or not (product.right is weight or not product.is_symmetric):
                 return function(*args, **kwargs)
             waiting.clear()
             y = multiplied(function, args, kwargs, operands, product.left, product.right)
-            operands.ran(product.multiplications(y))
+            with Unseen():
+                operands.ran(product.multiplications(y))
             return y
 
         return see
@@ -460,7 +462,7 @@ class ModuleCalls:
             return self._attend(layers, function, args, kwargs)
         found, product = None, None
         if self._is_watching() and self._may_read_functions():
-            with self._listener.guard("products"), SubclassesDisabled():
+            with self._listener.guard("products"), Unseen():
                 product = product_of(function, args, kwargs)
                 found = None if product is None else self._with_parameter(product)
         if product is None or (found is None and self._operands is None):
@@ -601,34 +603,52 @@ class ModuleCalls:
         weight: Tensor | None,
     ) -> Any:
         """Run a layer, whose input is `x`, and read the tensors of this call."""
-        call = self._begin(layer)
-        operands = None if self._operands is None else self._operands_of(layer, x, call)
-        if call is None:
-            return run(operands)
-        gradient = None if x is None or is_transformed(x) else self._read_input(call, x)
+        with Unseen():
+            call = self._begin(layer)
+            operands = None if self._operands is None else self._operands_of(layer, x, call)
+            gradient = None
+            if call is not None and x is not None and not is_transformed(x):
+                gradient = self._read_input(call, x)
         result = run(operands)
-        with self._listener.guard(call.label), SubclassesDisabled():
-            outputs = list(_tensors_in(result))
-            if x is None:
-                self._unrecorded.unreadable(call.label, "no tensor among its arguments")
-            elif not outputs:
-                self._unrecorded.unreadable(call.label, "its output is not a tensor")
-            elif is_transformed(x) or is_transformed(outputs[0]):
-                self._unrecorded.unreadable(call.label, "it ran within a transform of torch.func")
-            else:
-                call.unreadable = why_unreadable(outputs[0])
-                if weight is not None and weight.is_leaf:
-                    call.weight = weakref.ref(weight)
-                elif weight is not None:
-                    call.has_computed_weight = True
-                    self._meet_parameters_behind(layer.module, weight)
-                shape = dense_of(x).shape
-                call.geometry = lambda name: geometry(name, shape)
-                if call.around is not None:  # its model may be gone when it is reported
-                    call.geometry = _worked_out(call.geometry)
-                self._read_outputs(call, outputs, gradient)
-                self._reporter.finished(call)
+        if call is not None:
+            with self._listener.guard(call.label), Unseen():
+                self._ended(call, layer, x, result, geometry, weight, gradient)
         return result
+
+    def _ended(
+        self,
+        call: LayerCall,
+        layer: _Layer,
+        x: Tensor | None,
+        result: Any,
+        geometry: _Geometry,
+        weight: Tensor | None,
+        gradient: InputGradient | None,
+    ) -> None:
+        """Read what a layer has computed, and say where it cannot be read."""
+        outputs = list(_tensors_in(result))
+        if x is None:
+            self._unrecorded.unreadable(call.label, "no tensor among its arguments")
+        elif not outputs:
+            self._unrecorded.unreadable(call.label, "its output is not a tensor")
+        elif is_transformed(x) or is_transformed(outputs[0]):
+            self._unrecorded.unreadable(call.label, "it ran within a transform of torch.func")
+        else:
+            call.unreadable = why_unreadable(outputs[0])
+            self._note_weight(call, layer, weight)
+            shape = dense_of(x).shape
+            call.geometry = lambda name: geometry(name, shape)
+            if call.around is not None:  # its model may be gone when it is reported
+                call.geometry = _worked_out(call.geometry)
+            self._read_outputs(call, outputs, gradient)
+            self._reporter.finished(call)
+
+    def _note_weight(self, call: LayerCall, layer: _Layer, weight: Tensor | None) -> None:
+        if weight is not None and weight.is_leaf:
+            call.weight = weakref.ref(weight)
+        elif weight is not None:
+            call.has_computed_weight = True
+            self._meet_parameters_behind(layer.module, weight)
 
     def _operands_of(
         self, layer: _Layer, x: Tensor | None, call: LayerCall | None
@@ -673,7 +693,7 @@ class ModuleCalls:
     def _read_input(self, call: LayerCall, x: Tensor) -> InputGradient | None:
         """Read a layer's input before the layer runs, and prepare to find its gradient."""
         kinds = self._listener.kinds
-        with self._listener.guard(call.label), SubclassesDisabled():
+        with self._listener.guard(call.label):
             if "input" in kinds:
                 self._read(call, "input", x)
             if "grad_input" in kinds and x.requires_grad and torch.is_grad_enabled():

@@ -37,6 +37,7 @@ class ProductSwitch:
         self._mode = FunctionMode(functions, see)
         self._ever = self._within = self._outside = ever
         self._always = always
+        self._is_paused = False
 
     def optimizer_came(self) -> None:
         """There is a new optimizer, or one updates more than before."""
@@ -56,6 +57,18 @@ class ProductSwitch:
         if not self._outside and torch._C._len_torch_function_stack():
             self._mode.remove()
 
+    def update_begins(self) -> None:
+        """An optimizer begins to step, without a closure: its own products are no layers."""
+        if self._mode.is_on():
+            self._is_paused = True
+            self._mode.remove()
+
+    def update_ends(self) -> None:
+        """An optimizer has stepped."""
+        if self._is_paused:
+            self._is_paused = False
+            self._mode.install()
+
     def judge(self, step: int, *, within: bool, outside: bool, are_awaited: bool) -> None:
         """Stop intercepting products where there is no reason to go on.
 
@@ -73,7 +86,7 @@ class ProductSwitch:
 
     def end(self) -> None:
         """Stop intercepting, for good."""
-        self._ever = self._within = self._outside = False
+        self._ever = self._within = self._outside = self._is_paused = False
         self._mode.remove()
 
     def absent(self) -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from hqtool.watch.names import Names, Surroundings, full_name
 from hqtool.watch.optimizers import Optimizers
 from hqtool.watch.position import Position, Positions
 from hqtool.watch.steps import Steps, backward_pass
-from hqtool.watch.tensor_types import SubclassesDisabled
+from hqtool.watch.tensor_types import Unseen
 from hqtool.watch.unrecorded import Unrecorded
 
 #: Makes a site, or finds it in a cache, which is faster.
@@ -85,7 +85,7 @@ class Reporter:
 
         def came(gradient: Tensor) -> None:
             site = kind if call.name is None else _site(call.name, kind)
-            with self._listener.guard(site), SubclassesDisabled():
+            with self._listener.guard(site), Unseen():
                 backward = backward_pass()
                 self._reached(call, backward)
                 if wanted and call.name is not None:
@@ -222,7 +222,7 @@ class Reporter:
     ) -> None:
         site = _site(layer, kind)
         if kind in self._listener.kinds:
-            with self._listener.guard(site), SubclassesDisabled():
+            with self._listener.guard(site), Unseen():
                 reading = self._listener.read(tensor, here.step, channel_axis, entry_axis)
                 if reading is not None:
                     self._listener.record(site, here, reading, loss_scale)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: A context manager in which `__torch_function__` of tensor subclasses is not called: a script may
-#: count such calls, and a subclass need not support every function that hqtool uses.
-SubclassesDisabled = torch._C.DisableTorchFunctionSubclass
+#: A context manager in which no tensor subclass and no mode sees what is called: a script may count
+#: such calls, a subclass need not support every function that hqtool uses, and hqtool's own mode
+#: makes reading a tensor's attribute ten times as slow.
+Unseen = torch._C.DisableTorchFunction
 
 
 def dense_of(tensor: Tensor) -> Tensor:

@@ -171,6 +171,8 @@ class Watcher:
         with self._listener.guard("weights"):
             if not {"weight", "grad_weight"}.isdisjoint(self._listener.kinds):
                 self.reporter.record_weights(ids_of(optimizer), scale_left(optimizer))
+        if not any(map(callable, (*args[1:], *kwargs.values()))):
+            self._calls.products.update_begins()
 
     def _look_for_unrecorded(self, optimizer: Optimizer) -> None:
         self._unrecorded.updated(optimizer)
@@ -185,6 +187,7 @@ class Watcher:
         self._calls.products.optimizer_came()
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._calls.products.update_ends()
         self._loss_scale.updated()
         self._updated(optimizer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import cast
 
@@ -46,6 +47,10 @@ def levels_of(
 
 def levels_over(format_: ElementFormat, wanted: Range) -> Levels:
     """The levels of one format over one range, as plain numbers (`Levels.one`)."""
+    if type(format_) is UniformFormat and math.isfinite(wanted.lo + wanted.hi):
+        made = format_.levels_over(*wanted)
+        if made is not None:
+            return made
     return levels_of([wanted], [format_]).one()
 
 
