@@ -6,10 +6,11 @@ input's keeps its input's levels, and nothing is looked for.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from hqtool.traffic.geometry import Geometry
-from hqtool.traffic.works import Tensors, Work, gradient, tensors_of
+from hqtool.traffic.works import LAST_AXIS, Tensors, Work, gradient, tensors_of
 
 #: The axis of these tensors that counts channels; of softmax, what a row sums up to 1.
 CHANNELS = 1
@@ -98,7 +99,8 @@ def _tensors(layer: Geometry, weights: int) -> Tensors:
         cause = f"{layer.op} has as many channels as it is given, {layer.in_channels}"
         raise layer.wrong("out_channels", cause, "leave out_channels out")
     shape = (layer.batch, layer.in_channels, *layer.input)
-    return tensors_of((weights,), shape, shape, CHANNELS)
+    tensors = tensors_of((weights,), shape, shape, CHANNELS)
+    return replace(tensors, weight=tensors.weight._replace(channel_axis=LAST_AXIS))
 
 
 def add_works(layer: Geometry, tensors: Tensors) -> tuple[Work, ...]:

@@ -1,0 +1,1 @@
+"""Which works of a network are joined, so that the tensor between stays on the chip."""
