@@ -116,6 +116,45 @@ def test_a_recipe_of_nothing_records_what_it_sees(folder: Path, warm_python: War
     assert all(each.range is None and each.looked is None for each in records)
 
 
+COPIES = """
+import copy, torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.0))
+by_hand = copy.deepcopy(model).requires_grad_(False)
+other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+x = torch.randn(8, 3)
+for _ in range(3):
+    model(x).square().sum().backward()
+    optimizer.step()
+    average.update_parameters(model)
+    for mean, value in zip(by_hand.parameters(), model.parameters()):
+        mean.copy_(value.detach())
+    found = by_hand(3 * x)  # gradients are enabled
+    with torch.no_grad():
+        wanted = model(3 * x)
+        print(torch.equal(average(3 * x), wanted), torch.equal(found, wanted))
+        plain = [torch.tensor(each.tolist()) for each in model.parameters()]
+        y = torch.relu(3 * x @ plain[0].T + plain[1]) @ plain[2].T + plain[3]
+        print(torch.equal(y, wanted))
+        other(x)
+"""
+
+
+def test_copies_are_evaluated_with_the_ranges_of_their_model(
+    tmp_path: Path, warm_python: WarmPython
+) -> None:
+    (tmp_path / "copies.py").write_text(COPIES)
+    done = train(warm_python, tmp_path, "paper-w8a8g8", "copies.py")
+    assert done.stdout.split() == ["True", "True", "False"] * 3, done.stdout + done.stderr
+    assert "6 sites quantized" in done.stderr
+    assert "of a model that no optimizer updates" in done.stderr
+
+
 def test_too_little_coverage(folder: Path, warm_python: WarmPython) -> None:
     command = ("--min-coverage", "0.9", "direct_forward.py")
     done = train(warm_python, folder, "paper-w8a8g8", *command)

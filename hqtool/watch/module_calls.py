@@ -728,6 +728,8 @@ class ModuleCalls:
             name = self._known_name(module, part, frames)
             if name is None and self._names.are_of_one_model:
                 return None
+            if name is not None and self._names.known(module) is None:
+                return None  # of a copy, which does not train
             if name is not None and not self._listener.asks_for(name):
                 self._unrecorded.unwanted(name)
                 return None
@@ -763,16 +765,25 @@ class ModuleCalls:
         """A layer's name, if it can have one before its pass is known to train.
 
         Names are given to models in the order in which they first train. A model that an optimizer
-        updates is taken to train.
+        updates is taken to train. A copy of a model, such as an average of its weights, is
+        quantized as that is when it is evaluated: its layers have the other's names.
         """
         name = self._names.known(module)
         acts = self._operands is not None
         if name is None and (acts or torch.is_grad_enabled()):
             model = self._names.top(frames[0].module)
             named = self._names.are_of_one_model or (acts and torch.is_grad_enabled())
-            if named or self._optimizers.update(model):
+            if acts and self._is_evaluated_alone(model):
+                name = self._names.of_copy(module, frames)
+            if name is None and (named or self._optimizers.update(model)):
                 name = self._names.of(module, frames)
         return full_name(name, part)
+
+    def _is_evaluated_alone(self, model: nn.Module) -> bool:
+        """Whether a model can only be evaluated here, and never trains as far as can be known."""
+        if self._names.are_of_one_model or self._optimizers.update(model):
+            return False
+        return not (torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()))
 
     def _forward_pass(self, module: nn.Module, part: str) -> ForwardPass | None:
         """The forward pass that a call is part of; None where the pass is not to be read."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
+
+from hqtool.watch.optimizers import objects_of
 
 #: Names that wrappers insert: torch.compile, FSDP and its checkpointing, Lightning's Fabric.
 _WRAPPERS = {
@@ -83,6 +86,8 @@ class Names:
         self._parents: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]]
         self._parents = weakref.WeakKeyDictionary()
         self._prefixes: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._copied: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._unlike: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
         self._taken: dict[str, weakref.ref[nn.Module] | None] = {}  # name → owner; None: for good
         self._model = model
         self.are_of_one_model = model is not None
@@ -112,6 +117,34 @@ class Names:
     def known(self, module: nn.Module) -> str | None:
         """The name that a module was given; None where it has none yet."""
         return self._names.get(module)
+
+    def of_copy(self, module: nn.Module, running: Sequence[Frame]) -> str | None:
+        """The name of the module that this one is a copy of, in a copy of a model with names.
+
+        It has the same place in a model of the same classes and shapes. None where there is no such
+        model, or several.
+
+        Args:
+            running: see `of`.
+        """
+        if module not in self._copied:
+            self._find_original(self.top(running[0].module))
+        return self._copied.get(module)
+
+    def _find_original(self, copy: nn.Module) -> None:
+        known = [each for each in self._prefixes if each is not copy]
+        if self._unlike.get(copy) == len(known):
+            return
+        if copy not in self._unlike:  # modules that deepcopy makes are not said to be placed
+            self.meet(objects_of(nn.Module))
+            copy = self.top(copy)
+        parts = _parts(copy)
+        alike = [each for each in known if _shapes(_parts(each)) == _shapes(parts)]
+        if len(alike) != 1:
+            self._unlike[copy] = len(known)
+            return
+        names = {place: self._names[each] for place, each in _parts(alike[0]).items()}
+        self._copied.update({each: names[place] for place, each in parts.items()})
 
     def exempt(self, module: nn.Module) -> None:
         """Give a module an empty name: the names of its parts get no prefix."""
@@ -222,6 +255,20 @@ def _class_name(module: nn.Module) -> str:
 def _is_wrapper(root: nn.Module) -> bool:
     """Whether a module only wraps a model, as DataParallel does."""
     return list(root._modules.keys()) == ["module"]
+
+
+def _parts(root: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a root by their place below its wrappers."""
+    lone = _is_wrapper(root)
+    return {_clean(name, lone): module for name, module in root.named_modules()}
+
+
+def _shapes(parts: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """By place, a module's class and the shapes of its own parameters."""
+    return {
+        place: (type(module), [(n, p.shape) for n, p in module.named_parameters(recurse=False)])
+        for place, module in parts.items()
+    }
 
 
 def _clean(name: str, lone: bool) -> str:
