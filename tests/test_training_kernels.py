@@ -1,37 +1,209 @@
-"""Training quantizes with the same bits by the compiled kernel and by torch."""
+"""Training quantizes with the same bits by the compiled kernels and by torch."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import Tensor, nn  # noqa: E402
+
+import hqtool  # noqa: E402
 from hqtool.capture.tensors import stats_of_tensor  # noqa: E402
 from hqtool.core.formats.named import FORMATS  # noqa: E402
-from hqtool.kernels.form import why_not_compiled  # noqa: E402
+from hqtool.core.noise import Noise, noise_key  # noqa: E402
+from hqtool.kernels import NoiseKey, form_in_use, uniform  # noqa: E402
+from hqtool.kernels.noise import noise_bits  # noqa: E402
+from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
 from hqtool.training import quantizing  # noqa: E402
-from hqtool.vocab import Range  # noqa: E402
+from hqtool.training.noise import dense, noise_like, uniform_in_torch  # noqa: E402
+from hqtool.vocab import Range, Site  # noqa: E402
 
-NOT_COMPILED = why_not_compiled()
+FORM = form_in_use()
+compiled_only = pytest.mark.skipif(FORM.name != "compiled", reason=FORM.reason)
+
 RANGES = [Range(-1.0, 1.0), Range(-3.0, 0.5), Range(0.0, 9.0), Range(-1e-8, 2e-8)]
+FLOATS = ["e4m3", "e5m2", "e4m3:scale=one", "e2m3", "e3m2:scale=pow2", "e2m1", "e5m10"]
+NAMES = ["int8", "int4", "int8-symmetric", "int8-midrise", "int16", *FLOATS]
 NONE, ONE_NAN, ONE_INFINITY = (), (float("nan"),), (float("inf"),)
+KEY = NoiseKey(5, 6)
+each_rounding = pytest.mark.parametrize("key", [None, KEY], ids=["nearest", "stochastic"])
 
 
-@pytest.mark.skipif(NOT_COMPILED is not None, reason=str(NOT_COMPILED))
-@pytest.mark.parametrize("extra", [NONE, ONE_NAN, ONE_INFINITY], ids=str)
-@pytest.mark.parametrize("wanted", RANGES, ids=str)
-@pytest.mark.parametrize("name", ["int8", "int4", "int8-symmetric", "int8-midrise", "int16"])
-@pytest.mark.parametrize("known", [True, False], ids=["with statistics", "without"])
-def test_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, name: str, wanted: Range, extra: tuple, known: bool
-) -> None:
-    x = torch.randn(3001, generator=torch.Generator().manual_seed(0))
-    x[: len(extra)] = torch.tensor(extra)
-    stats = stats_of_tensor(x) if known else None
-    given = (x, FORMATS.parse(name).value, wanted, quantizing.Axes(-1), None, stats)
-    found = quantizing.quantized(*given)
-    monkeypatch.setattr(quantizing, "_in_one_pass", lambda x: False)
-    expected = quantizing.quantized(*given)
-    assert torch.equal(found.values.view(torch.int32), expected.values.view(torch.int32))
+def values(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def steps_of(x: Tensor) -> list[int]:
+    """The strides that matter."""
+    return [step for step, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+
+
+def assert_the_same_bits(monkeypatch: pytest.MonkeyPatch, x: Tensor, name: str, *given) -> None:
+    """By whatever kernel there is, and by torch alone."""
+    how = (x, FORMATS.parse(name).value, *given)
+    found = quantizing.quantized(*how)
+    with monkeypatch.context() as patch:
+        patch.setattr(quantizing, "can_be_read", lambda x: False)
+        expected = quantizing.quantized(*how)
+    assert found.values.dtype == expected.values.dtype == x.dtype
+    assert steps_of(found.values) == steps_of(expected.values)
+    bits = torch.int32 if x.element_size() == 4 else torch.int16
+    assert torch.equal(found.values.view(bits), expected.values.view(bits))
     assert (found.clipped is None) == (expected.clipped is None)
     assert found.clipped is None or torch.equal(found.clipped, expected.clipped)
+    assert found.share_clipped == expected.share_clipped
+
+
+@compiled_only
+@each_rounding
+@pytest.mark.parametrize("extra", [NONE, ONE_NAN, ONE_INFINITY], ids=str)
+@pytest.mark.parametrize("wanted", RANGES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("known", [True, False], ids=["with statistics", "without"])
+def test_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    wanted: Range,
+    extra: tuple,
+    known: bool,
+    key: NoiseKey | None,
+) -> None:
+    x = values(3001)
+    x[: len(extra)] = torch.tensor(extra)
+    stats = stats_of_tensor(x) if known else None
+    assert_the_same_bits(monkeypatch, x, name, wanted, quantizing.Axes(-1), key, stats)
+
+
+@compiled_only
+@each_rounding
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["int8", "e4m3"])
+def test_the_same_bits_in_16(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, name: str, key: NoiseKey | None
+) -> None:
+    x = values(2, 3, 5, 5).to(dtype).contiguous(memory_format=torch.channels_last)
+    x[0, 0, 0, :2] = torch.tensor([float("inf"), float("nan")])
+    assert_the_same_bits(monkeypatch, x, name, Range(-1.0, 2.0), quantizing.Axes(-3), key, None)
+
+
+LAYOUTS = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "permuted": lambda x: x.permute(2, 0, 3, 1),
+    "of one channel": lambda x: x[:, :1].contiguous(memory_format=torch.channels_last),
+    "with gaps": lambda x: x[:, :, ::2],
+    "expanded": lambda x: x[:1].expand(4, -1, -1, -1),
+    "a view in the middle": lambda x: x[1:3],
+    "one number": lambda x: x[0, 0, 0, 0],
+    "read by columns": lambda x: x.flatten(1).T,
+}
+
+
+@compiled_only
+@each_rounding
+@pytest.mark.parametrize("name", ["int8", "e5m2"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout(
+    monkeypatch: pytest.MonkeyPatch, layout: str, name: str, key: NoiseKey | None
+) -> None:
+    x = LAYOUTS[layout](values(4, 3, 6, 5))
+    before = x.clone()
+    assert_the_same_bits(monkeypatch, x, name, Range(-1.0, 1.5), quantizing.Axes(-3), key, None)
+    assert torch.equal(x, before)
+    if key is None:
+        plain = quantizing.quantized(
+            x.contiguous(), FORMATS.parse(name).value, Range(-1.0, 1.5), quantizing.Axes(-3)
+        )
+        found = quantizing.quantized(
+            x, FORMATS.parse(name).value, Range(-1.0, 1.5), quantizing.Axes(-3)
+        )
+        assert torch.equal(found.values, plain.values)
+
+
+@compiled_only
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_statistics_read_on_the_way_are_those_read_alone(layout: str) -> None:
+    x = LAYOUTS[layout](values(4, 3, 6, 5))
+    done = quantizing.quantized_by_kernel(x, FORMATS.parse("int8").value, Range(-1.0, 1.0))
+    assert done is not None
+    assert done.stats == stats_of_tensor(dense(x))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_noise_is_counted_in_the_order_of_memory(layout: str) -> None:
+    x = dense(LAYOUTS[layout](values(4, 3, 6, 5)))
+    found = noise_like(x, KEY)
+    assert (found.shape, found.dtype) == (x.shape, x.dtype)
+    expected = torch.from_numpy(uniform(KEY, x.numel()))
+    in_memory = torch.empty_like(x).copy_(found).as_strided((x.numel(),), (1,))
+    assert torch.equal(in_memory, expected)
+
+
+@pytest.mark.parametrize("key", [KEY, NoiseKey(0xFFFFFFFF, 0xFFFFFFFF), NoiseKey(1 << 31, 0)])
+def test_the_form_for_accelerators_gives_the_same_noise(key: NoiseKey) -> None:
+    """On a CPU; on an accelerator it was not tried."""
+    found = uniform_in_torch(key, 70_000, torch.device("cpu"))
+    assert found.numpy().tobytes() == uniform(key, 70_000).tobytes()
+
+
+@pytest.mark.parametrize("name", ["int8", "e4m3"])
+def test_float64_takes_the_same_noise(name: str) -> None:
+    x = values(500).double()
+    found = quantizing.quantized(
+        x, FORMATS.parse(name).value, Range(-1.0, 1.0), quantizing.Axes(-1), KEY
+    )
+    again = quantizing.quantized(
+        x.float(), FORMATS.parse(name).value, Range(-1.0, 1.0), quantizing.Axes(-1), KEY
+    )
+    assert found.values.dtype == torch.float64
+    np.testing.assert_allclose(found.values.numpy(), again.values.double().numpy(), rtol=1e-6)
+
+
+def test_training_and_replay_draw_the_same_noise() -> None:
+    key = noise_key(7, Site("conv1", "grad_input"), 3, 1, 0)
+    drawn = Noise(key)
+    found = np.concatenate([drawn.random(100), drawn.random(50)])
+    assert found.tolist() == noise_like(torch.zeros(150), key).tolist()
+    assert key != noise_key(7, Site("conv1", "grad_input"), 3, 0, 1)
+
+
+def test_stochastic_rounding_by_its_definition() -> None:
+    """⌊x/Δ + noise⌋, value by value, in float32."""
+    x, step = values(200), np.float32(2.0 / 254)
+    done = quantizing.quantized(
+        x, FORMATS.parse("int8-symmetric").value, Range(-1.0, 1.0), quantizing.Axes(-1), KEY
+    )
+    for i, value in enumerate(x.numpy()):
+        level = np.floor(value / step + np.float32((noise_bits(KEY, i) >> 8) / 2**24))
+        assert done.values[i].item() == min(max(level, -127), 127) * step
+        assert bool(done.clipped[i]) == (abs(level) > 127)
+
+
+@compiled_only
+def test_a_training_ends_with_the_same_bits_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = [parameters_after_training()]
+    monkeypatch.setattr(quantizing, "can_be_read", lambda x: False)
+    ends.append(parameters_after_training())
+    assert ends[0] == ends[1]
+
+
+def parameters_after_training() -> list[bytes]:
+    recipe = parse_recipe(
+        'schema = "hqtool.recipe/1"\n[[rule]]\nlayers = ["*"]\nweight = "current@int8"\n'
+        'input = "delayed@e4m3"\noutput = "hindsight@int8/stochastic"\n'
+        'grad_input = "hindsight@e5m2/stochastic"',
+        "mine",
+    )
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).to(
+        memory_format=torch.channels_last
+    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with hqtool.train(model, recipe):
+        for step in range(4):
+            optimizer.zero_grad()
+            x = values(5, 3, 9, 9).contiguous(memory_format=torch.channels_last) * (1 + step)
+            model(x).square().mean().backward()
+            optimizer.step()
+    return [each.detach().numpy().tobytes() for each in model.parameters()]

@@ -94,7 +94,15 @@ def stats_of_tensor(tensor: Tensor) -> Stats:
     """
     if not tensor.is_cpu:
         return stats_of_vector(deferred_stats(tensor).tolist())
-    sums = array_sums(_array_of(tensor))
+    return stats_of_sums(array_sums(_array_of(tensor)), tensor)
+
+
+def stats_of_sums(sums: ArraySums, tensor: Tensor) -> Stats:
+    """The statistics that the sums of a tensor's values come to.
+
+    Args:
+        tensor: it is read where the sums are not exact enough.
+    """
     if not sums.size:
         return Stats(*_NOTHING, 0, sums.nnan, sums.ninf, math.nan)
     moments = _quick_moments(sums) or _careful_moments(sums, tensor)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hqtool.core.metrics import METRICS, measure
 from hqtool.core.moments.batch import moments_of_each
 from hqtool.core.moments.joining import in_rows
-from hqtool.core.noise import noise_of
+from hqtool.core.noise import Noise, noise_key
 from hqtool.core.observation import PreparedValues
 from hqtool.estimators.quantizer import Quantizer
 from hqtool.vocab import Decision, Range, Record, Site
@@ -98,7 +98,7 @@ def _score(
     ]
     if rounding == "stochastic-sampled":
         moments = in_rows(
-            own.moments(row, formats, rounding, noise_of(seed, site, each.record))
+            own.moments(row, formats, rounding, _noise(seed, site, each.record))
             for each, own, row in zip(batch, values, ranges, strict=True)
         )
     else:
@@ -107,3 +107,7 @@ def _score(
     figures[:, lacks] = np.nan
     figures[NONFINITE] = moments.nonfinite  # known even where there is no range
     return figures
+
+
+def _noise(seed: int, site: Site, record: Record) -> Noise:
+    return Noise(noise_key(seed, site, record.step, record.micro, record.call))

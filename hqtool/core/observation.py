@@ -20,6 +20,7 @@ from hqtool.core.moments.dense import dense_moments, dense_moments_of_parts
 from hqtool.core.moments.entries import NO_MOMENTS, EntryValues, entries_of
 from hqtool.core.moments.joining import by_lane
 from hqtool.core.moments.sorted import SortedValues
+from hqtool.core.noise import Draws
 from hqtool.core.samples import is_extreme, weighted
 from hqtool.core.stats import finite_values
 from hqtool.vocab import AnyRange, EntryRanges, Moments, Range, Record
@@ -121,7 +122,7 @@ class PreparedValues:
         ranges: Sequence[AnyRange | None],
         formats: Sequence[Format],
         rounding: str = "nearest",
-        noise: np.random.Generator | None = None,
+        noise: Draws | None = None,
     ) -> Moments:
         """Moments under each range in the format of the same index; all formats may differ.
 
@@ -200,12 +201,12 @@ class PreparedValues:
             return NO_MOMENTS
         return self.entries.moments(ranges, format_, rounding, u, self.exponent)
 
-    def _draw(self, noise: np.random.Generator) -> tuple[Array, Array | None]:
+    def _draw(self, noise: Draws) -> tuple[Array, Array | None]:
         """Noise for the values, and for the extremes of a sample."""
         drawn = noise.random(self._finite.size)
         return drawn, None if self._extremes is None else noise.random(self._extremes.size)
 
-    def _draw_for_entries(self, drawn: Array | None, noise: np.random.Generator) -> Array | None:
+    def _draw_for_entries(self, drawn: Array | None, noise: Draws) -> Array | None:
         """Noise for all recorded values: of a whole tensor the same that other lanes have."""
         if self.entries is None or drawn is None:
             return None

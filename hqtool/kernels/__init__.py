@@ -8,8 +8,19 @@ C rather than numba: numba takes 0.3 s to import and 200 MB on disk, in every pr
 or trains, and does not vectorise these loops over floats as written plainly.
 """
 
-from hqtool.kernels.dispatch import array_sums, quantized_nearest
+from hqtool.kernels.dispatch import array_sums, quantized, uniform
 from hqtool.kernels.form import Form, form_in_use
+from hqtool.kernels.grid import Grid
+from hqtool.kernels.noise import NoiseKey
 from hqtool.kernels.sums import ArraySums
 
-__all__ = ["ArraySums", "Form", "array_sums", "form_in_use", "quantized_nearest"]
+__all__ = [
+    "ArraySums",
+    "Form",
+    "Grid",
+    "NoiseKey",
+    "array_sums",
+    "form_in_use",
+    "quantized",
+    "uniform",
+]

@@ -4,17 +4,16 @@ from numpy.typing import NDArray
 
 VERSION: int
 
-def quantized_nearest(
+_Sums = tuple[float, float, float, int, float, float, int, int, int]
+
+def quantized(
     values: NDArray[Any],
     out: NDArray[Any],
     clipped: NDArray[Any] | None,
-    scale: float,
-    first: float,
-    last: float,
-    lo: float,
-    hi: float,
+    grid: tuple[float, ...],
+    key: tuple[int, int] | None,
+    with_sums: bool,
     /,
-) -> int: ...
-def array_sums(
-    array: NDArray[Any], /
-) -> tuple[float, float, float, int, float, float, int, int, int]: ...
+) -> tuple[int, _Sums | None]: ...
+def uniform(out: NDArray[Any], key: tuple[int, int], first: int, /) -> None: ...
+def array_sums(array: NDArray[Any], /) -> _Sums: ...

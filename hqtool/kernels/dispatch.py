@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.kernels.form import form_in_use
+from hqtool.kernels.grid import Grid
+from hqtool.kernels.noise import NoiseKey, plain_uniform
 from hqtool.kernels.plain import array_sums as plain_sums
-from hqtool.kernels.plain import quantized_nearest as plain_nearest
 from hqtool.kernels.sums import ArraySums
 
 #: From this variance/mean² on the compiled sums, in float64, lose no more than 5e-9.
@@ -34,45 +35,66 @@ def array_sums(values: NDArray[Any]) -> ArraySums:
     return sums_in_form(form_in_use().name)(values)
 
 
-def quantized_nearest(
-    values: NDArray[np.float32],
-    out: NDArray[np.float32],
-    clipped: NDArray[np.bool_] | None,
-    scale: float,
-    first: float,
-    last: float,
-    lo: float,
-    hi: float,
-) -> int:
-    """Quantize to the nearest of uniform levels, in one pass, in float32.
+def uniform(key: NoiseKey, size: int, first: int = 0) -> NDArray[np.float32]:
+    """The noise of so many values of a tensor, from the index `first` on: [0, 1), of 24 bits.
 
-    The same bits in both forms: rint(x/scale), ties to even, clamped, times scale. NaN stays NaN;
-    infinities become the ends.
+    The same bits in both forms; `hqtool.kernels.noise` tells what they are.
+    """
+    out = np.empty(size, np.float32)
+    uniform_in_form(form_in_use().name)(out, key, first)
+    return out
+
+
+def quantized(
+    values: NDArray[Any],
+    out: NDArray[Any],
+    clipped: NDArray[np.bool_] | None,
+    grid: Grid,
+    key: NoiseKey | None,
+    with_sums: bool,
+) -> tuple[int, ArraySums | None]:
+    """Quantize to the levels of a grid, and read statistics, in one pass over the values.
+
+    There is no plain form: where the kernels are not compiled, `hqtool.core.quantize` in numpy or
+    torch gives the same bits. NaN stays NaN; infinities become the ends. It computes in float32.
 
     Args:
-        values, out: contiguous, as many; out is filled.
-        clipped: filled with where values lie below `lo` or above `hi`; None: nothing is.
-        scale: > 0; what the levels `first` … `last` are multiplied by.
+        values, out: contiguous, of one type: float32, float16, or the bits of bfloat16 as uint16;
+            as many, and in memory of their own. `out` is filled.
+        clipped: filled with where values are clipped, if any are; None: that is not asked for.
+        key: of the noise of stochastic rounding; None: to nearest.
+        with_sums: the sums of the values are wanted: they are those of `array_sums`.
 
     Returns:
-        how many values are clipped; 0 where that was not asked for.
+        how many values are clipped, 0 where that was not asked for, and their sums.
+
+    Raises:
+        TypeError: arrays that do not go together.
+        ImportError: the compiled form was not built.
     """
-    read = nearest_in_form(form_in_use().name)
-    return read(values, out, clipped, scale, first, last, lo, hi)
+    found, sums = _compiled_quantized()(values, out, clipped, grid, key, with_sums)
+    return found, None if sums is None else ArraySums._make((*sums, _LEAST_SPREAD))
 
 
 @functools.cache
-def nearest_in_form(form: str) -> Callable[..., int]:
-    """`quantized_nearest` in the plain or the compiled form.
+def _compiled_quantized() -> Callable[..., Any]:
+    from hqtool.kernels._compiled import quantized as compiled
+
+    return compiled
+
+
+@functools.cache
+def uniform_in_form(form: str) -> Callable[[NDArray[np.float32], NoiseKey, int], None]:
+    """What fills an array with noise, in the plain or the compiled form.
 
     Raises:
         ImportError: the compiled form was not built.
     """
     if form == "plain":
-        return plain_nearest
-    from hqtool.kernels._compiled import quantized_nearest as compiled_nearest
+        return plain_uniform
+    from hqtool.kernels._compiled import uniform as compiled_uniform
 
-    return compiled_nearest
+    return compiled_uniform
 
 
 @functools.cache

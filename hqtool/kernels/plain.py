@@ -38,28 +38,6 @@ def array_sums(values: NDArray[Any]) -> ArraySums:
     return added(_sums(_widened(flat[start : start + CHUNK_ELEMENTS])) for start in starts)
 
 
-def quantized_nearest(
-    values: NDArray[np.float32],
-    out: NDArray[np.float32],
-    clipped: NDArray[np.bool_] | None,
-    scale: float,
-    first: float,
-    last: float,
-    lo: float,
-    hi: float,
-) -> int:
-    """`hqtool.kernels.quantized_nearest`."""
-    np.divide(values, np.float32(scale), out=out)
-    np.rint(out, out=out)
-    np.clip(out, np.float32(first), np.float32(last), out=out)
-    np.multiply(out, np.float32(scale), out=out)
-    if clipped is None:
-        return 0
-    np.less(values, np.float32(lo), out=clipped)
-    clipped |= values > np.float32(hi)
-    return int(np.count_nonzero(clipped))
-
-
 def _widened(values: NDArray[Any]) -> NDArray[Any]:
     """Values of 16 bits as float32; uint16 are the bits of bfloat16."""
     if values.dtype in (np.float32, np.float64):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hqtool.training.coverage import Coverage
 from hqtool.training.layer_sites import LayerSites
-from hqtool.training.quantizing import Quantized
+from hqtool.training.quantized import Quantized
 from hqtool.training.trained_site import Place, TrainedSite, Treated
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.operands import CallPlace

@@ -23,7 +23,10 @@ from hqtool.core.formats.format import Format, Levels
 from hqtool.core.formats.lanes import levels_over
 from hqtool.core.formats.uniform import UniformLevels
 from hqtool.core.quantize import quantize, quantize_in_blocks, saturated_in_blocks
-from hqtool.kernels import form_in_use, quantized_nearest
+from hqtool.kernels import NoiseKey
+from hqtool.training.noise import dense, noise_like
+from hqtool.training.one_pass import can_be_read, grid_of, in_one_pass, unclipped
+from hqtool.training.quantized import Quantized, known_within
 from hqtool.vocab import AnyRange, EntryRanges, Range, Stats
 
 #: Scales and ends within these bounds can be worked with in float32.
@@ -42,68 +45,86 @@ class Axes(NamedTuple):
     entry: int | None = None
 
 
-class Quantized(NamedTuple):
-    """A tensor as a quantizer leaves it.
-
-    Args:
-        values: of the tensor's shape and type.
-        clipped: where it was saturated (of stochastic rounding: clipped); None: nowhere.
-    """
-
-    values: Tensor
-    clipped: Tensor | None
-
-    @property
-    def share_clipped(self) -> float:
-        """Of all values."""
-        if self.clipped is None or not self.clipped.numel():
-            return 0.0
-        return int(self.clipped.count_nonzero()) / self.clipped.numel()
-
-
 def quantized(
     x: Tensor,
     format_: Format,
     wanted: AnyRange | None,
     axes: Axes,
-    noise: np.random.Generator | None = None,
+    key: NoiseKey | None = None,
     stats: Stats | None = None,
 ) -> Quantized:
-    """A tensor quantized.
+    """A tensor quantized; its statistics are read on the way where that saves a pass over it.
 
     Args:
         x: of a floating-point type; detached.
         wanted: its range; None where the format needs none, or nothing is known: it stays then.
-        noise: of stochastic rounding; None: to nearest.
+        key: of the noise of stochastic rounding; None: to nearest.
         stats: of x, where they are known: they save a pass over it.
     """
     if not x.numel() or (wanted is None and format_.needs_range):
-        return Quantized(x, None)
-    wide = x.float() if x.element_size() < 4 else x
+        return Quantized(x, None, stats)
+    done = quantized_by_kernel(x, format_, wanted, key, stats)
+    if done is None:
+        done = _in_torch(x, format_, wanted, axes, key, stats)
+        done = done._replace(values=_finite_or_kept(done.values, x, stats))
+    return done
+
+
+def quantized_by_kernel(
+    x: Tensor,
+    format_: Any,
+    wanted: AnyRange | None,
+    key: NoiseKey | None = None,
+    stats: Stats | None = None,
+) -> Quantized | None:
+    """A tensor quantized and read in one pass; None where no compiled kernel does that.
+
+    Arguments as for `quantized`.
+    """
+    if isinstance(format_, BlockFormat) or not isinstance(wanted, Range):
+        return None
+    if _exceeds_float32(wanted) or not can_be_read(x):
+        return None
+    grid = grid_of(levels_over(format_, wanted), stochastic=key is not None)
+    if grid is None:
+        return None
+    done = in_one_pass(x, grid, key, stats)
+    return done._replace(values=_finite_or_kept(done.values, x, done.stats))
+
+
+def _finite_or_kept(q: Tensor, x: Tensor, stats: Stats | None) -> Tensor:
+    """Quantized values, but NaN and infinities as they were."""
+    if stats is not None and not (stats.nnan or stats.ninf):
+        return q
+    return torch.where(x.isfinite(), q, x)
+
+
+def _in_torch(
+    x: Tensor,
+    format_: Any,
+    wanted: AnyRange | None,
+    axes: Axes,
+    key: NoiseKey | None,
+    stats: Stats | None,
+) -> Quantized:
+    """By operations of torch."""
+    wide = dense(x.float() if x.element_size() < 4 else x)
     wide = wide.double() if _exceeds_float32(wanted) else wide
-    u = None if noise is None else _noise(wide, noise)
+    u = None if key is None else noise_like(wide, key)
     if isinstance(format_, BlockFormat):
         q, clipped = _in_blocks(wide, format_, wanted, axes, u)
     elif isinstance(wanted, EntryRanges):
         q, clipped = _by_entry(wide, format_, wanted, axes, u)
     else:
         assert wanted is not None
-        q, clipped = _under(wide, levels_over(format_, wanted), u, stats)  # type: ignore[arg-type]
-    if stats is None or stats.nnan or stats.ninf:
-        q = torch.where(wide.isfinite(), q, wide)
-    return Quantized(q.to(x.dtype), clipped)
+        q, clipped = _under(wide, levels_over(format_, wanted), u, stats)
+    return Quantized(q.to(x.dtype), clipped, stats)
 
 
 def _exceeds_float32(wanted: AnyRange | None) -> bool:
     found = None if wanted is None else wanted.widest
     reach = 0.0 if found is None else max(abs(found.lo), abs(found.hi))
     return reach > _LARGEST or 0 < reach < _SMALLEST
-
-
-def _noise(x: Tensor, noise: np.random.Generator) -> Tensor:
-    """Uniform [0, 1) of a tensor's shape and type, drawn on the CPU."""
-    drawn = torch.from_numpy(noise.random(x.numel(), np.float32)).view(x.shape)
-    return drawn.to(x.device, x.dtype)
 
 
 def _under(
@@ -125,8 +146,6 @@ def _uniform(
     x: Tensor, levels: UniformLevels, u: Tensor | None, stats: Stats | None
 ) -> tuple[Tensor, Tensor | None]:
     """As `quantize`, in few passes and one new tensor."""
-    if u is None and _in_one_pass(x):
-        return _nearest(x, levels, stats)
     first, last = levels.first, levels.last
     y = x / levels.scale
     if u is None:
@@ -134,44 +153,15 @@ def _uniform(
         y.round_()
     else:
         y.add_(u).floor_()
-        clipped = None if _reach_within(stats, levels) else _some((y < first) | (y > last))
+        ends = unclipped(levels, stochastic=True)
+        clipped = None if known_within(stats, *ends) else _some((y < first) | (y > last))
     return y.clamp_(first, last).mul_(levels.scale), clipped
-
-
-def _in_one_pass(x: Tensor) -> bool:
-    """Whether a tensor is one that a compiled kernel reads faster than torch."""
-    plain_memory = x.is_cpu and x.dtype == torch.float32 and x.is_contiguous()
-    return plain_memory and form_in_use().name == "compiled"
-
-
-def _nearest(x: Tensor, levels: UniformLevels, stats: Stats | None) -> tuple[Tensor, Tensor | None]:
-    """As `_uniform`, with the same bits, by the compiled kernel."""
-    lo, hi = levels.limits
-    out = torch.empty_like(x, requires_grad=False)
-    clipped = None if _within(stats, lo, hi) else torch.empty(x.shape, dtype=torch.bool)
-    mask = None if clipped is None else clipped.numpy()
-    arrays = (x.numpy(force=True), out.numpy(), mask)
-    found = quantized_nearest(*arrays, levels.scale, levels.first, levels.last, lo, hi)
-    return out, clipped if found else None
-
-
-def _within(stats: Stats | None, lo: float, hi: float) -> bool:
-    """Whether all values are known to lie between two ends."""
-    return stats is not None and not stats.ninf and stats.min >= lo and stats.max <= hi
-
-
-def _reach_within(stats: Stats | None, levels: Levels) -> bool:
-    """Whether no value lies beyond the ends of the levels; infinities do."""
-    if stats is None or stats.ninf:
-        return False
-    lo, hi = levels.lowest * levels.scale, levels.highest * levels.scale
-    return bool(stats.min >= lo * (1 - 1e-6) and stats.max <= hi * (1 - 1e-6))
 
 
 def _saturated(x: Tensor, levels: Levels, stats: Stats | None) -> Tensor | None:
     """Where values lie beyond an end by more than half a gap."""
     lo, hi = levels.limits
-    if _within(stats, lo, hi):
+    if known_within(stats, lo, hi):
         return None
     return _some((x < lo) | (x > hi))
 

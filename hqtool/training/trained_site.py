@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hqtool.capture.channels import channel_extremes
 from hqtool.capture.tensors import stats_of_tensor, to_numpy
-from hqtool.core.noise import noise_of
+from hqtool.core.noise import noise_key
 from hqtool.core.observation import PreparedValues, values_of
 from hqtool.core.questions import Observation
 from hqtool.core.recorded import RecordedObservation
@@ -22,7 +22,9 @@ from hqtool.estimators.ledger import Ledger
 from hqtool.estimators.protocol import Reading, advance, asked_by, decide, joined_by, widest
 from hqtool.estimators.quantizer import NEAREST, Quantizer
 from hqtool.estimators.statistics import OfStats, OfStatsAndFormat
-from hqtool.training.quantizing import Axes, Quantized, quantized
+from hqtool.kernels import NoiseKey
+from hqtool.training.quantized import Quantized
+from hqtool.training.quantizing import Axes, quantized, quantized_by_kernel
 from hqtool.vocab import AnyRange, Decision, EntryRanges, Range, Record, Site, Stats
 
 #: The questions that statistics answer, of a whole tensor.
@@ -134,16 +136,31 @@ class TrainedSite:
         self._learn_before(place.step)
         scale = loss_scale if self.divides else 1.0
         seen = _Seen(self, x, place, scale)
+        treated = Treated(
+            *(Decision(None), None, tuple(x.shape), None, place, loss_scale, self.divides)
+        )
+        done = self._by_standing_range(x, treated) if trains else None
+        seen.stats = None if done is None else done.stats
         decision, reading = self._decided(seen, trains=trains)
         if trains and self.records_all:
             seen.need_stats()
-        treated = Treated(
-            *(decision, reading, tuple(x.shape), seen.stats, place, loss_scale, self.divides)
-        )
+        treated = treated._replace(decision=decision, reading=reading, stats=seen.stats)
         if trains and self.records_all and reads_channel_extremes(self.quantizer.estimator.value):
             treated = treated._replace(channel_extremes=self._channel_extremes(x))
-        done = self.again(x, treated)
+        done = done or self.again(x, treated)
         return treated._replace(share_clipped=done.share_clipped), done
+
+    def _by_standing_range(self, x: Tensor, treated: Treated) -> Quantized | None:
+        """Quantize a tensor with the range that is known before it is read, and read it, too.
+
+        None where it must be looked at first, or where no kernel does both in one pass.
+        """
+        plan = self.quantizer.estimator.value.plan(self.state)
+        if plan.looks or plan.range is None:
+            return None
+        treated = treated._replace(decision=Decision(plan.range))
+        format_ = self.quantizer.format.value
+        return quantized_by_kernel(x, format_, _in_its_unit(treated), self._key(treated.place))
 
     def _channel_extremes(self, x: Tensor) -> NDArray[Any] | None:
         axis = self.axes.channel if self.axes.entry is None else self.axes.entry
@@ -152,17 +169,16 @@ class TrainedSite:
 
     def again(self, x: Tensor, treated: Treated) -> Quantized:
         """Quantize a tensor as another one was: with its range, and its noise."""
-        noise = None
-        if self.quantizer.rounding != NEAREST:
-            step, micro, call = treated.place
-            record = Record(step, micro, call, (), stats=treated.stats)  # type: ignore[arg-type]
-            noise = noise_of(self.seed, self.site, record)
-        wanted = treated.decision.range
-        if treated.divided and treated.loss_scale != 1.0 and wanted is not None:
-            wanted = _times(wanted, treated.loss_scale)
+        wanted, key = _in_its_unit(treated), self._key(treated.place)
         same = tuple(x.shape) == treated.shape
         stats = treated.stats if same else None
-        return quantized(x, self.quantizer.format.value, wanted, self.axes, noise, stats)
+        return quantized(x, self.quantizer.format.value, wanted, self.axes, key, stats)
+
+    def _key(self, place: Place) -> NoiseKey | None:
+        """Of the noise of a tensor; None: it is rounded to nearest."""
+        if self.quantizer.rounding == NEAREST:
+            return None
+        return noise_key(self.seed, self.site, *place)
 
     def teach(self, treated: Treated, step: int) -> None:
         """The pass of a tensor trains, in this step."""
@@ -264,6 +280,14 @@ class _Seen:
         values = to_numpy(wide / self._scale if self._scale != 1.0 else wide)[0]
         record = Record(*self._place, tuple(x.shape), stats, values)
         return values_of(record, self._site.axes.channel, self._site.axes.entry)
+
+
+def _in_its_unit(treated: Treated) -> AnyRange | None:
+    """The range decided on, in the unit of the tensor as it is."""
+    wanted = treated.decision.range
+    if wanted is None or not treated.divided or treated.loss_scale == 1.0:
+        return wanted
+    return _times(wanted, treated.loss_scale)
 
 
 def _times(wanted: AnyRange, factor: float) -> AnyRange:

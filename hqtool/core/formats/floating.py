@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,22 @@ def _positive_levels(exponent_bits: int, mantissa_bits: int) -> Array:
     return found
 
 
+class Gaps(NamedTuple):
+    """How far apart the levels are, in units of the scale.
+
+    Args:
+        relative: the gap at y is this times 2^⌊log2|y|⌋ clamped to the next two.
+        least_power, greatest_power: what the power of two is clamped to.
+        below, above: the levels that would follow beyond the ends.
+    """
+
+    relative: float
+    least_power: float
+    greatest_power: float
+    below: float
+    above: float
+
+
 class PowersOfTwo(Codebook):
     """eXm0: 0 and ±2^k; ties go to the even exponent's code."""
 
@@ -84,6 +100,12 @@ class FloatCodebook(PowersOfTwo):
         self._least_power = float(self.values[self.zero_at + 1]) / self._relative_gap
         self._outermost = float(self.extended[0]), float(self.extended[-1])
         self._greatest_power = 2.0 ** int(np.log2(self.highest))
+
+    @property
+    def gaps(self) -> Gaps:
+        """How far apart the levels are."""
+        powers = self._least_power, self._greatest_power
+        return Gaps(self._relative_gap, *powers, *self._outermost)
 
     def _gap(self, y: Any, xp: Any) -> Any:
         """Between the neighbours of each y; beyond the ends, the gap there."""

@@ -1,0 +1,92 @@
+"""Quantizing a torch tensor on a CPU by the compiled kernels: its statistics in the same pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hqtool.capture.tensors import memory_order, stats_of_sums
+from hqtool.core.formats.codebook import CodebookLevels
+from hqtool.core.formats.floating import FloatCodebook
+from hqtool.core.formats.format import Levels
+from hqtool.core.formats.uniform import UniformLevels
+from hqtool.kernels import Grid, NoiseKey, form_in_use
+from hqtool.kernels import quantized as quantized_in_one_pass
+from hqtool.training.noise import dense
+from hqtool.training.quantized import Quantized, known_within
+from hqtool.vocab import Stats
+
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+#: Powers of two that are normal in float32, with room for products of the gap.
+_LEAST, _GREATEST = 2.0**-120, 2.0**120
+
+#: A scale that float32 holds with all its digits.
+_SMALLEST_SCALE = 1e-37
+
+
+def can_be_read(x: Tensor) -> bool:
+    """Whether a tensor is one that the compiled kernels read; empty ones are not."""
+    usable = x.is_cpu and x.dtype in _TYPES and x.numel()
+    return bool(usable) and form_in_use().name == "compiled"
+
+
+def in_one_pass(x: Tensor, grid: Grid, key: NoiseKey | None, stats: Stats | None) -> Quantized:
+    """A tensor quantized, and read unless its statistics are known.
+
+    Infinities become the ends; NaN stays NaN.
+
+    Args:
+        x: one that `can_be_read`.
+        key: of the noise of stochastic rounding; None: to nearest.
+    """
+    x = dense(x.detach().resolve_neg())
+    out = torch.empty_like(x, requires_grad=False)
+    clipped = None
+    if not known_within(stats, grid.lo, grid.hi):  # it takes no memory before it is written to
+        clipped = torch.empty_like(x, dtype=torch.bool, requires_grad=False)
+    mask = None if clipped is None else _memory(clipped)
+    found, sums = quantized_in_one_pass(_memory(x), _memory(out), mask, grid, key, stats is None)
+    read = stats if sums is None else stats_of_sums(sums, x)
+    return Quantized(out, clipped if found else None, read, found)
+
+
+def _memory(x: Tensor) -> NDArray[Any]:
+    """The memory of a dense tensor as a contiguous array; that of bfloat16 as its bits."""
+    if not x.is_contiguous():
+        x = x.permute(memory_order(x))
+    if x.dtype == torch.bfloat16:
+        return x.view(torch.int16).numpy().view(np.uint16)
+    return x.numpy()
+
+
+def grid_of(levels: Levels, *, stochastic: bool) -> Grid | None:
+    """Levels on one scale as the kernels take them; None where they do not.
+
+    Args:
+        levels: one lane as plain numbers.
+    """
+    if levels.scale < _SMALLEST_SCALE:
+        return None
+    lo, hi = unclipped(levels, stochastic=stochastic)
+    ends = (levels.scale, float(levels.lowest), float(levels.highest), lo, hi)
+    if isinstance(levels, UniformLevels):
+        return Grid(*ends)
+    if isinstance(levels, CodebookLevels) and isinstance(levels.codebook, FloatCodebook):
+        gaps = levels.codebook.gaps
+        if gaps.relative * gaps.least_power > _LEAST and levels.highest < _GREATEST:
+            return Grid(*ends, *gaps)
+    return None
+
+
+def unclipped(levels: Levels, *, stochastic: bool) -> tuple[float, float]:
+    """Two ends between which no value is clipped; of rounding to nearest, every other one is."""
+    if not stochastic:
+        lo, hi = levels.limits
+        return lo, hi
+    lo, hi = levels.lowest * levels.scale, levels.highest * levels.scale
+    return lo * (1 - 1e-6), hi * (1 - 1e-6)
