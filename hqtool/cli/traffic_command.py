@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.choice import choice_of
+from hqtool.cli.choice import NamedWords, choice_of
 from hqtool.cli.files import INPUT, FileCommand
 from hqtool.cli.layer_sources import layer_spec_of
 from hqtool.cli.output import deliver, file_options
 from hqtool.cli.traffic_options import costs_of, pricing_options, schemes_of
+from hqtool.errors import UsageError
+from hqtool.report.traffic import LISTED, SORTS, Billing
 from hqtool.traffic.bill import parse_bits
+from hqtool.traffic.fusing.choice import FUSABLE, NOTHING, parse_fuse
 from hqtool.traffic.pricing.sweep import parse_sweep
 from hqtool.traffic.works import PASSES
 
@@ -30,12 +33,36 @@ from hqtool.traffic.works import PASSES
     show_default=True,
     help="Which pass of training to bill.",
 )
+@click.option(
+    "--fuse",
+    type=NamedWords(lambda: (*FUSABLE, NOTHING)),
+    metavar="OP,...",
+    default=",".join(FUSABLE),
+    show_default=True,
+    help="Operations that the hardware works out on a result before it goes to memory, or none.",
+)
+@click.option(
+    "--sort",
+    type=choice_of([LISTED, *SORTS]),
+    default=LISTED,
+    show_default=True,
+    help="Order of the layers: as the spec lists them, by name or op, or the largest first.",
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Show only the first N layers, and what the others come to.",
+)
 @pricing_options
 @file_options
 def command(
     spec: tuple[str, ...],
     bits: str | None,
     pass_name: str,
+    fuse: str,
+    sort: str,
+    top: int | None,
     quantizers: tuple[str, ...],
     recipes: tuple[str, ...],
     unquantized: int,
@@ -55,19 +82,23 @@ def command(
 
     static: weights, input and output each move once (eq. 4). dynamic: the accumulator's output
     is also saved and loaded back, since its range is known only at the end (eq. 5).
-    overhead: dynamic / static − 1. KiB are 1024 bytes.
+    overhead: dynamic / static − 1. share: of all dynamic traffic. KiB are 1024 bytes.
 
     With --quantizer or --recipe the network is billed under each of them instead: elements, scales
     of blocks, and looks of a mean step after the first.
     """
     from hqtool.report.traffic_priced import Asked, priced_report
 
+    billing = Billing(pass_name, parse_fuse(fuse), sort, top)
     asked = Asked(
         costs=costs_of(buffer_bytes, tiling, energy, bandwidth, sweep),
         schemes=schemes_of(quantizers, recipes),
         wide_bits=unquantized,
         buffers=parse_sweep(sweep) if sweep is not None else (),
     )
+    if (asked.schemes or asked.buffers) and (sort != LISTED or top is not None):
+        cause = "--sort and --top are about layers, which --quantizer, --recipe and --sweep sum up"
+        raise UsageError(cause, "leave them out, or read the layers from --json")
     layers = layer_spec_of(spec)
     widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
-    deliver(priced_report(layers, widths, pass_name, asked), json_to, csv_to, quiet, force=force)
+    deliver(priced_report(layers, widths, billing, asked), json_to, csv_to, quiet, force=force)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hqtool.report.model import Column, Report, Table
-from hqtool.report.traffic import traffic_report
+from hqtool.report.traffic import Billing, traffic_report
 from hqtool.report.traffic_costs import Costs
 from hqtool.report.traffic_sweep import Swept, plain, with_sweep
 from hqtool.sizes import binary_bytes
 from hqtool.traffic.bill import ON_CHIP, Bill, Bits, as_bytes, total, works_bill
-from hqtool.traffic.network import network_works
 from hqtool.traffic.pricing.store import PAPER
 from hqtool.traffic.spec import LayerSpec
 from hqtool.traffic.works import Work
@@ -37,16 +36,16 @@ class Asked:
     buffers: Sequence[int] = ()
 
 
-def priced_report(spec: LayerSpec, bits: Bits, pass_name: str, asked: Asked) -> Report:
-    """The bill of a network for one pass; quantizers or a sweep in place of its layers.
+def priced_report(spec: LayerSpec, bits: Bits, billing: Billing, asked: Asked) -> Report:
+    """The bill of a network; quantizers or a sweep in place of its layers.
 
     Raises:
         UsageError: the chip is tiled, and a buffer does not hold one accumulator.
     """
-    works = network_works(spec.layers, pass_name)
+    works = billing.works(spec.layers)
     costs = asked.costs
     chip = PAPER if asked.buffers else costs.chip
-    report = _with_settings(traffic_report(spec, bits, pass_name, chip), asked)
+    report = _with_settings(traffic_report(spec, bits, billing, chip), asked)
     if asked.buffers:
         swept = _swept(spec, bits, asked)
         return with_sweep(report, spec.layers, works, swept, asked.buffers, costs)
