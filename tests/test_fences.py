@@ -167,6 +167,7 @@ SPEC = str(PACKAGE.parent / "sample_data" / "table5.toml")
     [
         ("import hqtool", {"torch", "h5py", "numpy", "click", "rich"}),
         ("import hqtool.capture", {"torch", "h5py"}),
+        ("import hqtool.training", {"torch", "h5py", "numpy"}),
         (COMMAND.format(args=["--help"]), {"torch", "h5py", "numpy", "rich"}),
         (COMMAND.format(args=["compare", "--help"]), {"torch"}),
         (COMMAND.format(args=["recommend", "--help"]), {"torch"}),

@@ -1,5 +1,10 @@
 """Training with quantizers: an unmodified script, or one's own loop, as a recipe says.
 
-`with hqtool.train(model, "paper-w8a8g8"):` is `call.train`. Importing the package loads neither
+`with hqtool.train(model, "paper-w8a8g8"):` is `call.train`. A script may save what estimators know
+beside its checkpoints, by `state_dict` and `load_state_dict`. Importing the package loads neither
 torch nor h5py; only its submodules do.
 """
+
+from hqtool.training.saved_state import load_state_dict, state_dict
+
+__all__ = ["load_state_dict", "state_dict"]

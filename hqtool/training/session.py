@@ -20,6 +20,7 @@ from hqtool.trace.writer import TraceWriter
 from hqtool.training.outcome import TrainOutcome, outcome_of
 from hqtool.training.provenance import provenance
 from hqtool.training.run_trace import RunTrace
+from hqtool.training.saved_state import began, ended
 from hqtool.training.settings import TrainSettings
 from hqtool.training.trainer import Trainer, require_trainable
 from hqtool.vocab import Site
@@ -75,14 +76,28 @@ class Session:
         if self._acts:
             self._had_fast_path = torch.backends.mha.get_fastpath_enabled()
             torch.backends.mha.set_fastpath_enabled(False)
+            began(self)
         self._watcher.attach()
 
     def detach(self) -> None:
         """Stop, and leave torch as it was."""
+        ended(self)
         self._watcher.detach()
         if self._had_fast_path is not None:
             torch.backends.mha.set_fastpath_enabled(self._had_fast_path)
             self._had_fast_path = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save beside a checkpoint; see `hqtool.training.state_dict`."""
+        self._watcher.end_step_by_hand()
+        return self.trainer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what was saved; see `hqtool.training.load_state_dict`."""
+        self.trainer.load_state_dict(state)
+        self._watcher.begin_at(state["step"])
+        if self.trace is not None:
+            self.trace.note("resumed_at", state["step"])
 
     def outcome_so_far(self) -> TrainOutcome:
         """What has been quantized by now."""

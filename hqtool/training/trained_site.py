@@ -214,12 +214,24 @@ class TrainedSite:
         self._learn_before(sys.maxsize)
         return self.state
 
+    def state_before(self, step: int) -> Any:
+        """The estimator's state once it has learned from the steps before this one."""
+        state = self.state
+        for each in sorted(self._waiting):
+            if each < step:
+                done = self.together(self._waiting[each])
+                state = advance(self.quantizer.estimator.value, state, done.readings, done.used)
+        return state
+
+    def go_on_from(self, state: Any) -> None:
+        """Take another state, and forget what was taught."""
+        self.state, self._waiting = state, {}
+
     def _learn_before(self, step: int) -> None:
         """Let the estimator learn from the steps before this one, each joined as one batch."""
         while self._waiting and (first := min(self._waiting)) < step:
-            done = self.together(self._waiting.pop(first))
-            estimator = self.quantizer.estimator.value
-            self.state = advance(estimator, self.state, done.readings, done.used)
+            self.state = self.state_before(first + 1)
+            del self._waiting[first]
 
     def _decided(self, seen: _Seen, *, trains: bool) -> tuple[Decision, Reading | None]:
         estimator = self.quantizer.estimator.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
@@ -11,16 +12,19 @@ from torch import Tensor, nn
 
 from hqtool.capture.tensors import stats_of_tensor
 from hqtool.core.formats.block import BlockFormat
-from hqtool.errors import HqtoolError, UsageError
+from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.launch.process_rank import rank_of_group, rank_of_process
 from hqtool.recipes.layer_facts import PRODUCT, LayerFacts
 from hqtool.recipes.recipe import Recipe
+from hqtool.recipes.recipe_file import to_json
 from hqtool.training.call_operands import QuantizedCall
 from hqtool.training.coverage import Coverage
 from hqtool.training.layer_sites import LayerSites
+from hqtool.training.plain_values import from_plain, to_plain
 from hqtool.training.quantizing import Axes
 from hqtool.training.rank_sites import RankSites
 from hqtool.training.run_trace import RunTrace
+from hqtool.training.saved_state import SCHEMA
 from hqtool.training.settings import TrainSettings
 from hqtool.training.trained_site import Place, TrainedSite, Treated
 from hqtool.vocab import TENSOR_KINDS, Decision, Site
@@ -70,7 +74,7 @@ class Trainer:
         require_trainable(recipe)
         plain = trace is not None and not recipe.tensors
         self.kinds: Collection[str] = ("output", "grad_input") if plain else ()
-        self._states = states or {}
+        self._states = dict(states or {})
         self._on_step = on_step
         self._recipe = recipe
         self._settings = settings
@@ -93,6 +97,42 @@ class Trainer:
     def report_through(self, reporter: Reporter) -> None:
         """Learn where gradients belong from here."""
         self._reporter = reporter
+
+    # --- going on from a checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is known after all steps that have ended; see `hqtool.training.state_dict`."""
+        self.ranks.settle()
+        step = self._last_step + 1
+        met = {site: each.state_before(step) for site, each in self.sites.items()}
+        return {
+            "schema": SCHEMA,
+            "recipe": self._rules(),
+            "step": step,
+            "evaluated": dict(self._evaluated),
+            "sites": {str(site): to_plain(each) for site, each in (self._states | met).items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            DataError: it was saved under a recipe of other rules.
+        """
+        if state["recipe"] != self._rules():
+            cause = f"the saved state of training is of another recipe than {self._recipe.name}"
+            raise DataError(cause, "train with the recipe that it was saved under")
+        self._evaluated = Counter(state["evaluated"])
+        for name, plain in state["sites"].items():
+            site = Site(*name.rsplit("/", 1))
+            self._states[site] = from_plain(plain)
+            if site in self.sites:
+                self.sites[site].go_on_from(self._states[site])
+
+    def _rules(self) -> str:
+        """The recipe's rules in one text, whatever it is called."""
+        top = to_json(self._recipe)
+        return json.dumps([top.get("ste"), top["rule"]])
 
     # --- acting on operands
 

@@ -48,6 +48,11 @@ class Steps:
         """The step that training is in, or that has ended last."""
         return self._positions.step
 
+    def begin_at(self, step: int) -> None:
+        """The first step has this number; nothing changes once a backward pass has come."""
+        if not (self.ended or self._backward_passes or self._positions.step):
+            self._positions.step = step
+
     def forward_begins(self, recomputed_in: int | None = None) -> int:
         """A forward pass begins, with gradients enabled.
 

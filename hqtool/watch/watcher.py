@@ -143,6 +143,14 @@ class Watcher:
         """Stop watching, and leave torch as it was."""
         self._attached.close()
 
+    def end_step_by_hand(self) -> None:
+        """End the last step if its update was made by hand."""
+        self._steps.finish()
+
+    def begin_at(self, step: int) -> None:
+        """Number steps from here on, unless training has begun."""
+        self._steps.begin_at(step)
+
     def finish(self) -> Watched:
         """End the last step if its update was made by hand; return what else was found."""
         with self._listener.guard("steps"):
