@@ -184,6 +184,19 @@ def test_a_rank_goes_on_alone_without_rank_0(trained: Trained) -> None:
     assert ends == pytest.approx([*expected, 0.9 * expected[2] + 0.1 * 12])
 
 
+def test_ranks_calibrate_together_and_train_anew(trained: Trained) -> None:
+    """They meet twice at one address."""
+    command = ("--calibrate", "2", "ranked.py", "ranks")
+    done, folder = trained("simple", TWO_RANKS, *command)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("ranges calibrated on 2 steps") == 2
+    assert done.stderr.count("ranges joined over 2 ranks\n") == 2
+    first, second = of_ranks(folder)
+    for site, records in first.items():
+        assert [each.looked for each in records] == [False] * 4
+        assert [each.range for each in records] == [each.range for each in second[site]]
+
+
 def test_noise_differs_between_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As that of two micro-batches; a weight, which is the same on all, has the same everywhere."""
     monkeypatch.setenv("WORLD_SIZE", "2")

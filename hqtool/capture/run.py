@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from hqtool.capture.followed_children import follow_children
 from hqtool.capture.messages import Progress
 from hqtool.capture.recording import Recording, plan_of
 from hqtool.capture.settings import CaptureSettings
-from hqtool.launch.child_processes import StartedProcesses
-from hqtool.launch.program import exit_status, find_program, require_other_file
+from hqtool.launch.program import find_program, require_other_file
 from hqtool.launch.requirements import require_torch
 from hqtool.launch.stderr_lines import say
 
@@ -53,19 +51,12 @@ def run_script(
     program = find_program(target, argv, module=module)
     require_other_file(out, target, module=module)
     plan = plan_of(target, argv, module=module, out=out, settings=settings, quiet=quiet)
-    started = StartedProcesses()
-    recording = Recording(plan, Progress(quiet=quiet).update, lambda done: _tell(done, started))
+    recording = Recording(plan, Progress(quiet=quiet).update, _tell)
     recording.open()
-    recording.begin()
-    started.watch(followed=settings.follow_fork)
-    if settings.follow_fork:
-        follow_children(plan)
-    status = exit_status(program)
-    recording.ended(status)
-    return status
+    return recording.run(program)
 
 
-def _tell(recording: Recording, started: StartedProcesses) -> None:
+def _tell(recording: Recording) -> None:
     """Print the closing lines."""
     if not recording.plan.quiet and recording.writer is not None:
-        say(*started.lines(), *recording.closing_lines())
+        say(*recording.started.lines(), *recording.closing_lines())

@@ -99,6 +99,11 @@ class TrainCommand(ScriptCommand):
     help="What ends a step; see hqtool capture --help.",
 )
 @click.option(
+    "--follow-fork",
+    is_flag=True,
+    help="Quantize children of multiprocessing and fork that train, too: RUN.pid1234.h5.",
+)
+@click.option(
     "--calibrate",
     metavar="N",
     type=click.IntRange(min=1),

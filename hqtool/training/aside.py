@@ -10,12 +10,14 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from hqtool.errors import DataError, UsageError
-from hqtool.launch.program import exit_status
 from hqtool.recipes.recipe import Recipe
+from hqtool.training.plan import TrainPlan
+from hqtool.training.rank_aside import meet_apart, part
 from hqtool.training.run import TrainingRun
 from hqtool.training.settings import TrainSettings
 from hqtool.vocab import Site
@@ -74,9 +76,24 @@ def run_aside(
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if not result.exists():
             cause = f"the script ended, with status {status}, before its first step did"
-            raise DataError(cause, "see what it prints: python SCRIPT")
+            remedy = "see what it prints: python SCRIPT; what a child process trains is not reached"
+            raise DataError(cause, remedy)
         found: Aside = pickle.loads(result.read_bytes())
     return found
+
+
+class _AsideRun(TrainingRun):
+    """Quantizes steps aside. A child ends where its training would begin: it is not the script's
+    own process, and would go on to its end.
+    """
+
+    def open_child(self) -> NoReturn:
+        os._exit(0)
+
+
+def enter(plan: str) -> None:
+    """What a child begins with that multiprocessing starts."""
+    _AsideRun(TrainPlan.from_json(plan)).begin_as_child()
 
 
 def _run_to_end(
@@ -91,11 +108,14 @@ def _run_to_end(
         def stepped(run: TrainingRun) -> None:
             if run.steps >= steps:
                 _write(run, result)
+                part()
                 os._exit(0)
 
-        run = TrainingRun(recipe, settings, (), quiet=True, on_step=stepped)
-        run.begin()
-        status = exit_status(program)
+        following = replace(settings, follow_fork=True, min_coverage=0.0)
+        plan = TrainPlan(None, os.getcwd(), (), recipe, following, quiet=True)
+        run = _AsideRun(plan, on_step=stepped)
+        meet_apart()
+        status = run.run(program)
         if run.steps:
             _write(run, result)
         os._exit(status)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shlex
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hqtool.launch.child_processes import StartedProcesses
-from hqtool.launch.importing import after_import
-from hqtool.launch.process_rank import path_of_rank, rank_of_process
-from hqtool.launch.program import exit_status, find_program, require_other_file
+from hqtool.launch.process_rank import rank_of_group, rank_of_process
+from hqtool.launch.program import find_program, require_other_file
 from hqtool.launch.requirements import require_torch
-from hqtool.launch.stderr_lines import program_runs, say
+from hqtool.launch.script_process import ScriptProcess
+from hqtool.launch.stderr_lines import say
 from hqtool.recipes.recipe import Recipe
+from hqtool.training.plan import TrainPlan, plan_of
 from hqtool.training.provenance import provenance
 from hqtool.training.settings import TrainSettings
 from hqtool.vocab import Site
@@ -50,10 +46,10 @@ def train_script(
     Args:
         target: the script's path, or with `module` a module's name.
         argv: its arguments.
-        out: the trace to create, for each rank its own (see `hqtool.capture.run.run_script`); None:
-            nothing is written.
+        out: the trace to create, for each rank and each child its own (see
+            `hqtool.capture.run.run_script`); None: nothing is written.
         quiet: no closing lines.
-        states: of estimators, to begin with (calibration).
+        states: of estimators, to begin with (calibration); a child begins without.
 
     Returns:
         the script's exit status; 1 where that is 0, but coverage is below `min_coverage`.
@@ -66,80 +62,60 @@ def train_script(
     """
     require_torch()
     program = find_program(target, argv, module=module)
-    name = target if module else os.path.basename(target)
-    run = TrainingRun(recipe, settings, (name, *argv), quiet=quiet, states=states)
     if out is not None:
         require_other_file(out, target, module=module)
-        run.open(path_of_rank(out, rank_of_process()))
-    run.begin()
-    return run.ended(exit_status(program))
+    plan = plan_of(target, argv, recipe, settings, module=module, out=out, quiet=quiet)
+    run = TrainingRun(plan, states)
+    run.open(**({} if states is None else {"calibrated": True}))
+    return run.run(program)
 
 
-class TrainingRun:
+class TrainingRun(ScriptProcess):
     """Quantizes this process from `begin` to its end.
 
-    A forked child does not inherit it: what it trains is not quantized, and that is said.
-
     Args:
-        command: the program's name, without folders, and its arguments.
-        quiet: print no closing lines.
-        states: of estimators, to begin with.
-        on_step: called with the run after each step.
+        states: of estimators, to begin with; never in a child.
+        on_step: called with the run after each step; never in a child.
     """
+
+    DONE: ClassVar[str] = "quantized"
+    DOES: ClassVar[str] = "quantizes"
 
     def __init__(
         self,
-        recipe: Recipe,
-        settings: TrainSettings,
-        command: Sequence[str],
-        *,
-        quiet: bool,
+        plan: TrainPlan,
         states: Mapping[Site, Any] | None = None,
         on_step: Callable[[TrainingRun], None] = lambda run: None,
     ) -> None:
+        super().__init__(plan)
+        self.plan = plan
         self._states = states
         self._on_step = on_step
-        self._recipe = recipe
-        self._settings = settings
-        self._command = command
-        self._quiet = quiet
-        self._path: str | None = None
         self._writer: TraceWriter | None = None
         self._session: Session | None = None
-        self._started = StartedProcesses("not quantized", "")
-        self._running = ExitStack()
-        self._awaiting = ExitStack()
-        self._state = "truncated"
-        self._pid = os.getpid()
-        self._terminated = False
 
-    def open(self, path: str) -> None:
-        """Create RUN.h5."""
+    def open(self, **run: Any) -> None:
+        """Create RUN.h5, if it is asked for.
+
+        Args:
+            run: entries of its provenance besides those of the plan.
+        """
+        if self.path is None:
+            return
         from hqtool.trace.writer import TraceWriter
 
-        run: dict[str, Any] = provenance(self._command, self._recipe, self._settings)
-        run |= {} if self._states is None else {"calibrated": True}
-        force = self._settings.force
-        self._path = path
+        plan = self.plan
         self._writer = TraceWriter(
-            path,
-            force=force,
-            run=run | rank_of_process(),
-            channel_extremes=self._recipe.reads_channel_extremes,
+            os.path.join(plan.folder, self.path),
+            force=plan.settings.force,
+            run=provenance(plan.command, plan.recipe, plan.settings) | rank_of_process() | run,
+            channel_extremes=plan.recipe.reads_channel_extremes,
             used_ranges=True,
         )
 
-    def begin(self) -> None:
-        """Watch for torch, for forks and for the end of the process."""
-        self._running.enter_context(program_runs())
-        atexit.register(self.close)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._on_terminate)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
-        after_import("torch", self._torch_came)
-        self._started.watch(followed=False)
+    def run(self, program: Callable[[], None]) -> int:
+        """Run a program; its exit status, or `TOO_LITTLE`."""
+        return super().run(program) or self._judged()
 
     @property
     def steps(self) -> int:
@@ -161,71 +137,77 @@ class TrainingRun:
         quantized = {site.layer for site in self._session.trainer.sites}
         return tuple(name for name in self._session.trainer.layers if name not in quantized)
 
-    def ended(self, status: int) -> int:
-        """The program's main thread has ended; the status to exit with."""
-        self._state = "truncated" if status else "complete"
-        least = self._settings.min_coverage
-        if status or not least:
-            return status
-        share = 0.0 if self._session is None else self._session.outcome_so_far().covers
-        if share >= least:
-            return status
-        say(f"coverage {100 * share:.1f} % is below --min-coverage {least:g}")
-        return TOO_LITTLE
+    def open_child(self) -> None:
+        self._states, self._on_step = None, _note_rank
+        self.open(parent=os.getppid())
 
-    def close(self) -> None:
-        """Close RUN.h5 and tell what was done, once, and only in the process it belongs to."""
-        if os.getpid() != self._pid:
-            return
-        self._pid = -1
-        if self._session is not None:
-            self._session.close(self._state)
-        elif self._writer is not None:
-            self._writer.close(self._state)
-        if not self._quiet:
-            say(*self._lines())
-        self._running.close()
-
-    def _lines(self) -> list[str]:
-        if self._session is None or self._session.outcome is None:
-            return ["nothing was quantized: the program did not import torch"]
-        lines = [*self._started.lines(), *self._session.outcome.lines()]
-        if self._path is not None:
-            name = shlex.quote(self._path)
-            lines += [f"{self._path}", f"next: hqtool info {name}; hqtool compare {name}"]
-        return lines
-
-    def _torch_came(self) -> None:
+    def attach(self) -> None:
         from hqtool.training.session import Session
 
+        plan = self.plan
         self._session = Session(
-            *(self._recipe, self._settings, self._writer),
-            quiet=self._quiet,
+            *(plan.recipe, plan.settings, self._writer),
+            quiet=plan.quiet,
             states=self._states,
             on_step=lambda: self._on_step(self),
         )
         self._session.attach()
 
-    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        """Close RUN.h5 and die; a second SIGTERM kills now."""
-        if not self._terminated:
-            self._terminated = True
-            self.close()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def _forked(self) -> None:
-        """In a forked child: quantize nothing, and say so once it trains."""
-        if self._pid == -1:
-            return
-        if self._session is None:
-            return
-        self._session.detach()
+    def drop(self) -> None:
+        if self._session is not None:
+            self._session.detach()
         self._session = self._writer = None
-        if not self._quiet:
-            from hqtool.watch.first_training import at_first_update
 
-            self._awaiting = at_first_update(self._say_not_quantized)
+    def finish(self, state: str) -> None:
+        if self._session is not None:
+            self._session.close(state)
+        elif self._writer is not None:
+            self._writer.close(state)
+        if self.is_child and not self.steps:
+            self._leave_nothing()
+        elif not self.plan.quiet:
+            say(*self._lines())
 
-    def _say_not_quantized(self) -> None:
-        say(f"process {os.getpid()} trains, but is a child of the one quantized: not quantized")
+    def note(self, key: str, value: Any) -> None:
+        """Add to the provenance of RUN.h5, if there is one."""
+        if self._session is not None and self._session.trace is not None:
+            self._session.trace.note(key, value)
+
+    def _judged(self) -> int:
+        """The status that coverage gives; of a child, which is not followed, none."""
+        least = self.plan.settings.min_coverage
+        if not least or not self._at_work:
+            return 0
+        share = 0.0 if self._session is None else self._session.outcome_so_far().covers
+        if share >= least:
+            return 0
+        say(f"coverage {100 * share:.1f} % is below --min-coverage {least:g}")
+        return TOO_LITTLE
+
+    def _leave_nothing(self) -> None:
+        """Remove the file of a child that made no step."""
+        if self._writer is not None:
+            with suppress(OSError):
+                os.unlink(self._writer.path)
+
+    def _lines(self) -> list[str]:
+        lines = [f"process {os.getpid()}, a child:"] if self.is_child else self.started.lines()
+        if self._session is None or self._session.outcome is None:
+            return [*lines, "nothing was quantized: the program did not import torch"]
+        lines += self._session.outcome.lines()
+        if self.path is not None:
+            name = shlex.quote(self.path)
+            lines += [f"{self.path}", f"next: hqtool info {name}; hqtool compare {name}"]
+        return lines
+
+
+def enter(plan: str) -> None:
+    """What a followed child calls before anything else."""
+    TrainingRun(TrainPlan.from_json(plan)).begin_as_child()
+
+
+def _note_rank(run: TrainingRun) -> None:
+    """Note the rank of a child: a script assigns it only after it has started the process."""
+    if run.steps == 1:
+        for key, value in rank_of_group().items():
+            run.note(key, value)

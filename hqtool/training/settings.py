@@ -36,6 +36,8 @@ class TrainSettings:
         rank_timeout_seconds: where several ranks train, how long their ranges wait to be joined
             with those of a rank that does not answer; 0: they are not joined.
         force: replace an existing RUN.h5.
+        follow_fork: quantize what child processes train, too, each with a RUN.h5 of its own; only
+            `hqtool train` can.
 
     Raises:
         UsageError: a value out of bounds.
@@ -48,6 +50,7 @@ class TrainSettings:
     min_coverage: float = 0.0
     rank_timeout_seconds: float = 30.0
     force: bool = False
+    follow_fork: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("on_nonfinite", ON_NONFINITE), ("loss_scale", LOSS_SCALES)):
@@ -76,6 +79,7 @@ class TrainOptions(TypedDict, total=False):
     min_coverage: float
     rank_timeout_seconds: float
     force: bool
+    follow_fork: bool
 
 
 def settings_of(options: Mapping[str, Any]) -> TrainSettings:

@@ -128,7 +128,7 @@ def try_script(
         recording.begin()
         with _printing_to_stderr():
             status = exit_status(program)
-        if recording.is_of_child():  # the script has forked, and this is the child's end
+        if recording.is_child:  # the script has forked, and this is the child's end
             sys.exit(status)
     finally:
         recording.close()

@@ -1,4 +1,4 @@
-"""Letting the child processes that multiprocessing starts record themselves.
+"""Letting the child processes that multiprocessing starts be followed as their parent is.
 
 Unlike forked ones they inherit no hooks: the program that they run is given another beginning.
 """
@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hqtool.capture.recording import Recording, RecordingPlan
 from hqtool.launch.importing import after_import
 from hqtool.patch import replace
 
@@ -17,13 +16,13 @@ from hqtool.patch import replace
 _STARTS = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
 
 
-def follow_children(plan: RecordingPlan) -> None:
-    """Let the children that multiprocessing starts from now on record themselves."""
+def follow_children(beginning: str) -> None:
+    """Let the children that multiprocessing starts from now on begin with a statement of Python."""
 
     def wrap(original: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(original)
         def spawnv_passfds(path: Any, args: Sequence[Any], passfds: Any) -> int:
-            return original(path, [_entered(word, plan) for word in args], passfds)
+            return original(path, [_begun(word, beginning) for word in args], passfds)
 
         return spawnv_passfds
 
@@ -35,15 +34,8 @@ def follow_children(plan: RecordingPlan) -> None:
     after_import("multiprocessing.util", patch)
 
 
-def enter(plan: str) -> None:
-    """What a child calls before anything else."""
-    followed = RecordingPlan.from_json(plan)
-    follow_children(followed)
-    Recording.of_child(followed).begin()
-
-
-def _entered(word: Any, plan: RecordingPlan) -> Any:
-    """A word of a child's command line; if it is the program, a call of `enter` goes before it."""
+def _begun(word: Any, beginning: str) -> Any:
+    """A word of a child's command line; if it is the program, the statement goes before it."""
     if not isinstance(word, str) or not word.startswith(_STARTS):
         return word
-    return f"from {__name__} import enter; enter({plan.to_json()!r}); {word}"
+    return f"{beginning}; {word}"
