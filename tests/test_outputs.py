@@ -39,6 +39,7 @@ INPUTS = {
     "compare": ("run.h5", "other.h5"),
     "recommend": ("run.h5", "other.h5"),
     "traffic": ("spec.toml",),
+    "spec": ("spec.toml",),
     "info": ("run.h5",),
     "convert": ("run.npz", "more.npz"),
     "repair": ("run.h5",),

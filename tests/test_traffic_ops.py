@@ -64,6 +64,14 @@ def test_a_sum_reads_its_operands_and_makes_nothing_backward(
     assert bill("backward", "add", **sizes, **keys) == (0, 0)
 
 
+@pytest.mark.parametrize("operands", [2, 3])
+def test_an_elementwise_product_reads_the_others_for_each_gradient(operands: int) -> None:
+    keys = {"in_channels": 4, "input": [2, 3], "operands": operands}
+    assert bill("forward", "mul", **keys) == ((operands + 1) * 24 * A, 2 * 24 * ACC)
+    one = 2 * 24 * G + (operands - 1) * 24 * A
+    assert bill("backward", "mul", **keys) == (operands * one, operands * 2 * 24 * ACC)
+
+
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("affine", [True, False])
 def test_a_norm(kind: str, affine: bool) -> None:
@@ -83,11 +91,12 @@ def test_a_norm_of_the_networks_input_still_reads_for_its_weights() -> None:
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_an_activation(kind: str) -> None:
-    """Clipping makes no new values; G_X takes G_Y and either X or Y."""
+    """Clipping makes no new values; G_X takes G_Y and either X or Y, but of a constant factor."""
     keys = {"kind": kind, "in_channels": 4, "input": 6}
     spill = 0 if kind in ("relu", "relu6", "hardtanh") else 2 * 24 * ACC
     assert bill("forward", "activation", **keys) == (2 * 24 * A, spill)
-    assert bill("backward", "activation", **keys) == (2 * 24 * G + 24 * A, spill)
+    kept = 0 if kind == "scale" else 24 * A
+    assert bill("backward", "activation", **keys) == (2 * 24 * G + kept, spill)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +167,10 @@ def modules() -> list[tuple[str, dict[str, Any], Any, tuple[tuple[int, ...], ...
         def forward(self, a: Any, b: Any) -> Any:
             return a + b
 
+    class Gate(nn.Module):  # type: ignore[name-defined,misc]
+        def forward(self, a: Any, b: Any) -> Any:
+            return a * b
+
     class Product(nn.Module):  # type: ignore[name-defined,misc]
         def forward(self, a: Any, b: Any) -> Any:
             return a @ b
@@ -166,6 +179,7 @@ def modules() -> list[tuple[str, dict[str, Any], Any, tuple[tuple[int, ...], ...
     x, t = (2, 4, 6, 9), (2, 6, 4)
     return [
         ("add", image, Sum(), (x, x)),
+        ("mul", image, Gate(), (x, x)),
         ("norm", image, nn.BatchNorm2d(4), (x,)),
         ("norm", image | {"kind": "instance", "affine": False}, nn.InstanceNorm2d(4), (x,)),
         ("norm", image | {"kind": "group"}, nn.GroupNorm(2, 4), (x,)),
@@ -222,6 +236,7 @@ SHORTEST: dict[str, dict[str, Any]] = {
     "linear": {"in_channels": 4, "out_channels": 6},
     "matmul": {"m": 2, "k": 3, "n": 5},
     "add": FOUR,
+    "mul": FOUR,
     "norm": FOUR,
     "activation": FOUR,
     "pool": POOL,

@@ -6,7 +6,7 @@ import click
 
 from hqtool.cli.choice import NamedWords, choice_of
 from hqtool.cli.files import INPUT, FileCommand
-from hqtool.cli.layer_sources import layer_spec_of
+from hqtool.cli.layer_sources import dim_option, layer_spec_of
 from hqtool.cli.output import deliver, file_options
 from hqtool.cli.traffic_options import costs_of, pricing_options, schemes_of
 from hqtool.errors import UsageError
@@ -18,7 +18,9 @@ from hqtool.traffic.works import PASSES
 
 
 @click.command("traffic", cls=FileCommand)
-@click.argument("spec", type=INPUT, metavar="SPEC.toml|TRACE.h5...", nargs=-1, required=True)
+@click.argument(
+    "spec", type=INPUT, metavar="SPEC.toml|TRACE.h5...|MODEL.onnx", nargs=-1, required=True
+)
 @click.option(
     "--bits",
     metavar="w=8,a=8,g=8,acc=32",
@@ -54,6 +56,7 @@ from hqtool.traffic.works import PASSES
     type=click.IntRange(min=1),
     help="Show only the first N layers, and what the others come to.",
 )
+@dim_option
 @pricing_options
 @file_options
 def command(
@@ -63,6 +66,7 @@ def command(
     fuse: str,
     sort: str,
     top: int | None,
+    dims: tuple[str, ...],
     quantizers: tuple[str, ...],
     recipes: tuple[str, ...],
     unquantized: int,
@@ -76,9 +80,10 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Bill the memory traffic of a network's layers: a layer spec (TOML or JSON), or a trace.
+    """Bill the memory traffic of a network: a layer spec (TOML or JSON), a trace, an ONNX model.
 
     A trace is billed as it was run, one step with all its calls; traces of several ranks together.
+    Of a model in Python hqtool spec writes the layer spec.
 
     static: weights, input and output each move once (eq. 4). dynamic: the accumulator's output
     is also saved and loaded back, since its range is known only at the end (eq. 5).
@@ -99,6 +104,6 @@ def command(
     if (asked.schemes or asked.buffers) and (sort != LISTED or top is not None):
         cause = "--sort and --top are about layers, which --quantizer, --recipe and --sweep sum up"
         raise UsageError(cause, "leave them out, or read the layers from --json")
-    layers = layer_spec_of(spec)
+    layers = layer_spec_of(spec, dims)
     widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
     deliver(priced_report(layers, widths, billing, asked), json_to, csv_to, quiet, force=force)

@@ -7,7 +7,11 @@ import importlib.util
 from hqtool.errors import HqtoolError
 
 
-def require_torch() -> None:
-    """Raise HqtoolError where PyTorch is not installed; does not import it."""
+def require_torch(what: str = "capture") -> None:
+    """Raise HqtoolError where PyTorch is not installed; does not import it.
+
+    Args:
+        what: what needs it.
+    """
     if importlib.util.find_spec("torch") is None:
-        raise HqtoolError("capture needs PyTorch", "pip install 'hqtool[capture]'")
+        raise HqtoolError(f"{what} needs PyTorch", "pip install 'hqtool[capture]'")

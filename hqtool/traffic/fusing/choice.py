@@ -35,10 +35,12 @@ def parse_fuse(text: str) -> frozenset[str]:
 def can_fuse(layer: Layer, fuse: frozenset[str], *, trains: bool) -> bool:
     """Whether a layer can work on its operand element by element, or row by row, as it is made.
 
+    Products of two operands, element by element, are joined where sums are.
+
     The statistics of a batch, of an instance or of a group of channels are known only once the
     whole tensor has been made. Those of a batch are constants where nothing trains.
     """
-    if layer.op not in fuse:
+    if ("add" if layer.op == "mul" else layer.op) not in fuse:
         return False
     if layer.op != "norm" or NORMS[layer.kind].by_row:
         return True

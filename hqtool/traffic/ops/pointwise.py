@@ -1,4 +1,4 @@
-"""Operations whose result is as large as each operand: add, activation, norm.
+"""Operations whose result is as large as each operand: add, mul, activation, norm.
 
 A result of new values leaves an accumulator and needs a range. One whose values are some of its
 input's keeps its input's levels, and nothing is looked for.
@@ -21,7 +21,7 @@ class Activation(NamedTuple):
 
     Args:
         is_new: it makes values that its input does not have.
-        derives_from: which tensor its derivative is computed from, "input" or "output".
+        derives_from: which tensor its derivative is computed from, "input", "output" or "nothing".
     """
 
     is_new: bool
@@ -34,13 +34,16 @@ _KEEPS, _FROM_OUTPUT, _FROM_INPUT = (
     Activation(True, "input"),
 )
 
-#: By PyTorch's names of functions. The first three clip to bounds that are known beforehand.
+#: By PyTorch's names of functions. The first three clip to bounds that are known beforehand. The
+#: last two: products and sums with constants, and any other function of each element.
 ACTIVATIONS: dict[str, Activation] = {
     **dict.fromkeys(("relu", "relu6", "hardtanh"), _KEEPS),
     **dict.fromkeys(("leaky_relu", "elu", "sigmoid", "tanh"), _FROM_OUTPUT),
     **dict.fromkeys(("softmax", "log_softmax", "softplus"), _FROM_OUTPUT),
     **dict.fromkeys(("gelu", "silu", "mish", "selu", "celu"), _FROM_INPUT),
     **dict.fromkeys(("hardswish", "hardsigmoid", "logsigmoid", "softsign"), _FROM_INPUT),
+    "scale": Activation(True, "nothing"),
+    "pointwise": _FROM_INPUT,
 }
 
 
@@ -110,13 +113,22 @@ def add_works(layer: Geometry, tensors: Tensors) -> tuple[Work, ...]:
     return (Work("forward", tensors.output, (tensors.input, *others), quantizes=True),)
 
 
+def mul_works(layer: Geometry, tensors: Tensors) -> tuple[Work, ...]:
+    """Y from all operands, element by element; the gradient of each from G_Y and the others."""
+    (forward,) = add_works(layer, tensors)
+    made, arrives = gradient(tensors.input), gradient(tensors.output)
+    others = ((*forward.reads[:i], *forward.reads[i + 1 :]) for i in range(len(forward.reads)))
+    backward = (Work("backward", made, (arrives, *each), quantizes=True) for each in others)
+    return (forward, *backward)
+
+
 def activation_works(layer: Geometry, tensors: Tensors) -> tuple[Work, ...]:
     """Y from X; G_X from G_Y and what the derivative is computed from."""
     activation, x, y = ACTIVATIONS[layer.kind], tensors.input, tensors.output
-    kept = x if activation.derives_from == "input" else y
+    kept = {"input": (x,), "output": (y,), "nothing": ()}[activation.derives_from]
     return (
         Work("forward", y, (x,), quantizes=activation.is_new),
-        Work("backward", gradient(x), (gradient(y), kept), quantizes=activation.is_new),
+        Work("backward", gradient(x), (gradient(y), *kept), quantizes=activation.is_new),
     )
 
 

@@ -1,0 +1,1 @@
+"""Running a model on tensors without values, to see the shape of every operation."""
