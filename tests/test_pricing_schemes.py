@@ -147,6 +147,73 @@ def test_rules_ask_for_names_classes_and_places():
     assert under(typed, layers, pass_name="forward").bits_for(LOOK) == looks
 
 
+def test_products_of_activations_follow_the_rules_for_all_unless_a_rule_names_them():
+    keys = {"name": "qk", "op": "matmul", "m": 5, "k": 4, "n": 3, "batch": 2}
+    layer = layer_from_json(keys)
+    everything = {"input": "hindsight@int8", "output": "hindsight@int8"}
+    of_all = under(recipe(everything), (layer,), pass_name="forward")
+    assert of_all.dynamic_bits == 2 * 8 * (5 * 4 + 4 * 3 + 5 * 3)
+    named = recipe(everything, {"types": ["matmul"], "input": "hindsight@int4"})
+    assert under(named, (layer,), pass_name="forward").dynamic_bits == 2 * (
+        4 * (5 * 4 + 4 * 3) + 32 * 5 * 3
+    )
+
+
+def test_what_is_read_has_the_format_of_what_made_it():
+    """The second of three layers alone stores 4 bits: it writes them, and the third reads them."""
+    recipes = [
+        recipe({"output": "hindsight@int8"}, {"layers": ["b"], "output": "hindsight@int4"}),
+        recipe({"input": "hindsight@int8"}, {"layers": ["c"], "input": "hindsight@int4"}),
+    ]
+    keys = {"op": "linear", "in_channels": 4, "out_channels": 4}
+    relu = {"name": "relu", "op": "activation", "kind": "gelu", "in_channels": 4}
+    layers = [layer_from_json(keys | {"name": name}) for name in "abc"]
+    for between in ([], [layer_from_json(relu)]):
+        network = (*layers[:2], *between, layers[2])
+        works = network_works(network, "forward", frozenset())
+        for each in recipes:
+            found = Network(network, works).bills(each, BITS, 32, PAPER)
+            weights, last = 32 * 16, {"output": 8 * 4, "input": 4 * 4}
+            assert found[1].bits_for(DATA) == weights + 8 * 4 + 4 * 4
+            assert found[-1].bits_for(DATA) == weights + 4 * 4 + last[each.recipe.tensors[0]]
+            assert not between or found[2].bits_for(DATA) == 4 * 4 + 4 * 4
+
+
+def test_gradients_have_the_format_of_what_made_them():
+    """Backward the same: what c passes on in 4 bits, the operation between and b read in 4 bits."""
+    recipes = [
+        recipe({"grad_input": "hindsight@int8"}, {"layers": ["c"], "grad_input": "hindsight@int4"}),
+        recipe(
+            {"grad_output": "hindsight@int8"}, {"layers": ["b"], "grad_output": "hindsight@int4"}
+        ),
+    ]
+    keys = {"op": "linear", "in_channels": 4, "out_channels": 4}
+    gelu = {"name": "gelu", "op": "activation", "kind": "gelu", "in_channels": 4}
+    a, b, c = (layer_from_json(keys | {"name": name}) for name in "abc")
+    network = (a, b, layer_from_json(gelu), c)
+    works = [
+        tuple(w for w in each if w.made.kind == "grad_input")
+        for each in network_works(network, "backward", frozenset())
+    ]
+    for each in recipes:
+        found = Network(network, works).bills(each, BITS, 32, PAPER)
+        weights, wide = 32 * 16, 32 * 4
+        assert found[1].bits_for(DATA) == weights + 4 * 4 + 8 * 4
+        assert found[2].bits_for(DATA) == 4 * 4 + 4 * 4 + wide  # GELU reads its input, too
+        assert found[3].bits_for(DATA) - weights - 4 * 4 in (8 * 4, 4 * 4)
+
+
+def test_only_layers_with_weights_are_first_or_last():
+    ends = recipe({"output": "hindsight@int8"}, {"last": True, "output": "none"})
+    linear = {"name": "fc", "op": "linear", "in_channels": 4, "out_channels": 3}
+    after = {"name": "soft", "op": "activation", "kind": "softmax", "in_channels": 3}
+    layers = tuple(map(layer_from_json, (linear, after)))
+    network = Network(layers, network_works(layers, "forward", frozenset()))
+    fc, soft = network.bills(ends, BITS, 32, PAPER)
+    assert fc.bits_for(DATA) == 32 * (12 + 4 + 3)
+    assert soft.bits_for(DATA) == 32 * (3 + 3)  # it follows the layer before
+
+
 def test_a_quantizer_of_what_arrives_reads_it_once_more():
     """Where results are quantized, too, a look at an input loads what memory has: no more."""
     both = recipe({"output": "hindsight@int8", "input": "current@int4"})

@@ -12,7 +12,7 @@ from hqtool.sizes import binary_bytes
 from hqtool.traffic.bill import Bill, Bits, total, works_bill
 from hqtool.traffic.layers import Layer
 from hqtool.traffic.pricing.looks import looks_of
-from hqtool.traffic.pricing.scheme import Scheme, SchemeStore, facts_of_layers
+from hqtool.traffic.pricing.scheme import Scheme, SchemeStore, places_of
 from hqtool.traffic.pricing.store import Chip
 from hqtool.traffic.works import Work
 
@@ -43,10 +43,10 @@ class Network:
 
     def leaves_some(self, scheme: Scheme) -> bool:
         """Whether a scheme leaves an activation, a gradient of one, or a weight as it is."""
-        facts = facts_of_layers(self.layers)
+        places = places_of(self.layers, scheme.recipe)
         return any(
-            scheme.quantizer(facts[layer.name], operand.kind) is None
-            for layer, works in zip(self.layers, self.works, strict=True)
+            scheme.quantizer(place, operand.kind) is None
+            for place, works in zip(places, self.works, strict=True)
             for work in works
             for operand in (work.made, *work.reads)
             if operand.kind != "grad_weight"
@@ -57,8 +57,9 @@ def stores_of(
     scheme: Scheme, layers: Sequence[Layer], bits: Bits, wide_bits: int
 ) -> Callable[[Layer], SchemeStore]:
     """How each layer's tensors are kept under a scheme."""
-    facts = facts_of_layers(layers)
-    return lambda layer: SchemeStore(scheme, facts[layer.name], bits, wide_bits)
+    named = zip((layer.name for layer in layers), places_of(layers, scheme.recipe), strict=True)
+    stores = {name: SchemeStore(scheme, place, bits, wide_bits) for name, place in named}
+    return lambda layer: stores[layer.name]
 
 
 def with_quantizers(

@@ -96,7 +96,7 @@ def _table(
         dynamic = Column("bytes", _header([swept[0].label]), binary_bytes)
         overhead = Column("ratio", "of static", times)
         columns = (_BUFFER, static, dynamic, overhead, *costs.columns(rows))
-        shown = tuple({**row, "ratio": 1 + row["overhead"]} for row in rows)
+        shown = tuple({**row, "ratio": _ratio(row)} for row in rows)
         return Table(_title(report, swept, costs), columns, shown)
     by_size: dict[int, dict[str, Any]] = {}
     for row in rows:
@@ -105,6 +105,11 @@ def _table(
     moved = [Column(each.label, _header([each.label]), binary_bytes, min) for each in swept]
     shown = tuple(by_size.values())
     return Table(_title(report, swept, costs), (_BUFFER, *moved), shown, group=("buffer_bytes",))
+
+
+def _ratio(row: dict[str, Any]) -> float | None:
+    """Of what moves to what would move without looks; None where nothing moves."""
+    return None if row["overhead"] is None else 1 + row["overhead"]
 
 
 def _title(report: Report, swept: Sequence[Swept], costs: Costs) -> str:
@@ -150,7 +155,7 @@ def _sentence(
         largest = max(free, key=lambda row: row[each.label])
         if not largest[each.label]:
             continue
-        ends = f"{1 + own[0]['overhead']:.2f} to {1 + own[-1]['overhead']:.2f}"
+        ends = " to ".join(f"{_ratio(row) or 1:.2f}" for row in (own[0], own[-1]))
         found.append(
             f"{each.label}: {ends} times the static traffic over these buffers; looks are free in "
             f"every layer from {binary_bytes(largest[each.label])} on ({largest['name']})."

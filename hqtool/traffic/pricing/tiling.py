@@ -64,13 +64,24 @@ def best_loads(a: Streamed, b: Streamed, groups: int, acc_bits: int, buffer_bits
     Raises:
         ValueError: the buffer does not hold one accumulator.
     """
-    orders = [
-        *_with_rows_held(a, b, groups, buffer_bits),
-        *_with_sums_held(a, b, acc_bits, buffer_bits),
-    ]
+    orders = loads_by_order(a, b, groups, acc_bits, buffer_bits)
     if not orders:
         raise ValueError(f"{buffer_bits} bits hold no accumulator of {acc_bits}")
-    return min(orders, key=lambda loads: loads.bits(a, b))
+    return min(orders.values(), key=lambda loads: loads.bits(a, b))
+
+
+def loads_by_order(
+    a: Streamed, b: Streamed, groups: int, acc_bits: int, buffer_bits: int
+) -> dict[str, Loads]:
+    """The least loads of each loop order that the buffer has room for: 'A', 'B', 'M'."""
+    found: dict[str, Loads] = {}
+    for loads in (
+        *_with_rows_held(a, b, groups, buffer_bits),
+        *_with_sums_held(a, b, acc_bits, buffer_bits),
+    ):
+        known = found.setdefault(loads.order, loads)
+        found[loads.order] = min(known, loads, key=lambda each: each.bits(a, b))
+    return found
 
 
 def _with_rows_held(a: Streamed, b: Streamed, groups: int, buffer_bits: int) -> Iterator[Loads]:
