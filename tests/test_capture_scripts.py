@@ -195,6 +195,17 @@ def test_it_ends_as_under_python(ran: Ran) -> None:
     assert len(ran.plain.stdout.split()[-1]) == 64
 
 
+def test_training_that_quantizes_nothing_ends_as_under_python(
+    ran: Ran, warm_python: WarmPython
+) -> None:
+    """With the same bits of parameters, and of the random numbers of torch, numpy and Python."""
+    command = ("-m", "hqtool", "train", "--recipe", "none", "-q", "--", ran.plain.args[0])
+    done = warm_python.run(ran.trace.parent, *command)
+    assert done.returncode == ran.expected.status
+    assert done.stdout == ran.plain.stdout
+    assert done.stderr.startswith(ran.plain.stderr)
+
+
 def test_its_sites_are_recorded_at_every_step(ran: Ran) -> None:
     places: dict[tuple[str, str], Places] = {}
     for layer, kind, *place in sorted(read_records(ran.trace)):

@@ -34,19 +34,21 @@ def train(
     return python.run(folder, *TRAIN, "--recipe", recipe, *command)
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["checkpointing", "compiled", "depthwise_cnn", "ema_eval", "gan", "grad_scaler", "lbfgs",
-     "packed_lstm", "tied_lm"],
-)  # fmt: skip
+@pytest.mark.parametrize("script", ["ddp", "forks", "stubborn"])
 def test_none_ends_with_the_bits_of_plain_training(
     script: str, folder: Path, warm_python: WarmPython
 ) -> None:
-    done = train(warm_python, folder, "none", "-q", "--", f"{script}.py")
-    assert done.returncode == 0, done.stderr
-    if script == "compiled":
-        return  # eager bits differ from compiled ones
-    assert done.stdout == warm_python.run(folder, f"{script}.py").stdout
+    """Of scripts that start processes or let nothing stop them; of others test_capture_scripts."""
+    environ = dict.fromkeys(("RANK", "LOCAL_RANK", "MASTER_PORT"), "0")
+    environ |= {"WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "RESULTS": "."}
+    found = []
+    for before in ((), (*TRAIN, "--recipe", "none", "-q", "--")):
+        given = environ if script == "ddp" else {}
+        done = warm_python.run(folder, *before, f"{script}.py", **given)
+        assert done.returncode == 0, done.stderr
+        result = folder / "rank0.txt"
+        found.append((sorted(done.stdout.splitlines()), result.exists() and result.read_text()))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("script", ["checkpointing", "gan", "grad_scaler", "tied_lm"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ def close(found: torch.Tensor | None, wanted: torch.Tensor) -> None:
 LAYERS = {
     "linear": (lambda: nn.Linear(5, 4), (6, 5)),
     "conv": (lambda: nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 7, 7)),
+    "transposed": (lambda: nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1), (2, 3, 4, 4)),
 }
 
 
@@ -74,26 +76,35 @@ class Fork(nn.Module):
         return self.shared(F.relu(self.shared(x), inplace=True))
 
 
-def test_a_gradient_is_quantized_before_anything_is_added_to_it() -> None:
+@pytest.mark.parametrize("ste", ["clipped", "full"])
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS], ids="+".join)
+def test_a_residual_fork_and_a_shared_layer(kinds: tuple[str, ...], ste: str) -> None:
+    """A gradient is quantized before anything is added to it; one update of SGD follows."""
     torch.manual_seed(2)
     model = Fork().double()
+    before = [each.detach().clone() for each in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     g = torch.randn(3, 4, dtype=torch.float64)
-    every = dict.fromkeys(("weight", "output", "grad_input"), FIXED)
-    with hqtool.train(model, recipe(**every)):
-        y = model(x)
-        y.backward(g)
-    rounds = dict.fromkeys(every, symmetric4)
-    conv, first, second = (Layer(each, rounds) for each in (model.conv, model.shared, model.shared))
+    rounds = dict.fromkeys(kinds, symmetric4)
+    modules = (model.conv, model.shared, model.shared)
+    conv, first, second = (Layer(each, rounds, full=ste == "full") for each in modules)
     a = x.detach() + conv.forward(x.detach())
     b = first.forward(a)
-    close(y, second.forward(b.clamp(min=0)))
-    gx, gw2, _ = second.backward(g)
-    gx, gw1, _ = first.backward(gx * (b > 0))
-    close(model.shared.weight.grad, gw1 + gw2)
-    g_conv, gw, _ = conv.backward(gx)
-    close(model.conv.weight.grad, gw)
+    wanted = second.forward(b.clamp(min=0))
+    gx, gw2, gb2 = second.backward(g)
+    gx, gw1, gb1 = first.backward(gx * (b > 0))
+    g_conv, gw, gb = conv.backward(gx)
+    with hqtool.train(model, recipe(ste, **dict.fromkeys(kinds, FIXED))):
+        y = model(x)
+        y.backward(g)
+        optimizer.step()
+    close(y, wanted)
     close(x.grad, gx + g_conv)
+    gradients = (gw, gb, gw1 + gw2, gb1 + gb2)
+    for parameter, old, gradient in zip(model.parameters(), before, gradients, strict=True):
+        close(parameter.grad, gradient)
+        close(parameter.detach(), old - 0.1 * gradient)
 
 
 def test_projections_of_attention() -> None:
@@ -185,25 +196,115 @@ def first(result: Any) -> torch.Tensor:
     return result if isinstance(result, torch.Tensor) else result[0]
 
 
-def test_functions_with_a_parameter() -> None:
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
+class Own(nn.Module):
+    """Functions of a parameter, in several forms."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.einsum("bi,io->bo", x, self.w) + x @ self.w + F.linear(x, self.w.t())
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(4, 3))
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bi,io->bo", x, self.w) + x @ self.w + F.linear(x, self.w.t())
+
+
+class Borrows(nn.Module):
+    """Functions with the weight of a module that is not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.inner.weight) + x @ self.inner.weight.t()
+
+
+class Tied(nn.Module):
+    """A head whose weight is the embedding's, called as a module, and again as a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(3, 4)
+        self.head = nn.Linear(4, 3, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x) + F.linear(x, self.table.weight)
+
+
+class Shared(nn.Module):
+    """One module at two places, called at both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 3, bias=False)
+        self.other = self.one
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x) + self.other(x)
+
+
+class Parametrized(nn.Module):
+    """A weight computed from another tensor."""
+
+    def __init__(self, make: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__()
+        self.inner = make(nn.Linear(4, 3, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+REACHED = {
+    "function": (Own, lambda m: m.w.t(), 3, {"own.w"}),
+    "borrowed": (Borrows, lambda m: m.inner.weight, 2, {"inner.weight"}),
+    "tied": (Tied, lambda m: m.head.weight, 2, {"head", "table.weight"}),
+    "shared": (Shared, lambda m: m.one.weight, 2, {"one"}),
+    "weight_norm": (
+        lambda: Parametrized(nn.utils.parametrizations.weight_norm),
+        lambda m: m.inner.weight,
+        1,
+        {"inner"},
+    ),
+    "spectral_norm": (
+        lambda: Parametrized(nn.utils.parametrizations.spectral_norm),
+        lambda m: m.inner.weight,
+        1,
+        {"inner"},
+    ),
+    "orthogonal": (
+        lambda: Parametrized(nn.utils.parametrizations.orthogonal),
+        lambda m: m.inner.weight,
+        1,
+        {"inner"},
+    ),
+    "old spectral_norm": (
+        lambda: Parametrized(nn.utils.spectral_norm),
+        lambda m: m.inner.weight,
+        1,
+        {"inner"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_weights_wherever_they_stand(name: str) -> None:
+    """Each product is reached, once, and coverage counts each: 2 × 4 × 3 multiplications."""
     torch.manual_seed(5)
-    model = Own()
+    make, weight_of, times, layers = REACHED[name]
+    model = make().double().eval()  # a spectral norm learns in training mode
     x = torch.randn(2, 4, dtype=torch.float64)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with hqtool.train(model, recipe(weight=FIXED)):
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    with hqtool.train(model, recipe(weight=FIXED)) as session:
         y = model(x)
         y.sum().backward()
         optimizer.step()
-    w = symmetric4(model.w.detach() + 0.1 * model.w.grad)[0]
-    close(y, 3 * x @ w)
+    close(y, times * F.linear(x, symmetric4(weight_of(model).detach())[0]))
+    assert {site.layer for site in session.trainer.sites} == layers
+    coverage = session.outcome.coverage
+    assert (coverage.quantized, coverage.excluded, coverage.unnamed) == (times * 24, 0, 0)
+    assert not any(coverage.missed.values())
+    assert not session.outcome.unreached
+    assert all(each.grad is not None for each in model.parameters())
 
 
 def test_half_types_are_quantized_in_float32() -> None:

@@ -53,23 +53,34 @@ class Layer:
         self.w, self.w_beyond = self.rounds["weight"](self.module.weight.detach())
         bias = self.module.bias
         bias = None if bias is None else bias.detach()
-        if self.w.dim() == 2:
-            y = F.linear(self.x, self.w, bias)
-        else:
-            y = F.conv2d(self.x, self.w, bias, self.module.stride, self.module.padding)
+        y = self._multiplied(self.x, self.w, bias)
         y, self.y_beyond = self.rounds["output"](y)
         return y
+
+    def _multiplied(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        if w.dim() == 2:
+            return F.linear(x, w, bias)
+        how = self.module.stride, self.module.padding
+        if isinstance(self.module, torch.nn.ConvTranspose2d):
+            return F.conv_transpose2d(x, w, bias, *how)
+        return F.conv2d(x, w, bias, *how)
+
+    def _gradients(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """G_X and G_W: each a product of the same kind (paper, section 3.1)."""
+        if self.w.dim() == 2:
+            return g @ self.w, g.T @ self.x
+        how = {"stride": self.module.stride, "padding": self.module.padding}
+        if isinstance(self.module, torch.nn.ConvTranspose2d):  # a convolution's own backward pass
+            gx = F.conv2d(g, self.w, None, **how)
+            return gx, conv_grad.conv2d_weight(g, self.w.shape, self.x, **how)
+        gx = conv_grad.conv2d_input(self.x.shape, self.w, g, **how)
+        return gx, conv_grad.conv2d_weight(self.x, self.w.shape, g, **how)
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """G_X, G_W and the gradient of the bias."""
         g = self.rounds["grad_output"](self._masked(gradient, self.y_beyond))[0]
-        if self.w.dim() == 2:
-            gx, gw, gb = g @ self.w, g.T @ self.x, g.sum(0)
-        else:
-            how = {"stride": self.module.stride, "padding": self.module.padding}
-            gx = conv_grad.conv2d_input(self.x.shape, self.w, g, **how)
-            gw = conv_grad.conv2d_weight(self.x, self.w.shape, g, **how)
-            gb = g.sum((0, 2, 3))
+        gx, gw = self._gradients(g)
+        gb = g.sum([axis for axis in range(g.dim()) if axis != min(1, g.dim() - 1)])
         gx = self._masked(self.rounds["grad_input"](gx)[0], self.x_beyond)
         gw = self._masked(self.rounds["grad_weight"](gw)[0], self.w_beyond)
         return gx, gw, gb
