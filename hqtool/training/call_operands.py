@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hqtool.training.coverage import Coverage
 from hqtool.training.layer_sites import LayerSites
+from hqtool.training.own_time import OwnTime
 from hqtool.training.quantized import Quantized
 from hqtool.training.trained_site import Place, TrainedSite, Treated
 from hqtool.watch.layer_call import LayerCall
@@ -31,6 +32,7 @@ class Run(Protocol):
     """What a call needs of the run that it is part of; see `hqtool.training.trainer.Trainer`."""
 
     coverage: Coverage
+    time: OwnTime
 
     def place(self, layer: CallPlace, *, trains: bool) -> Place:
         """What the noise of the call's tensors is keyed by."""
@@ -82,12 +84,15 @@ class _Around(torch.autograd.Function):
         return gradient, None, None, None, None
 
 
-def unseen(treat: Treatment) -> Treatment:
-    """A treatment whose operations are seen by no mode and no tensor subclass of the script."""
+def unseen(treat: Treatment, time: OwnTime) -> Treatment:
+    """A treatment, timed, whose operations are seen by no mode and no subclass of the script."""
 
     def treated(x: Tensor) -> Quantized:
+        began = time.begin(x)
         with Unseen():
-            return treat(x.detach())
+            found = treat(x.detach())
+        time.end(began)
+        return found
 
     return treated
 
@@ -130,7 +135,7 @@ class QuantizedCall:
             return self._around(y, "output", "grad_output", masks_first=True)
         site = self._sites.of("grad_output")
         if site is not None and y.requires_grad:  # as a hook it may be changed in place later
-            treat = unseen(self._treatment_of_gradient(site))
+            treat = unseen(self._treatment_of_gradient(site), self._trainer.time)
             y.register_hook(lambda g: straight_through(g, treat, self._sites.ste))  # type: ignore[no-untyped-call]
         return y
 
@@ -152,10 +157,13 @@ class QuantizedCall:
         site, of_gradient = self._sites.of(kind), self._sites.of(back)
         if (site is None and of_gradient is None) or not _is_real(x):
             return x
-        forth = None if site is None else unseen(self._treatment(site))
+        time = self._trainer.time
+        forth = None if site is None else unseen(self._treatment(site), time)
         if not (torch.is_grad_enabled() and _requires_grad(x)):
             return x if forth is None else forth(x).values
-        treat = None if of_gradient is None else unseen(self._treatment_of_gradient(of_gradient))
+        treat = None
+        if of_gradient is not None:
+            treat = unseen(self._treatment_of_gradient(of_gradient), time)
         around: Tensor = _Around.apply(x, forth, treat, masks_first, self._sites.ste)  # type: ignore[no-untyped-call]
         return around
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hqtool.recipes.recipe import Recipe
 from hqtool.sizes import counted
 from hqtool.training.coverage import Coverage
+from hqtool.training.moved import Moved, layers_of, moved
 
 if TYPE_CHECKING:
     from hqtool.training.trainer import Trainer
@@ -50,6 +51,8 @@ class TrainOutcome:
         unreached: layers that trained without being reached, and why.
         watched: what the watcher found out about the training.
         ranks: how ranges were joined over ranks, in words and JSON-safe.
+        moved: through memory, in a mean step; None where no geometry is known.
+        time: how much longer it took, in words; None where that is not known.
     """
 
     recipe: str
@@ -62,6 +65,8 @@ class TrainOutcome:
     unreached: tuple[tuple[str, str], ...]
     watched: Watched
     ranks: tuple[tuple[str, ...], Mapping[str, int]] = ((), {})
+    moved: Moved | None = None
+    time: str | None = None
 
     @property
     def covers(self) -> float:
@@ -76,6 +81,7 @@ class TrainOutcome:
             "coverage": self.coverage.to_json(),
             "looks": sum(each.looks for each in self.sites),
             "records": sum(each.records for each in self.sites),
+            "traffic": None if self.moved is None else self.moved.to_json(),
             "failed": dict(self.failed),
             "not_quantized": dict(self.unreached),
         } | ({"ranges_joined": dict(self.ranks[1])} if self.ranks[1] else {})
@@ -90,8 +96,10 @@ class TrainOutcome:
             f"{steps}, {counted(len(self.sites), 'site')} quantized by {self.recipe}",
             *self.coverage.lines(),
             *self._looks(),
+            *([] if self.moved is None else [self.moved.line()]),
             *self._clipped(),
             *self._nonfinite(),
+            *([] if self.time is None else [self.time]),
             *self.ranks[0],
         ]
 
@@ -165,4 +173,6 @@ def outcome_of(recipe: Recipe, trainer: Trainer, watched: Watched, seconds: floa
         tuple(each for each in watched.unrecorded.items() if each[0] not in trainer.layers),
         watched,
         (tuple(trainer.ranks.lines(trainer.steps)), trainer.ranks.to_json()),
+        moved(recipe, layers_of(trainer.sites, trainer.geometries), trainer.steps),
+        trainer.time.line(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,17 +75,14 @@ class RunTrace:
         )
 
     def describe(
-        self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...]
+        self, layer: str, geometry: Mapping[str, Any] | None, classes: tuple[str, ...]
     ) -> None:
-        """Write a layer's classes and geometry; one of unknown geometry is left without."""
+        """Write a layer's classes, and its geometry where it is known."""
         with self._going_on():
             if classes:
                 self.writer.name_classes(layer, classes)
-            try:
-                found = geometry()
-            except Exception:
-                return
-            self.writer.describe(layer, found)
+            if geometry is not None:
+                self.writer.describe(layer, geometry)
 
     def commit(self, step: int) -> None:
         """Make a step durable."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from hqtool.recipes.recipe_file import to_json
 from hqtool.training.call_operands import QuantizedCall
 from hqtool.training.coverage import Coverage
 from hqtool.training.layer_sites import LayerSites
+from hqtool.training.own_time import OwnTime
 from hqtool.training.plain_values import from_plain, to_plain
 from hqtool.training.quantizing import Axes
 from hqtool.training.rank_sites import RankSites
@@ -56,6 +58,8 @@ class Trainer:
         coverage: how much was quantized.
         sites: all that were met, in order.
         layers: the name of each layer that ran → its classes, in order.
+        geometries: the name of each layer whose geometry is known → its keys in a layer spec.
+        time: how much of it goes into quantizing.
         steps: how many steps ended.
         failed: what could not be watched → the first reason.
         ranks: lets the sites learn with those of other ranks.
@@ -85,12 +89,14 @@ class Trainer:
         self._takes: dict[str, bool] = {}
         self._passes: dict[str, tuple[int, int, int, int]] = {}
         self._evaluated: Counter[str] = Counter()
+        self.geometries: dict[str, Mapping[str, Any]] = {}
         self._described: set[str] = set()
         self.coverage = Coverage()
         self.sites: dict[Site, TrainedSite] = {}
         self.layers: dict[str, tuple[str, ...]] = {}
         self.failed: dict[str, str] = {}
         self.ranks = RankSites(self.sites, settings.rank_timeout_seconds if recipe.tensors else 0)
+        self.time = OwnTime()
         self.steps = 0
         self._last_step = -1
 
@@ -279,10 +285,14 @@ class Trainer:
     def describe(
         self, layer: str, geometry: Callable[[], Mapping[str, Any]], classes: tuple[str, ...] = ()
     ) -> None:
-        """Write a layer's geometry, once."""
-        if self._trace is not None and layer not in self._described:
-            self._described.add(layer)
-            self._trace.describe(layer, geometry, classes)
+        """Keep a layer's geometry, once; one of unknown geometry is left without."""
+        if layer in self._described:
+            return
+        self._described.add(layer)
+        with suppress(Exception):
+            self.geometries[layer] = geometry()
+        if self._trace is not None:
+            self._trace.describe(layer, self.geometries.get(layer), classes)
 
     def count(self, event: str, number: int = 1) -> None:
         """Nothing is counted."""
@@ -293,7 +303,9 @@ class Trainer:
             self.steps, self._last_step = self.steps + 1, step
         self.ranks.step_ended(step)
         if self._trace is not None:
+            began = perf_counter()
             self._trace.commit(step)
+            self.time.end(began)
         self._on_step()
 
     def name_optimizers(self, step: int, names: tuple[str, ...]) -> None:
