@@ -83,13 +83,14 @@ def traffic_report(spec: LayerSpec, bits: Bits, billing: Billing, chip: Chip = P
     """Bill every layer of a spec."""
     each = zip(spec.layers, billing.works(spec.layers), strict=True)
     bills = [works_bill(works, bits, layer.repeat, chip) for layer, works in each]
-    whole = total(bills)
+    bill = total(bills)
+    whole = _Whole(bill, bill.static_bits, bill.dynamic_bits)
     pairs = list(zip(spec.layers, bills, strict=True))
     rows = billing.sorted(
-        {"name": layer.name, "op": layer.op, **_amounts(bill, whole)} for layer, bill in pairs
+        {"name": layer.name, "op": layer.op, **whole.amounts(bill)} for layer, bill in pairs
     )
     by_op = _by_operation(pairs, whole)
-    sums = _amounts(whole, whole)
+    sums = whole.amounts(whole.bill)
     document = {
         "schema": SCHEMA,
         "spec": str(spec.path),
@@ -115,7 +116,7 @@ def traffic_report(spec: LayerSpec, bits: Bits, billing: Billing, chip: Chip = P
 
 
 def _shown(
-    pairs: list[tuple[Layer, Bill]], rows: list[dict[str, Any]], top: int | None, whole: Bill
+    pairs: list[tuple[Layer, Bill]], rows: list[dict[str, Any]], top: int | None, whole: _Whole
 ) -> tuple[TableRow, ...]:
     """The first rows, and what the others come to."""
     if top is None or top >= len(rows):
@@ -123,29 +124,38 @@ def _shown(
     shown = {row["name"] for row in rows[:top]}
     rest = total(bill for layer, bill in pairs if layer.name not in shown)
     others = counted(len(rows) - top, "other layer")
-    return (*rows[:top], {"name": others, **_amounts(rest, whole)})
+    return (*rows[:top], {"name": others, **whole.amounts(rest)})
 
 
-def _by_operation(pairs: list[tuple[Layer, Bill]], whole: Bill) -> list[dict[str, Any]]:
+def _by_operation(pairs: list[tuple[Layer, Bill]], whole: _Whole) -> list[dict[str, Any]]:
     """What all layers of one operation come to, the one that moves most first."""
     bills: dict[str, list[Bill]] = {}
     for layer, bill in pairs:
         bills.setdefault(layer.op, []).append(bill)
     rows = [
-        {"op": op, "layers": len(each), **_amounts(total(each), whole)}
-        for op, each in bills.items()
+        {"op": op, "layers": len(each), **whole.amounts(total(each))} for op, each in bills.items()
     ]
     return sorted(rows, key=lambda row: row["dynamic_bytes"], reverse=True)
 
 
-def _amounts(bill: Bill, whole: Bill) -> dict[str, Any]:
-    return {
-        "static_bytes": as_bytes(bill.static_bits),
-        "dynamic_bytes": as_bytes(bill.dynamic_bits),
-        "overhead": bill.overhead,
-        "static_share": _share(bill.static_bits, whole.static_bits),
-        "dynamic_share": _share(bill.dynamic_bits, whole.dynamic_bits),
-    }
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What a network moves: that of which layers move a share."""
+
+    bill: Bill
+    static_bits: ExactBits
+    dynamic_bits: ExactBits
+
+    def amounts(self, bill: Bill) -> dict[str, Any]:
+        """Of one layer, or of several."""
+        static, dynamic = bill.static_bits, bill.dynamic_bits
+        return {
+            "static_bytes": as_bytes(static),
+            "dynamic_bytes": as_bytes(dynamic),
+            "overhead": bill.overhead,
+            "static_share": _share(static, self.static_bits),
+            "dynamic_share": _share(dynamic, self.dynamic_bits),
+        }
 
 
 def _share(part: ExactBits, whole: ExactBits) -> float | None:
