@@ -54,6 +54,8 @@ def priced_report(spec: LayerSpec, bits: Bits, billing: Billing, asked: Asked) -
 
         network = Network(spec.layers, works)
         return with_quantizers(report, network, asked.schemes, bits, asked.wide_bits, costs)
+    if costs.energy is None and costs.bandwidth is None:
+        return report
     return _with_step(report, _bill(spec, works, bits, costs), costs)
 
 
@@ -91,9 +93,7 @@ def _with_settings(report: Report, asked: Asked) -> Report:
 
 
 def _with_step(report: Report, bill: Bill, costs: Costs) -> Report:
-    """The report with joules and time of a step, where they are asked for."""
-    if costs.energy is None and costs.bandwidth is None:
-        return report
+    """The report with joules and time of a step."""
     rows: list[dict[str, Any]] = [
         {"name": name, "bytes": as_bytes(bits), **costs.of(bits, on_chip)}
         for name, bits, on_chip in (
