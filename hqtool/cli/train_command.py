@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -14,14 +15,11 @@ from hqtool.cli.output import announce
 from hqtool.cli.script_command import ScriptCommand
 from hqtool.cli.streams import own_streams
 from hqtool.display import harmless
+from hqtool.errors import UsageError
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
-from hqtool.launch.program import find_program
 from hqtool.recipes.named import load_recipe
 from hqtool.sizes import counted
 from hqtool.training.settings import LOSS_SCALES, ON_NONFINITE, TrainSettings
-
-if TYPE_CHECKING:
-    from hqtool.training.aside import Aside
 
 DEFAULT = TrainSettings()
 
@@ -115,6 +113,12 @@ class TrainCommand(ScriptCommand):
     help="List what each site gets; runs one step aside.",
 )
 @click.option(
+    "--verify",
+    is_flag=True,
+    help="Train plainly and by recipe none: are the parameters the same, bit for bit? Then twice "
+    "by the recipe: are they the same again?",
+)
+@click.option(
     "--rank-timeout",
     "rank_timeout_seconds",
     metavar="SECONDS",
@@ -134,6 +138,7 @@ def command(
     quiet: bool,
     calibrate: int | None,
     list_sites: bool,
+    verify: bool,
     **given: Any,
 ) -> int:
     """Run a training script, unmodified, with its layers quantized as a recipe says.
@@ -142,29 +147,35 @@ def command(
     optimizers stay the script's own: quantizers act on operands while a layer runs. The exit status
     is the script's.
     """
+    if list_sites and verify:
+        raise UsageError("--list-sites and --verify exclude each other", "give one")
     settings = TrainSettings(**given)
     found = load_recipe(recipe)
     target, *argv = program
     how: dict[str, Any] = {"recipe": found, "settings": settings, "module": module}
     if list_sites:
-        with own_streams():
-            print(*map(harmless, _aside(target, argv, steps=1, **how).listing()), sep="\n")
-        return 0
-    from hqtool.training.run import train_script
+        from hqtool.training.aside import aside
 
+        _print_lines(aside(target, argv, steps=1, **how).listing())
+        return 0
+    if verify:
+        from hqtool.trial.verify import verify_training
+
+        verdict = verify_training(target, argv, out=out, calibrate=calibrate, quiet=quiet, **how)
+        _print_lines(verdict.lines)
+        return verdict.status
     states = None
     if calibrate is not None:
-        aside = _aside(target, argv, steps=calibrate, **how)
-        states = aside.states
-        announce(f"hqtool: ranges calibrated on {counted(aside.steps, 'step')}", quiet)
+        from hqtool.training.aside import aside
+
+        first = aside(target, argv, steps=calibrate, **how)
+        states = first.states
+        announce(f"hqtool: ranges calibrated on {counted(first.steps, 'step')}", quiet)
+    from hqtool.training.run import train_script
+
     return train_script(target, argv, out=out, quiet=quiet, states=states, **how)
 
 
-def _aside(
-    target: str, argv: list[str], *, recipe: Any, settings: Any, module: bool, steps: int
-) -> Aside:
-    from hqtool.launch.requirements import require_torch
-    from hqtool.training.aside import run_aside
-
-    require_torch()
-    return run_aside(find_program(target, argv, module=module), recipe, settings, steps)
+def _print_lines(lines: Sequence[str]) -> None:
+    with own_streams():
+        print(*map(harmless, lines), sep="\n")

@@ -9,12 +9,14 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from hqtool.errors import DataError, UsageError
+from hqtool.launch.program import find_program
+from hqtool.launch.requirements import require_torch
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.plan import TrainPlan
 from hqtool.training.rank_aside import meet_apart, part
@@ -55,15 +57,29 @@ class Aside(NamedTuple):
         return [*lines, *(f"{name}  none" for name in self.excluded)]
 
 
-def run_aside(
-    program: Callable[[], None], recipe: Recipe, settings: TrainSettings, steps: int
+def aside(
+    target: str,
+    argv: Sequence[str],
+    *,
+    recipe: Recipe,
+    settings: TrainSettings,
+    module: bool,
+    steps: int,
 ) -> Aside:
-    """Run a program for so many steps, in a child process.
+    """Run a script or module for so many steps, in a child process.
 
     Raises:
+        HqtoolError: PyTorch is missing.
         UsageError: this system cannot fork.
-        DataError: the program ended before its first step did.
+        DataError: the script or module is missing, or ended before its first step did.
     """
+    require_torch()
+    return _run_aside(find_program(target, argv, module=module), recipe, settings, steps)
+
+
+def _run_aside(
+    program: Callable[[], None], recipe: Recipe, settings: TrainSettings, steps: int
+) -> Aside:
     if not hasattr(os, "fork"):
         raise UsageError("running steps aside takes fork, which is not here", "train without it")
     with tempfile.TemporaryDirectory(prefix="hqtool-") as folder:

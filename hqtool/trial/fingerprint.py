@@ -1,7 +1,7 @@
 """The result of a training run: a checksum of every tensor of the models that were trained.
 
-The script runs in a process of its own, plainly or under capture; at its end the checksums are
-written to a file.
+The script runs in a process of its own, plainly, under capture or quantized; at its end the
+checksums are written to a file.
 """
 
 from __future__ import annotations
@@ -30,24 +30,46 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the script that the command line's only argument describes, a JSON object.
 
-    Its keys: `target`, `argv` and `module`; `report`, the file to write; `out`, the trace, or null
-    for a plain run; `settings`.
+    Its keys: `target`, `argv` and `module`; `report`, the file to write; `by`, 'capture', 'train',
+    or null for a plain run; `out`, the trace, or null; `settings`; of a training `recipe`, its name
+    and TOML, and `calibrate`, the steps that set ranges up, or null.
     """
     job = json.loads(sys.argv[1])
-    Fingerprint(job["report"], eager=job["out"] is None).begin()
+    Fingerprint(job["report"], eager=job["by"] is None).begin()
     sys.exit(_run(job))
 
 
 def _run(job: dict[str, Any]) -> int:
-    target, argv, module = job["target"], job["argv"], job["module"]
-    if job["out"] is None:
-        return exit_status(find_program(target, argv, module=module))
+    ways = {None: _run_plainly, "capture": _capture, "train": _train}
     try:
-        settings = CaptureSettings(**job["settings"])
-        return run_script(target, argv, out=job["out"], settings=settings, module=module)
+        return ways[job["by"]](job, job["target"], job["argv"], job["module"])
     except HqtoolError as error:
         print(f"hqtool: {error}", file=sys.stderr, flush=True)
         os._exit(error.exit_status)  # without a report: nothing has run
+
+
+def _run_plainly(job: dict[str, Any], target: str, argv: list[str], module: bool) -> int:
+    return exit_status(find_program(target, argv, module=module))
+
+
+def _capture(job: dict[str, Any], target: str, argv: list[str], module: bool) -> int:
+    settings = CaptureSettings(**job["settings"])
+    return run_script(target, argv, out=job["out"], settings=settings, module=module)
+
+
+def _train(job: dict[str, Any], target: str, argv: list[str], module: bool) -> int:
+    from hqtool.recipes.recipe_file import parse_recipe
+    from hqtool.training.aside import aside
+    from hqtool.training.run import train_script
+    from hqtool.training.settings import TrainSettings
+
+    name, rules = job["recipe"]
+    recipe, settings = parse_recipe(rules, name), TrainSettings(**job["settings"])
+    how: dict[str, Any] = {"recipe": recipe, "settings": settings, "module": module}
+    states = None
+    if job["calibrate"] is not None:
+        states = aside(target, argv, steps=job["calibrate"], **how).states
+    return train_script(target, argv, out=job["out"], states=states, **how)
 
 
 class Fingerprint:
