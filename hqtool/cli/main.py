@@ -26,6 +26,7 @@ COMMANDS = {
     "study": "Train with recipes and seeds side by side: one table.",
     "traffic": "Bill the memory traffic of layers, static and dynamic.",
     "spec": "Write the layer spec of a model, a trace or an ONNX file.",
+    "report": "Show it all on one HTML page, offline.",
     "info": "Say what is in a trace.",
     "convert": "Make a trace of .npz files.",
     "repair": "Make a clean trace of a killed or damaged one.",

@@ -165,12 +165,13 @@ _current = _OpenReader()
 def _reader_of(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
     if _current.reader is None or _current.traces != traces:
         close_reader()
-        _current.reader = _new_reader(traces)
+        _current.reader = reader_of(traces)
         _current.traces = traces
     return _current.reader
 
 
-def _new_reader(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
+def reader_of(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
+    """A reader of a task's traces."""
     if len(traces) > 1:
         return RanksReader(traces)
     return TraceReader(traces[0].path, upto=traces[0].upto)

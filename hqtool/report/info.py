@@ -61,7 +61,7 @@ def info_report(reader: TraceReader) -> Report:
         "layers": {row["layer"]: reader.geometry(row["layer"]) for row in rows},
         "sites": rows,
     }
-    facts = _run_facts(reader, condition.state)
+    facts = run_facts(reader, condition.state)
     columns = QUANTIZED_COLUMNS if reader.is_of_quantized_run else SITE_COLUMNS
     tables = [facts_table(_title(reader, size), facts), sites_table(rows, columns)]
     return Report(document, rows, tables, notes=[*condition.notes, *sampling_notes(rows)])
@@ -154,7 +154,7 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
 WHOLE_RECIPE = "rules"
 
 
-def _run_facts(reader: TraceReader, state: str) -> dict[str, str]:
+def run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and what the recorder noted."""
     noted = {str(name): flat(value) for name, value in reader.run.items() if name != WHOLE_RECIPE}
     if reader.is_of_quantized_run and "training" in noted:

@@ -151,16 +151,16 @@ def _columns(table: StudyTable) -> Iterator[Column]:
 
 
 def _shown(row: dict[str, Any], found: RecipeRow) -> TableRow:
-    decimals, change = _decimals(row["std"], row["mean"]), found.difference
+    places, change = decimals(row["std"], row["mean"]), found.difference
     half = None if change is None or change.high is None else change.high - (change.value or 0.0)
     return row | {
-        "metric": _plus_minus(row["mean"], row["std"], decimals),
-        "change": None if change is None else _plus_minus(change.value, half, decimals, "+"),
+        "metric": plus_minus(row["mean"], row["std"], places),
+        "change": None if change is None else plus_minus(change.value, half, places, "+"),
         "of": f"{row['runs']}/{sum(found.outcomes.values())}",
     }
 
 
-def _decimals(std: float | None, mean: float | None) -> int:
+def decimals(std: float | None, mean: float | None) -> int:
     """So many that the standard deviation has two digits; without one, the mean four."""
     size, digits = (std, 2) if std else (abs(mean or 0.0), 4)
     if not size:
@@ -168,12 +168,11 @@ def _decimals(std: float | None, mean: float | None) -> int:
     return min(8, max(0, digits - 1 - math.floor(math.log10(size))))
 
 
-def _plus_minus(
-    value: float | None, half: float | None, decimals: int, sign: str = ""
-) -> str | None:
+def plus_minus(value: float | None, half: float | None, places: int, sign: str = "") -> str | None:
+    """'96.1 ± 1.3' with so many decimal places; None where there is no value."""
     if value is None:
         return None
-    return f"{value:{sign}.{decimals}f}" + ("" if half is None else f" ± {half:.{decimals}f}")
+    return f"{value:{sign}.{places}f}" + ("" if half is None else f" ± {half:.{places}f}")
 
 
 # --- sentences ----------------------------------------------------------------------------------

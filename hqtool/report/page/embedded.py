@@ -1,0 +1,140 @@
+"""A site's picture as it is embedded: numbers as few digits as the charts can show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqtool.display import harmless
+from hqtool.estimators.quantizer import Quantizer
+from hqtool.report.model import percent
+from hqtool.report.page.histogram import LINEAR_SHARE
+from hqtool.report.page.material import Material
+from hqtool.report.page.picture import SitePicture
+from hqtool.report.page.section import rounded
+from hqtool.sizes import counted
+
+#: The end of the axis, on which a value's position is kept as a whole number.
+POSITIONS = 9999
+
+#: At most so many ticks on either side of 0.
+MOST_TICKS = 3
+
+
+def embedded_sites(material: Material) -> list[dict[str, Any]]:
+    """What the page's script knows of each site."""
+    several = len({picture.run for picture in material.pictures}) > 1
+    return [_site(each, material, several) for each in material.pictures]
+
+
+def _site(picture: SitePicture, material: Material, several: bool) -> dict[str, Any]:
+    unit = _unit(picture)
+    run = f"{material.runs[picture.run].path}: " if several else ""
+    return {
+        "label": harmless(picture.site.layer),
+        "group": harmless(run + picture.site.tensor),
+        "facts": {
+            "unit": unit,
+            "ticks": _ticks(picture, unit),
+            "levels": f"levels of {picture.levels_of}",
+            "summary": summary_of(picture),
+        },
+        "data": {
+            "steps": {name: _positions(picture.steps[name], unit) for name in ("min", "max")}
+            | {"step": picture.steps["step"].tolist()},
+            "ranges": _ranges(picture, unit),
+            "histogram": _histogram(picture),
+            "levels": {"level": [rounded(level, 4) for level in picture.levels]},
+            "errors": _errors(picture, material.drawn),
+        },
+    }
+
+
+def summary_of(picture: SitePicture) -> str:
+    """How much of the site is drawn, and how often values lay outside each range."""
+    shown = len(picture.steps["step"])
+    some = "all" if shown == picture.records else f"{shown:,} of"
+    drawn = f"Drawn: {some} {counted(picture.records, 'record')}."
+    outside = ", ".join(f"{name} {percent(share)}" for name, share in picture.outside.items())
+    return (
+        f"{drawn} Records with values outside the range asked for: {outside}." if outside else drawn
+    )
+
+
+def _unit(picture: SitePicture) -> float:
+    """Magnitude below which axes of this site are linear."""
+    ends = picture.range or (0.0, 0.0)
+    known = [picture.steps[name] for name in picture.steps if name.startswith(("lo ", "hi "))]
+    largest = max(map(abs, ends), default=0.0)
+    for column in known:
+        finite = np.abs(column[np.isfinite(column)])
+        largest = max(largest, float(finite.max(initial=0.0)))
+    return float(f"{largest * LINEAR_SHARE:.3g}") or 1.0
+
+
+def _ticks(picture: SitePicture, unit: float) -> list[float]:
+    """Powers of ten and 0, a few, on an axis that is linear below `unit`."""
+    top = math.floor(math.log10(unit / LINEAR_SHARE))
+    exponents = [top - i for i in range(MOST_TICKS)]
+    positive = [float(f"1e{e}") for e in reversed(exponents)]
+    return [*(-tick for tick in reversed(positive)), 0.0, *positive]
+
+
+def _positions(values: NDArray[np.float64], unit: float) -> dict[str, Any]:
+    """Values by their whole-numbered position on the symmetric logarithmic axis."""
+    step = math.asinh(4 / LINEAR_SHARE) / POSITIONS
+    with np.errstate(invalid="ignore"):
+        places = np.rint(np.arcsinh(values / unit) / step)
+    numbers = [None if math.isnan(place) else int(place) for place in places.tolist()]
+    return {"unit": unit, "step": step, "n": numbers}
+
+
+def _ranges(picture: SitePicture, unit: float) -> dict[str, Any]:
+    """A row for each step and estimator."""
+    names = [name.removeprefix("lo ") for name in picture.steps if name.startswith("lo ")]
+    columns = {
+        end: [_positions(picture.steps[f"{end} {name}"], unit) for name in names]
+        for end in ("lo", "hi")
+    }
+    flags = {
+        flag: [picture.steps[f"{flag} {name}"].astype(int).tolist() for name in names]
+        for flag in ("looked", "outside")
+    }
+    return {
+        "step": picture.steps["step"].tolist(),
+        "series": {"by": "estimator", "names": names, "columns": columns | flags},
+    }
+
+
+def _histogram(picture: SitePicture) -> dict[str, Any]:
+    found = picture.histogram
+    if found is None:
+        return {"from": [], "to": [], "share": []}
+    edges = [rounded(edge, 4) for edge in found.edges.tolist()]
+    shares = [rounded(share, 3) for share in found.shares.tolist()]
+    return {"from": edges[:-1], "to": edges[1:], "share": shares}
+
+
+def _errors(picture: SitePicture, drawn: Sequence[Quantizer]) -> dict[str, Any]:
+    """A row for each scored record and quantizer."""
+    columns = [
+        [None if math.isnan(db) else rounded(db, 4) for db in row.tolist()]
+        for row in picture.scored.sqnr_db
+    ]
+    return {
+        "step": picture.scored.steps.tolist(),
+        "series": {
+            "by": "quantizer",
+            "names": [each.label for each in drawn],
+            "columns": {"sqnr_db": columns},
+        },
+    }
+
+
+def sites_of_run(pictures: Sequence[SitePicture], run: int) -> Mapping[Any, SitePicture]:
+    """Site → its picture in one run."""
+    return {picture.site: picture for picture in pictures if picture.run == run}

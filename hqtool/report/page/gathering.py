@@ -1,0 +1,223 @@
+"""From inputs to the material of a page: the replay that it needs, and the sites' pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from hqtool.compare.comparison import Comparison, Selection, compare
+from hqtool.compare.execute import Executor, reader_of, serial
+from hqtool.compare.recommending.recommendation import (
+    DEFAULT_SENSITIVITY,
+    Question,
+    Recommendation,
+    answer,
+)
+from hqtool.compare.recommending.targets import Condition
+from hqtool.compare.settings import ReplaySettings
+from hqtool.estimators.quantizer import Quantizer, parse_quantizer
+from hqtool.report.info import run_facts, sampling_notes, site_row
+from hqtool.report.page.inputs import Inputs
+from hqtool.report.page.material import Material, Run
+from hqtool.report.page.picture import Scored, SitePicture, picture_of, scored_of
+from hqtool.report.page.rebuilt import comparison_of
+from hqtool.trace.reader import TraceReader
+
+#: What is replayed where nothing is said: the paper's estimators at 8 bits, in-hindsight and
+#: current at fewer, and the formats that recipes of today are made of.
+DEFAULT_QUANTIZERS = (
+    "hindsight@int8",
+    "current@int8",
+    "running@int8",
+    "delayed@e4m3",
+    "hindsight@nvfp4",
+    "local@mxfp8",
+    "hindsight@int6",
+    "current@int6",
+    "hindsight@int4",
+    "current@int4",
+    "current@nvfp4",
+    "local@mxfp6-e2m3",
+    "local@mxfp4",
+)
+
+#: The errors of so many quantizers, the first ones, are drawn over steps.
+MOST_DRAWN = 6
+
+#: About so many records are drawn of all sites together, and at least and at most of each.
+ALL_POINTS, FEWEST_POINTS, MOST_POINTS = 15_000, 48, 400
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for.
+
+    Args:
+        command: as it was typed.
+        settings: of the replay; without effect on a comparison that is given.
+        conditions: what is good enough.
+        chosen_here: the quantizers are this command's own default.
+    """
+
+    command: str
+    settings: ReplaySettings
+    selection: Selection
+    conditions: tuple[Condition, ...]
+    reduce_ranks: bool = False
+    chosen_here: bool = False
+
+
+OnSite = Callable[[int, int], None]
+OnWarning = Callable[[str], None]
+
+
+def gather(
+    inputs: Inputs,
+    request: Request,
+    executor: Executor = serial,
+    on_site: OnSite = lambda done, of: None,
+    on_warning: OnWarning = lambda line: None,
+) -> Material:
+    """Everything that the page shows.
+
+    Raises:
+        DataError: a trace is broken, or a comparison cannot be read.
+        UsageError: as `compare`.
+    """
+    given = None if inputs.compared is None else comparison_of(inputs.compared)
+    settings = request.settings if given is None else given.settings
+    drawn = settings.quantizers[:MOST_DRAWN]
+    scored: Sequence[Scored] = ()
+    replayed = None
+    if inputs.traces:
+        asked = settings if given is None else replace(request.settings, quantizers=drawn)
+        replay = _Replay(inputs.traces, request, asked, drawn, executor)
+        replayed, scored = replay.run(on_site, on_warning)
+    comparison = given or replayed
+    recommended = _recommended(comparison, request.conditions)
+    return Material(
+        command=request.command,
+        runs=[_run(path) for path in inputs.traces],
+        comparison=comparison,
+        recommendation=recommended,
+        drawn=drawn,
+        pictures=[] if replayed is None else list(_pictures(replayed, scored, drawn, recommended)),
+        bill=inputs.bill,
+        studies=inputs.studies,
+        chosen_here=request.chosen_here and given is None,
+    )
+
+
+def _run(path: str) -> Run:
+    with TraceReader(path) as reader:
+        notes = sampling_notes([site_row(each) for each in reader.overview()])
+        return Run(path, reader.run, run_facts(reader, reader.state), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Replay:
+    """The replay of the traces.
+
+    Args:
+        drawn: the quantizers whose scored records are kept.
+    """
+
+    paths: Sequence[str]
+    request: Request
+    settings: ReplaySettings
+    drawn: Sequence[Quantizer]
+    executor: Executor
+
+    def run(self, on_site: OnSite, on_warning: OnWarning) -> tuple[Comparison, list[Scored]]:
+        """The comparison, and the scored records of each of its sites."""
+        points = points_of(self._sites())
+        scored: list[Scored] = []
+
+        def keep(spool: str) -> None:
+            with open(spool, encoding="utf-8") as lines:
+                scored.append(scored_of(lines, self.drawn, points // 2))
+
+        found = compare(
+            self.paths,
+            self.settings,
+            self.request.selection,
+            self.executor,
+            on_site,
+            keep,
+            reduce_ranks=self.request.reduce_ranks,
+            on_warning=on_warning,
+        )
+        return found, scored
+
+    def _sites(self) -> int:
+        sites = 0
+        for path in self.paths:
+            with TraceReader(path) as reader:
+                sites += sum(map(self.request.selection.takes, reader.sites))
+        return sites
+
+
+def points_of(sites: int) -> int:
+    """About how many records to draw of each site."""
+    return max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(sites, 1)))
+
+
+def _pictures(
+    comparison: Comparison,
+    scored: Sequence[Scored],
+    drawn: Sequence[Quantizer],
+    recommended: Recommendation | None,
+) -> Iterator[SitePicture]:
+    """The picture of every site, in the order of the comparison's results."""
+    known = {each.label: each for each in comparison.settings.quantizers}
+    shown = (
+        {c.site: known.get(c.chosen.quantizer) for c in recommended.sites} if recommended else {}
+    )
+    points = points_of(len(comparison.results))
+    runs = list(dict.fromkeys(result.task.traces for result in comparison.results))
+    pairs = zip(comparison.results, scored, strict=True)
+    for traces, of_run in groupby(pairs, key=lambda pair: pair[0].task.traces):
+        with reader_of(traces) as reader:
+            for result, its in of_run:
+                site = result.task.site
+                scaled = comparison.settings.loss_scale == "kept"
+                yield picture_of(
+                    runs.index(traces),
+                    site,
+                    reader.history(site, scaled=scaled),
+                    its,
+                    _one_for_each_estimator(known.values()),
+                    shown.get(site) or drawn[0],
+                    points,
+                )
+
+
+def _one_for_each_estimator(quantizers: Iterable[Quantizer]) -> list[Quantizer]:
+    """The first quantizer of each estimator that gives a range."""
+    found: dict[str, Quantizer] = {}
+    for each in quantizers:
+        if each.format.value.needs_range:
+            found.setdefault(each.estimator.label, each)
+    return list(found.values())[:MOST_DRAWN]
+
+
+def _recommended(
+    comparison: Comparison | None, conditions: tuple[Condition, ...]
+) -> Recommendation | None:
+    """The cheapest of what was compared that is good enough; None where only recipes were."""
+    if comparison is None or not comparison.settings.quantizers:
+        return None
+    known = {each.label: each for each in comparison.settings.quantizers}
+    usual = known.get(parse_quantizer(DEFAULT_SENSITIVITY).label)
+    lowest = min(known.values(), key=lambda each: each.bits)
+    question = Question(tuple(known.values()), conditions, usual or lowest)
+    return answer(_without_recipes(comparison), question)
+
+
+def _without_recipes(comparison: Comparison) -> Comparison:
+    results = [
+        replace(result, summaries=[s for s in result.summaries if s.recipe is None])
+        for result in comparison.results
+    ]
+    return replace(comparison, results=tuple(results))

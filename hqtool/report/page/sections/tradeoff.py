@@ -1,0 +1,236 @@
+"""Accuracy × traffic: each quantizer a point, the Pareto front; a study's recipes beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hqtool.compare.recommending.recommendation import Recommendation
+from hqtool.compare.recommending.totals import goodness, on_front
+from hqtool.report.page.axes import (
+    FIGURES,
+    LONG_LABELS,
+    Spec,
+    hover,
+    named,
+    only,
+    quantitative,
+    view,
+)
+from hqtool.report.page.labels import on_unit_square, sides
+from hqtool.report.page.markup import Content, element
+from hqtool.report.page.material import Document, Material
+from hqtool.report.page.section import Chart, Columns, Control, Section, columns_of
+
+#: The figures that totals have, on the axis of quality.
+SHOWN = ("SQNR, mean", "cosine")
+
+COLOURS = {
+    "domain": ["on the Pareto front", "another choice is as cheap and better"],
+    "range": ["#D55E00", "#8C8C8C"],
+}
+
+
+def tradeoff(material: Material) -> Section:
+    """From the recommendation's totals, and from each study's table."""
+    found = material.recommendation
+    charts: list[Chart] = []
+    data: dict[str, Columns] = {}
+    notes: list[Content] = []
+    if found is not None and (choices := list(_rows(found))):
+        choices.sort(key=lambda row: row["front_sqnr_db"] != COLOURS["domain"][0])
+        rows = labelled(choices, _log_kib(choices))
+        data["tradeoff"] = columns_of(rows, list(rows[0]))
+        charts.append(_chart())
+        notes.append(_left_out(found))
+    for place, study in enumerate(material.studies):
+        if recipes := _study_rows(study):
+            rows = labelled(recipes, _log_kib(recipes))
+            data[f"study-tradeoff-{place}"] = columns_of(rows, list(rows[0]))
+            charts.append(_study_chart(place, study))
+    if not charts:
+        notes = [element("p", "Neither a replay of quantizers nor a study was given.")]
+    return Section("tradeoff", "Accuracy × traffic", [tuple(charts), *notes], data)
+
+
+def labelled(rows: list[dict[str, Any]], across: Sequence[float]) -> list[dict[str, Any]]:
+    """The rows with `label`, the name where there is room for it, and `side`, where it stands.
+
+    Args:
+        rows: with the height of each as `mean` or `sqnr_db`, the most important first.
+        across: where each lies on the other axis.
+    """
+    upwards = [row["mean"] if "mean" in row else row["sqnr_db"] for row in rows]
+    names = [row["choice"] for row in rows]
+    found = sides(on_unit_square(across, upwards), names)
+    return [
+        {**row, "label": row["choice"] if side else "", "side": side or "right"}
+        for row, side in zip(rows, found, strict=True)
+    ]
+
+
+def _log_kib(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [math.log(row["kib"]) for row in rows]
+
+
+def _rows(found: Recommendation) -> Iterator[dict[str, Any]]:
+    """A row for each choice that has an error; on the front or not, by each figure."""
+    totals = [total for total in found.totals if _finite(total.mean["sqnr_db"])]
+    fronts = {
+        name: on_front([(total.bytes, goodness(total.mean[name], name)) for total in totals])
+        for name in ("sqnr_db", "cosine")
+    }
+    for place, total in enumerate(totals):
+        cosine = total.mean["cosine"]
+        yield {
+            "choice": "each site its own" if total.choice == "mixed" else total.choice,
+            "kib": total.bytes / 1024,
+            "sqnr_db": total.mean["sqnr_db"],
+            "worst_db": _or_none(total.worst["sqnr_db"]),
+            "cosine": cosine,
+            "cosine_loss": None if cosine is None or cosine >= 1 else 1 - cosine,
+            "met": f"{total.met} of {len(found.sites)}",
+            "front_sqnr_db": _word(fronts["sqnr_db"][place]),
+            "front_cosine_loss": _word(fronts["cosine"][place]),
+        }
+
+
+def _word(front: bool) -> str:
+    return COLOURS["domain"][0] if front else COLOURS["domain"][1]
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _or_none(value: float | None) -> float | None:
+    return value if _finite(value) else None
+
+
+def _left_out(found: Recommendation) -> Content:
+    exact = [total for total in found.totals if not _finite(total.mean["sqnr_db"])]
+    told = [f"{total.choice} moves {total.bytes / 1024:,.1f} KiB a step" for total in exact]
+    return element("p", f"Without a place on the axis: {', '.join(told)}." if told else "")
+
+
+SYMBOLS = ["circle", "square"]
+
+BYTES = quantitative(
+    "kib", "memory traffic (KiB a step, log)", scale={"type": "log", "padding": 24}
+)
+
+
+def _chart() -> Chart:
+    spec = view(380, data=named("tradeoff"), layer=_layers("SQNR, mean"))
+    changes = {label: {"layer": _layers(label)} for label in SHOWN}
+    caption = (
+        "One quantizer for all sites, or each site its own: quality against the memory traffic of "
+        "all sites in a step, looks included. Up and left is better; the line joins the choices "
+        "that no other beats in both."
+    )
+    return Chart("tradeoff", caption, spec, controls=[Control("Quality", changes)])
+
+
+def _layers(label: str) -> list[Spec]:
+    figure = FIGURES[label]
+    reverse = {} if figure.worst_low else {"reverse": True}
+    y = quantitative(
+        figure.field, figure.title, scale={"type": figure.scale, "padding": 14, **reverse}
+    )
+    known = [{"filter": {"field": figure.field, "valid": True}}]
+    front = f"front_{figure.field}"
+    fronted = {"field": front, "type": "nominal", "title": None, "legend": LONG_LABELS}
+    told = hover(
+        ("choice", "quantizer"),
+        ("kib", "KiB a step", ",.1f"),
+        ("sqnr_db", "SQNR (dB)", ".2f"),
+        ("worst_db", "worst site's SQNR (dB)", ".2f"),
+        ("cosine", "cosine", ".6f"),
+        ("met", "sites good enough"),
+    )
+    line = {
+        "transform": [*known, {"filter": {"field": front, "equal": COLOURS["domain"][0]}}],
+        "mark": {"type": "line", "interpolate": "step-after", "color": "#D55E00", "opacity": 0.6},
+        "encoding": {"x": BYTES, "y": y, "order": {"field": "kib"}},
+    }
+    points = {
+        "transform": known,
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+        "encoding": {
+            "x": BYTES,
+            "y": y,
+            "color": {**fronted, "scale": COLOURS},
+            "shape": {**fronted, "scale": {"domain": COLOURS["domain"], "range": SYMBOLS}},
+            "tooltip": told,
+        },
+    }  # fmt: skip
+    return [line, points, *names_beside(BYTES, y, known)]
+
+
+def names_beside(x: Spec, y: Spec, transform: Sequence[Spec] = ()) -> list[Spec]:
+    """The labels of points, on the side that has room for them."""
+    return [
+        {
+            "transform": [*transform, *only({"side": side})],
+            "mark": {"type": "text", "align": align, "dx": dx, "dy": -8, "limit": 160},
+            "encoding": {"x": x, "y": y, "text": {"field": "label"}},
+        }
+        for side, align, dx in (("right", "left", 7), ("left", "right", -7))
+    ]
+
+
+# --- a study's recipes
+
+
+def _study_rows(study: Document) -> list[dict[str, Any]]:
+    return [
+        {
+            "choice": row["recipe"],
+            "kib": row["traffic_bytes"] / 1024,
+            "mean": row["mean"],
+            "low": None if row["std"] is None else row["mean"] - row["std"],
+            "high": None if row["std"] is None else row["mean"] + row["std"],
+            "runs": row["runs"],
+        }
+        for row in study["table"]
+        if row.get("traffic_bytes") and row.get("mean") is not None
+    ]
+
+
+def metric_name(study: Mapping[str, Any]) -> str:
+    """What a study measures, as its pattern has it before the number."""
+    pattern = str(study.get("study", {}).get("metric", "metric"))
+    return pattern.partition("(")[0].strip(" :=\\s*") or "metric"
+
+
+def error_bars(x: Spec, metric: str, told: Sequence[tuple[Any, ...]]) -> list[Spec]:
+    """Points with a bar of one standard deviation to either side, and their names."""
+    y = quantitative("mean", f"{metric} (mean ± standard deviation)", scale={"padding": 10})
+    return [
+        {
+            "mark": {"type": "rule", "color": "currentColor"},
+            "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1, "color": "#0072B2"},
+            "encoding": {"x": x, "y": y, "tooltip": hover(*told)},
+        },
+        *names_beside(x, y),
+    ]
+
+
+def _study_chart(place: int, study: Document) -> Chart:
+    metric = metric_name(study)
+    told = (
+        ("choice", "recipe"),
+        ("kib", "KiB a step", ",.1f"),
+        ("mean", metric, ".4~g"),
+        ("low", "− one standard deviation", ".4~g"),
+        ("high", "+ one standard deviation", ".4~g"),
+        ("runs", "runs", "d"),
+    )
+    layers = error_bars(BYTES, metric, told)
+    spec = view(380, data=named(f"study-tradeoff-{place}"), layer=layers)
+    caption = f"As trained: {metric} of each recipe of the study against its memory traffic."
+    return Chart(f"study-tradeoff-{place}", caption, spec)
