@@ -23,6 +23,7 @@ from hqtool.report.page.material import Material, Run
 from hqtool.report.page.picture import Scored, SitePicture, picture_of, scored_of
 from hqtool.report.page.rebuilt import comparison_of
 from hqtool.trace.reader import TraceReader
+from hqtool.vocab import TENSOR_KINDS
 
 #: What is replayed where nothing is said: the paper's estimators at 8 bits, in-hindsight and
 #: current at fewer, and the formats that recipes of today are made of.
@@ -102,7 +103,7 @@ def gather(
         comparison=comparison,
         recommendation=recommended,
         drawn=drawn,
-        pictures=[] if replayed is None else list(_pictures(replayed, scored, drawn, recommended)),
+        pictures=[] if replayed is None else _pictures(replayed, scored, drawn, recommended),
         bill=inputs.bill,
         studies=inputs.studies,
         chosen_here=request.chosen_here and given is None,
@@ -168,8 +169,20 @@ def _pictures(
     scored: Sequence[Scored],
     drawn: Sequence[Quantizer],
     recommended: Recommendation | None,
+) -> list[SitePicture]:
+    """The picture of every site, by run and tensor kind."""
+    kinds = list(TENSOR_KINDS)
+    found = _pictures_in_order(comparison, scored, drawn, recommended)
+    return sorted(found, key=lambda each: (each.run, kinds.index(each.site.tensor)))
+
+
+def _pictures_in_order(
+    comparison: Comparison,
+    scored: Sequence[Scored],
+    drawn: Sequence[Quantizer],
+    recommended: Recommendation | None,
 ) -> Iterator[SitePicture]:
-    """The picture of every site, in the order of the comparison's results."""
+    """In the order of the comparison's results."""
     known = {each.label: each for each in comparison.settings.quantizers}
     shown = (
         {c.site: known.get(c.chosen.quantizer) for c in recommended.sites} if recommended else {}

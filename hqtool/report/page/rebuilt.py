@@ -45,6 +45,7 @@ def _comparison(document: Document) -> Comparison:
         calibrate=noted["calibrate"],
         seed=noted["seed"],
         loss_scale=noted["loss_scale"],
+        buffer_bytes=noted.get("buffer_bytes", 0),
     )
     groups: dict[tuple[str | None, Site], list[Summary]] = {}
     for row in rows:

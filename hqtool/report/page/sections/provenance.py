@@ -12,6 +12,7 @@ from hqtool.report.page.markup import Content, element, facts, folded, joined, l
 from hqtool.report.page.material import Material
 from hqtool.report.page.section import Section
 from hqtool.report.recommendation_report import recommendation_report
+from hqtool.sizes import binary_bytes
 from hqtool.version import __version__
 
 
@@ -52,6 +53,7 @@ def _facts(material: Material) -> Iterator[tuple[str, str]]:
     yield "calibration", f"the first {settings.calibrate} steps" if settings.calibrate else "none"
     yield "seed", str(settings.seed)
     yield "loss scale", settings.loss_scale
+    yield "buffer", binary_bytes(settings.buffer_bytes)
     yield "layers", ", ".join(selection.layers) or "all"
     yield "tensor kinds", ", ".join(selection.tensors) or "all recorded"
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hqtool.compare.pareto import Point, on_front
 from hqtool.compare.recommending.recommendation import Recommendation
-from hqtool.compare.recommending.totals import goodness, on_front
+from hqtool.compare.recommending.totals import goodness
 from hqtool.report.page.axes import (
     FIGURES,
     LONG_LABELS,
@@ -78,7 +79,7 @@ def _rows(found: Recommendation) -> Iterator[dict[str, Any]]:
     """A row for each choice that has an error; on the front or not, by each figure."""
     totals = [total for total in found.totals if _finite(total.mean["sqnr_db"])]
     fronts = {
-        name: on_front([(total.bytes, goodness(total.mean[name], name)) for total in totals])
+        name: on_front([Point(goodness(t.mean[name], name), (t.bytes,)) for t in totals])
         for name in ("sqnr_db", "cosine")
     }
     for place, total in enumerate(totals):
