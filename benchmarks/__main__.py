@@ -1,4 +1,7 @@
-"""Run benchmarks and write results.md: python -m benchmarks [replay|capture|train|tiling]."""
+"""Run benchmarks and write benchmarks/results.md.
+
+python -m benchmarks [replay|capture|train|tiling|kernels]
+"""
 
 from __future__ import annotations
 
@@ -67,10 +70,18 @@ def tiling_section() -> str:
     return tiling_peers.run()
 
 
+def kernels_section() -> str:
+    """The kernels on one tensor."""
+    from benchmarks import kernel_speed
+
+    return kernel_speed.run()
+
+
 SECTIONS = {
     "replay": replay_section,
     "capture": capture_section,
     "train": train_section,
+    "kernels": kernels_section,
     "tiling": tiling_section,
 }
 

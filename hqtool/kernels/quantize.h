@@ -91,10 +91,11 @@ INLINE int clipped_values(const float *x, const float *levels, int n, const Grid
     const float lo = stochastic ? grid->lowest : grid->lo;
     const float hi = stochastic ? grid->highest : grid->hi;
     int found = 0;
-    for (int i = 0; i < n; i++)
-        clipped[i] = (at[i] < lo) | (at[i] > hi);
-    for (int i = 0; i < n; i++)
-        found += clipped[i];
+    for (int i = 0; i < n; i++) {
+        const int beyond = (at[i] < lo) | (at[i] > hi);
+        clipped[i] = (uint8_t)beyond;
+        found += beyond;
+    }
     return found;
 }
 

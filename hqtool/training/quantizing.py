@@ -65,7 +65,7 @@ def quantized(
         return Quantized(x, None, stats)
     done = quantized_by_kernel(x, format_, wanted, key, stats)
     if done is None:
-        done = _in_torch(x, format_, wanted, axes, key, stats)
+        done = quantized_in_torch(x, format_, wanted, axes, key, stats)
         done = done._replace(values=_finite_or_kept(done.values, x, stats))
     return done
 
@@ -99,7 +99,7 @@ def _finite_or_kept(q: Tensor, x: Tensor, stats: Stats | None) -> Tensor:
     return torch.where(x.isfinite(), q, x)
 
 
-def _in_torch(
+def quantized_in_torch(
     x: Tensor,
     format_: Any,
     wanted: AnyRange | None,
