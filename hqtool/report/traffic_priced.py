@@ -42,10 +42,12 @@ def priced_report(spec: LayerSpec, bits: Bits, billing: Billing, asked: Asked) -
     Raises:
         UsageError: the chip is tiled, and a buffer does not hold one accumulator.
     """
-    works = billing.works(spec.layers)
     costs = asked.costs
     chip = PAPER if asked.buffers else costs.chip
     report = _with_settings(traffic_report(spec, bits, billing, chip), asked)
+    if not (asked.buffers or asked.schemes or costs.energy or costs.bandwidth):
+        return report
+    works = billing.works(spec.layers)
     if asked.buffers:
         swept = _swept(spec, bits, asked)
         return with_sweep(report, spec.layers, works, swept, asked.buffers, costs)

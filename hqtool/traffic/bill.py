@@ -145,8 +145,12 @@ class Bill:
 
 
 def total(bills: Iterable[Bill]) -> Bill:
-    """All transfers of several bills as one bill."""
-    return Bill(tuple(transfer for bill in bills for transfer in bill.transfers))
+    """All transfers of several bills as one bill, those of one name and purpose together."""
+    sums: dict[tuple[str, str], ExactBits] = {}
+    for bill in bills:
+        for name, bits, purpose in bill.transfers:
+            sums[name, purpose] = sums.get((name, purpose), 0) + bits
+    return Bill(tuple(Transfer(name, bits, purpose) for (name, purpose), bits in sums.items()))
 
 
 def price(work: Work, store: Store, chip: Chip = PAPER) -> Bill:

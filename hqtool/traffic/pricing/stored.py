@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 from hqtool.core.formats.block import BlockFormat
 from hqtool.core.formats.format import Format
@@ -16,6 +17,7 @@ from hqtool.traffic.pricing.store import Stored
 ENTRY_SCALE_BITS = 32
 
 
+@lru_cache(maxsize=4096)  # shapes recur
 def stored(quantizer: Quantizer, shape: tuple[int, ...], channel_axis: int) -> Stored:
     """A tensor under a quantizer: whole bits, for blocks and ranges are counted.
 

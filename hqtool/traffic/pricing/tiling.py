@@ -23,6 +23,7 @@ paper's model (eq. 4).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -54,6 +55,7 @@ class Loads(NamedTuple):
         return self.a * a.bits + self.b * b.bits
 
 
+@lru_cache(maxsize=4096)  # layers recur
 def best_loads(a: Streamed, b: Streamed, groups: int, acc_bits: int, buffer_bits: int) -> Loads:
     """The loads of the loop order that moves least; of equal ones the first of A, B, M.
 
