@@ -42,8 +42,10 @@ SCALE-Sim's Y are the elements that it saves, partial sums among them. Why they 
   products, and save what is summed up after each. Here nothing is saved before it is summed up.
 - **Padding.** SCALE-Sim has none: it is given the padded input, whose rim counts as elements of X,
   which here are not loaded.
-- **Prefetch.** SCALE-Sim's buffers fetch ahead in the order of use, half a buffer at a time, and
-  may fetch again what they dropped. Here a tile's operands are loaded once, whatever their order.
+- **Caches.** SCALE-Sim has a buffer for each tensor, which fetches ahead in the order of use, half
+  a buffer at a time, keeps some of what streams by, and may fetch again what it dropped. Here what
+  streams takes no room and is not kept: W of row 1, which fit SCALE-Sim's buffer, are loaded for
+  each tile of sums, where they are not the stationary tensor.
 - **Depthwise layers** are products of one channel by one: there simulated for a single channel,
   times the channels. Neither loads anything again.
 
