@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,24 @@ def test_json_and_csv_say_the_same_and_layers_add_up():
         assert row["joules"] == pytest.approx(8e-12 * (20.3125 * row["bytes"] + sram))
     assert found["settings"]["buffer_bytes"] == 1 << 20
     assert {"layers", "total"} <= found.keys()
+
+
+def test_another_batch_is_that_of_every_layer():
+    by_word = json.loads(hqtool("traffic", RESNET, "--batch", "3", "--json", "-").out)["total"]
+    thrice = with_bits(tuple(replace(each, batch=3) for each in NETWORKS[1].layers), "forward")
+    assert by_word["static_bytes"] * 8 == thrice.static_bits
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path):
+    """Windows of a picture are samples of their own: here four of each one, of an even number."""
+    layer = {"op": "linear", "in_channels": 2, "out_channels": 2}
+    layers = [layer | {"name": "a", "batch": 2}, layer | {"name": "b", "batch": 3}]
+    place = tmp_path / "net.json"
+    place.write_text(json.dumps({"schema": "hqtool.layers/1", "layer": layers}))
+    assert hqtool("traffic", place, "--batch", "4").status == 0
+    done = hqtool("traffic", place, "--batch", "3")
+    assert done.status == 2
+    assert "layer 'b' has a batch of 3 where the first has 2" in done.err
 
 
 def test_a_sweep_ends_where_its_layers_say():

@@ -11,6 +11,7 @@ from hqtool.cli.output import deliver, file_options
 from hqtool.cli.traffic_options import costs_of, pricing_options, schemes_of
 from hqtool.errors import UsageError
 from hqtool.report.traffic import LISTED, SORTS, Billing
+from hqtool.traffic.batch import with_batch
 from hqtool.traffic.bill import parse_bits
 from hqtool.traffic.fusing.choice import FUSABLE, NOTHING, parse_fuse
 from hqtool.traffic.pricing.sweep import parse_sweep
@@ -34,6 +35,12 @@ from hqtool.traffic.works import PASSES
     default="forward",
     show_default=True,
     help="Which pass of training to bill.",
+)
+@click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Samples in a batch, in place of those of the spec's first layer; all layers alike.",
 )
 @click.option(
     "--fuse",
@@ -63,6 +70,7 @@ def command(
     spec: tuple[str, ...],
     bits: str | None,
     pass_name: str,
+    batch: int | None,
     fuse: str,
     sort: str,
     top: int | None,
@@ -105,5 +113,6 @@ def command(
         cause = "--sort and --top are about layers, which --quantizer, --recipe and --sweep sum up"
         raise UsageError(cause, "leave them out, or read the layers from --json")
     layers = layer_spec_of(spec, dims)
+    layers = layers if batch is None else with_batch(layers, batch)
     widths = parse_bits(bits, layers.bits) if bits is not None else layers.bits
     deliver(priced_report(layers, widths, billing, asked), json_to, csv_to, quiet, force=force)

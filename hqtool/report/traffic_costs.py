@@ -88,9 +88,9 @@ class Unit(NamedTuple):
 
 
 def unit_of(amounts: Sequence[float], units: Mapping[str, float]) -> Unit:
-    """The largest unit of which the largest amount is at least 1, else the smallest."""
+    """The largest unit of which the largest amount is at least 10, else the smallest."""
     most = max(amounts, default=0.0)
-    fitting = [Unit(*each) for each in units.items() if most >= each[1]]
+    fitting = [Unit(*each) for each in units.items() if most >= 10 * each[1]]
     return fitting[-1] if fitting else Unit(*next(iter(units.items())))
 
 

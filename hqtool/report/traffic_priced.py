@@ -56,8 +56,6 @@ def priced_report(spec: LayerSpec, bits: Bits, billing: Billing, asked: Asked) -
 
         network = Network(spec.layers, works)
         return with_quantizers(report, network, asked.schemes, bits, asked.wide_bits, costs)
-    if costs.energy is None and costs.bandwidth is None:
-        return report
     return _with_step(report, _bill(spec, works, bits, costs), costs)
 
 
