@@ -1,4 +1,4 @@
-"""Defaults of `hqtool capture` from hqtool.toml and pyproject.toml."""
+"""Defaults of `hqtool capture` and `hqtool train` from hqtool.toml and pyproject.toml."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from command import finish, hqtool, start
 from hqtool.capture.settings import CaptureSettings
 from hqtool.cli.defaults import COMMANDS_WITH_DEFAULTS
 from hqtool.cli.main import COMMANDS, cli
+from hqtool.recipes.named import load_recipe
+from hqtool.study.metric import Metric
+from hqtool.study.run import Run, command_of
+from hqtool.study.study_file import Study, StudyRecipe
+from hqtool.training.settings import TrainSettings
 
 EMPTY = "import sys"
 
@@ -119,7 +124,7 @@ def test_files_elsewhere_and_of_others_do_not_count(folder: Path) -> None:
         ("[capture]\nbudget = 5", "budget = 5 is not a text", 'budget = "…"'),
         ("[capture]\nstep-on = 'x'", "step-on = 'x'", "one of auto, optimizer, forward"),
         ("[captur]\nevery = 3", "no such table: [captur]", "did you mean 'capture'?"),
-        ("[compare]\nbits = '4'", "no such table: [compare]", "known: capture"),
+        ("[compare]\nbits = '4'", "no such table: [compare]", "known: capture, train"),
         ("[capture]\nlayer = ['x']", "no such option: layer", "did you mean 'layers'?"),
         ("[capture]\nstep-on = 'optimiser'", "step-on = 'optimiser'", "mean 'optimizer'?"),
         ("every = 3", "every is outside the tables of the commands", "put it under [capture]"),
@@ -146,6 +151,48 @@ def test_a_faulty_file_can_be_passed_over(folder: Path) -> None:
     (folder / "hqtool.toml").unlink()
     (folder / "pyproject.toml").write_text("[tool.hqtool]\nevery = 3")
     assert "put it under [tool.hqtool.capture]" in hqtool("capture", "script.py").err
+
+
+def test_train_takes_defaults_unless_a_study_runs_it(folder: Path) -> None:
+    options = "recipe = 'paper-w8a8g8'\nseed = 3\nmin-coverage = 0\nrank-timeout = 2.5\n"
+    with (folder / "hqtool.toml").open("w") as file:
+        file.write(f"[train]\n{options}calibrate = 9\n[capture]\nevery = 3")
+    train = ("-m", "hqtool", "train", "-o", "run.h5", "--follow-fork")
+    done = finish(start(folder, *train, "--seed", "4", "script.py"))
+    assert done.returncode == 3  # it was to be calibrated, and the script makes no step
+    (folder / "hqtool.toml").write_text(f"[train]\n{options}")
+    done = finish(start(folder, *train, "--seed", "4", "script.py"))
+    assert done.returncode == 0, done.stderr
+    used = "hqtool: defaults from hqtool.toml: recipe, min-coverage, rank-timeout\n"
+    assert done.stderr.startswith(used)
+    run = read_run(folder / "run.h5")
+    assert run["recipe"] == "paper-w8a8g8"
+    settings = TrainSettings(seed=4, rank_timeout_seconds=2.5, follow_fork=True)
+    assert run["settings"] == settings.to_json()
+    missing = hqtool("train", "--no-config", "script.py")
+    assert (missing.status, "--recipe" in missing.err) == (2, True)
+    recipe = StudyRecipe(load_recipe("paper-w8a8g8"))
+    place = folder / "study.toml"
+    study = Study(place, ("script.py",), Metric("a: (.*)"), (0,), (recipe,), recipe.name)
+    words = command_of(study, Run(recipe, 0, folder), folder / "mine.toml")
+    assert words[words.index("train") + 1] == "--no-config"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "remedy"),
+    [
+        ("min-coverage = '1'", "min-coverage = '1' is not a number", "min-coverage = 0.5"),
+        ("verify = true", "no such option: verify", "use: recipe, seed"),
+        ("calibrate = 2.0", "calibrate = 2.0 is not a whole number", "calibrate = 100"),
+    ],
+)
+def test_a_faulty_table_of_train(text: str, cause: str, remedy: str, folder: Path) -> None:
+    (folder / "hqtool.toml").write_text(f"[train]\n{text}")
+    done = hqtool("train", "--recipe", "none", "script.py")
+    assert (done.status, done.out) == (2, "")
+    first, second = done.err.splitlines()
+    assert cause in first
+    assert remedy in second
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -17,12 +17,13 @@ from hqtool.nearest import did_you_mean, known_names
 CONFIG_TABLES = {"hqtool.toml": ("{}",), "pyproject.toml": ("tool", "hqtool", "{}")}
 
 #: The tables there may be: commands that take defaults.
-COMMANDS_WITH_DEFAULTS = ("capture",)
+COMMANDS_WITH_DEFAULTS = ("capture", "train")
 
 #: An option's type → what errors say of a value of another type, and an example of a right one.
 _TYPES = {
     bool: ("neither true nor false", "true"),
     int: ("not a whole number", "100"),
+    float: ("not a number", "0.5"),
     list: ("not a list of texts", '["…"]'),
     str: ("not a text", '"…"'),
 }
@@ -140,6 +141,8 @@ def _require_type(file: str, name: str, option: click.Option, value: Any) -> Any
     kind, given = _type_of(option), f"{file}: {name} = {value!r}"
     if kind is list and isinstance(value, str):
         value = [value]
+    if kind is float and type(value) is int:
+        value = float(value)
     texts = value if kind is list and isinstance(value, list) else []
     if type(value) is not kind or not all(isinstance(each, str) for each in texts):
         fault, example = _TYPES[kind]
@@ -155,4 +158,6 @@ def _type_of(option: click.Option) -> type:
         return bool
     if option.multiple:
         return list
-    return int if option.type is click.INT else str
+    if isinstance(option.type, click.types.IntParamType):
+        return int
+    return float if isinstance(option.type, click.types.FloatParamType) else str

@@ -10,6 +10,7 @@ import click
 
 from hqtool.capture.settings import STEP_ENDS
 from hqtool.cli.choice import choice_of
+from hqtool.cli.defaults import config_file, config_option, defaults_used
 from hqtool.cli.files import INPUT, REGULAR_OUTPUT
 from hqtool.cli.output import announce
 from hqtool.cli.script_command import ScriptCommand
@@ -23,14 +24,18 @@ from hqtool.training.settings import LOSS_SCALES, ON_NONFINITE, TrainSettings
 
 DEFAULT = TrainSettings()
 
+#: Options that a file of defaults cannot give: they overwrite, or ask for a trial.
+ONLY_TYPED = ("force", "list-sites", "verify")
+
 
 class TrainCommand(ScriptCommand):
-    """Inputs are the script, the recipe, and the files among the script's arguments."""
+    """Inputs are the script, the recipe, the file of defaults, and files among the arguments."""
 
     def inputs(self, ctx: click.Context) -> dict[str, str]:
-        """The script's, and the recipe's file."""
+        """The script's, the recipe's file and the file of defaults."""
         recipe = ctx.params["recipe"]
-        return super().inputs(ctx) | ({recipe: "the recipe"} if os.path.isfile(recipe) else {})
+        files = {recipe: "the recipe"} if os.path.isfile(recipe) else {}
+        return super().inputs(ctx) | files | config_file(ctx)
 
     def outputs(self, ctx: click.Context) -> dict[str, str]:
         """RUN.h5, where it is asked for."""
@@ -45,6 +50,7 @@ class TrainCommand(ScriptCommand):
     options_metavar="[OPTIONS] [--]",
 )
 @click.argument("program", metavar="SCRIPT.py|-m MODULE [ARGS]...", nargs=-1, required=True)
+@config_option(ONLY_TYPED)
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
 @click.option(
     "--recipe",
@@ -146,9 +152,14 @@ def command(
     Options come before the script; all that follows it is the script's own. Models, parameters and
     optimizers stay the script's own: quantizers act on operands while a layer runs. The exit status
     is the script's.
+
+    A file hqtool.toml in the current folder, table [train], or else pyproject.toml there, table
+    [tool.hqtool.train], gives defaults for the options by their long names.
     """
     if list_sites and verify:
         raise UsageError("--list-sites and --verify exclude each other", "give one")
+    if used := defaults_used():
+        announce(f"hqtool: {used}", quiet)
     settings = TrainSettings(**given)
     found = load_recipe(recipe)
     target, *argv = program

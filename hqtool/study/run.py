@@ -63,14 +63,17 @@ Command = Callable[[Study, Run, Path], list[str]]
 
 
 def command_of(study: Study, run: Run, recipe: Path) -> list[str]:
-    """The process of a run: `hqtool train`, or the script as it is where nothing is quantized."""
+    """The process of a run: `hqtool train`, or the script as it is where nothing is quantized.
+
+    A file of defaults in the folder of the run has no say: the study file says what is trained.
+    """
     script = [word.replace(SEED, str(run.seed)) for word in study.command]
     if run.recipe.trains_plain:
         return [sys.executable, *script]
     own = ["--recipe", str(recipe), "-o", str(run.place / TRACE), "--seed", str(run.seed)]
     module = ["-m"] if script[0] == "-m" else []
     words = [*own, *study.options, *module, "--", *script[len(module) :]]
-    return [sys.executable, "-c", _HQTOOL, "train", *words]
+    return [sys.executable, "-c", _HQTOOL, "train", "--no-config", *words]
 
 
 #: Names of the files in a run's folder.
