@@ -331,7 +331,7 @@ def expected_of(values: np.ndarray, grid: Grid, key: NoiseKey | None) -> tuple[A
         at, lo, hi = (x, grid.lo, grid.hi) if u is None else (level, lowest, highest)
         clipped.append(bool(at < np.float32(lo) or at > np.float32(hi)))
         level = lowest if level < lowest else highest if level > highest else level
-        out.append(level * np.float32(grid.scale))
+        out.append(x if np.isinf(x) else level * np.float32(grid.scale))
     return np.array(out, np.float32), clipped
 
 
@@ -375,6 +375,11 @@ def test_sums_and_mask_in_the_same_pass(name: str, grid: str, key: NoiseKey | No
     assert not found or mask.tobytes() == clipped.tobytes()
     read = sums_in_form("compiled")(values)
     assert repr(sums) == repr(read)
+    same = values.copy()
+    mask = np.empty(same.shape, bool)
+    assert quantized(same, same, mask, to, key, True)[0] == found
+    assert same.tobytes() == out.tobytes()
+    assert not found or mask.tobytes() == clipped.tobytes()
 
 
 @compiled_only

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.capture.tensors import stats_of_tensor  # noqa: E402
@@ -207,3 +208,47 @@ def parameters_after_training() -> list[bytes]:
             model(x).square().mean().backward()
             optimizer.step()
     return [each.detach().numpy().tobytes() for each in model.parameters()]
+
+
+class Keeping(TorchDispatchMode):
+    """Keeps what operators of a name compute, as selective checkpointing does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.kept: list[Tensor] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if self._name in str(func):
+            self.kept.append(result)
+        return result
+
+
+def test_products_that_somebody_keeps_are_not_overwritten() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3, bias=False), torch.randn(5, 4)
+    recipe = parse_recipe(
+        'schema = "hqtool.recipe/1"\n[[rule]]\nlayers = ["*"]\noutput = "current@int2"', "mine"
+    )
+    expected = model(x).detach()
+    with hqtool.train(model, recipe), Keeping("aten.mm") as mode:
+        y = model(x)
+    (kept,) = mode.kept
+    assert torch.equal(kept, expected)
+    assert not torch.equal(y, expected)
+
+
+def test_operations_in_place_may_follow() -> None:
+    """A quantized output lies in the memory of the product, but is no view of it for autograd."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
+    x = torch.randn(5, 4)
+    gradients = []
+    for inplace in (True, False):
+        model[1].inplace = inplace
+        model.zero_grad()
+        with hqtool.train(model, "paper-w8a8g8"):
+            model(x).square().sum().backward()
+        gradients.append([each.grad.clone() for each in model.parameters()])
+    assert all(map(torch.equal, *gradients))

@@ -8,7 +8,7 @@
 #endif
 #include "quantize.h"
 
-#define VERSION 3
+#define VERSION 4
 #define WORTH_A_THREAD 8192 /* fewer values are read before another thread could take the GIL */
 
 static PyObject *as_tuple(const Sums *sums)
@@ -89,12 +89,12 @@ static PyObject *quantized(PyObject *self, PyObject *args)
     PyObject *values, *out, *clipped, *stochastic;
     Grid grid;
     Key key = {0, 0};
-    int with_sums;
+    int with_sums, finite;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOO(ffffffffff)Op", &values, &out, &clipped, &grid.scale,
+    if (!PyArg_ParseTuple(args, "OOO(ffffffffff)Opp", &values, &out, &clipped, &grid.scale,
                           &grid.lowest, &grid.highest, &grid.lo, &grid.hi, &grid.relative_gap,
                           &grid.least_power, &grid.greatest_power, &grid.below, &grid.above,
-                          &stochastic, &with_sums) ||
+                          &stochastic, &with_sums, &finite) ||
         (stochastic != Py_None && !PyArg_ParseTuple(stochastic, "II", &key.first, &key.second)))
         return NULL;
     Buffers all = {{0}, {0}, {0}};
@@ -104,7 +104,7 @@ static PyObject *quantized(PyObject *self, PyObject *args)
         const int64_t found =
             done((Job){all.values.format[0], all.values.buf, all.values.len / all.values.itemsize,
                        &grid, stochastic == Py_None ? NULL : &key, all.out.buf, all.clipped.buf,
-                       with_sums ? &sums : NULL});
+                       with_sums ? &sums : NULL, finite});
         result = with_sums ? Py_BuildValue("(LN)", (long long)found, as_tuple(&sums))
                            : Py_BuildValue("(LO)", (long long)found, Py_None);
     }

@@ -13,6 +13,7 @@ def quantized(
     grid: tuple[float, ...],
     key: tuple[int, int] | None,
     with_sums: bool,
+    finite: bool,
     /,
 ) -> tuple[int, _Sums | None]: ...
 def uniform(out: NDArray[Any], key: tuple[int, int], first: int, /) -> None: ...

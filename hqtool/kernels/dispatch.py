@@ -52,18 +52,20 @@ def quantized(
     grid: Grid,
     key: NoiseKey | None,
     with_sums: bool,
+    finite: bool = False,
 ) -> tuple[int, ArraySums | None]:
     """Quantize to the levels of a grid, and read statistics, in one pass over the values.
 
     There is no plain form: where the kernels are not compiled, `hqtool.core.quantize` in numpy or
-    torch gives the same bits. NaN stays NaN; infinities become the ends. It computes in float32.
+    torch gives the same bits. NaN and infinities stay as they are. It computes in float32.
 
     Args:
         values, out: contiguous, of one type: float32, float16, or the bits of bfloat16 as uint16;
-            as many, and in memory of their own. `out` is filled.
+            as many, and in the same memory or in memory of their own. `out` is filled.
         clipped: filled with where values are clipped, if any are; None: that is not asked for.
         key: of the noise of stochastic rounding; None: to nearest.
         with_sums: the sums of the values are wanted: they are those of `array_sums`.
+        finite: the values are known to be finite, which saves time where sums are not wanted.
 
     Returns:
         how many values are clipped, 0 where that was not asked for, and their sums.
@@ -72,7 +74,7 @@ def quantized(
         TypeError: arrays that do not go together.
         ImportError: the compiled form was not built.
     """
-    found, sums = _compiled_quantized()(values, out, clipped, grid, key, with_sums)
+    found, sums = _compiled_quantized()(values, out, clipped, grid, key, with_sums, finite)
     return found, None if sums is None else ArraySums._make((*sums, _LEAST_SPREAD))
 
 

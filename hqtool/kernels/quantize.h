@@ -99,6 +99,22 @@ INLINE int clipped_values(const float *x, const float *levels, int n, const Grid
     return found;
 }
 
+INLINE void finished(const float *levels, int n, const Grid *grid, float *out)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = within(levels[i], grid->lowest, grid->highest) * grid->scale;
+}
+
+/* The same, but infinities stay; `out` may be the memory of `x`. */
+INLINE void finished_beside_infinities(const float *x, const float *levels, int n,
+                                       const Grid *grid, float *out)
+{
+    for (int i = 0; i < n; i++) {
+        const float value = within(levels[i], grid->lowest, grid->highest) * grid->scale;
+        out[i] = isinf(x[i]) ? x[i] : value;
+    }
+}
+
 /* --- values of 16 bits --- */
 
 INLINE void narrowed_bfloat16(const float *wide, Py_ssize_t n, uint16_t *values)
@@ -136,8 +152,10 @@ INLINE void narrowed_float16(const float *wide, Py_ssize_t n, uint16_t *values)
 
 format: 'f', 'e' or 'H', see `reader_of`.
 key: of stochastic rounding; NULL: to nearest.
+out: may be the memory of `values`.
 clipped: filled with where values are clipped, if any are; NULL: that is not asked for.
 sums: of the values; NULL: they are not asked for.
+finite: without sums: the values are known to be finite.
 */
 typedef struct {
     char format;
@@ -148,6 +166,7 @@ typedef struct {
     void *out;
     uint8_t *clipped;
     Sums *sums;
+    int finite;
 } Job;
 
 typedef int64_t (*Quantizing)(Job);
@@ -163,33 +182,39 @@ typedef int64_t (*Quantizing)(Job);
         for (Py_ssize_t start = 0; start < job.size; start += BLOCK) {                             \
             const int n = job.size - start < BLOCK ? (int)(job.size - start) : BLOCK;              \
             const float *x = alone ? (const float *)job.values + start : wide;                     \
-            float *out = alone ? (float *)job.out + start : levels;                                \
             if (job.format == 'H')                                                                 \
                 widened_bfloat16((const uint16_t *)job.values + start, n, wide);                   \
             else if (job.format == 'e')                                                            \
                 widened_float16((const uint16_t *)job.values + start, n, wide);                    \
-            int may_clip = job.clipped != NULL;                                                    \
+            int may_clip = job.clipped != NULL, has_infinities = !job.sums && !job.finite;         \
             if (job.sums) {                                                                        \
                 Sums block = NOTHING;                                                              \
                 floats##WIDTH(x, n, &block);                                                       \
                 add_block(&block, job.sums);                                                       \
-                may_clip &= block.lo < job.grid->lo || block.hi > job.grid->hi || block.ninf;      \
+                has_infinities = block.ninf > 0;                                                   \
+                may_clip &=                                                                        \
+                    block.lo < job.grid->lo || block.hi > job.grid->hi || has_infinities;          \
             }                                                                                      \
             Key key = {0, 0};                                                                      \
             if (job.key)                                                                           \
                 key = key_of_block(*job.key, start);                                               \
             if (floating)                                                                          \
-                drawn_levels(x, n, job.grid, 1, job.key ? &key : NULL, (uint32_t)start, out);      \
+                drawn_levels(x, n, job.grid, 1, job.key ? &key : NULL, (uint32_t)start, levels);   \
             else                                                                                   \
-                drawn_levels(x, n, job.grid, 0, job.key ? &key : NULL, (uint32_t)start, out);      \
+                drawn_levels(x, n, job.grid, 0, job.key ? &key : NULL, (uint32_t)start, levels);   \
             if (may_clip) {                                                                        \
                 memset(job.clipped + marked, 0, (size_t)(start - marked));                         \
                 marked = start + n;                                                                \
-                found += clipped_values(x, out, n, job.grid, job.key != NULL,                      \
+                found += clipped_values(x, levels, n, job.grid, job.key != NULL,                   \
                                         job.clipped + start);                                      \
             }                                                                                      \
-            for (int i = 0; i < n; i++)                                                            \
-                out[i] = within(out[i], job.grid->lowest, job.grid->highest) * job.grid->scale;    \
+            float *out = alone ? (float *)job.out + start : levels;                                \
+            if (has_infinities)                                                                    \
+                finished_beside_infinities(x, levels, n, job.grid, out);                           \
+            else if (alone)                                                                        \
+                finished(levels, n, job.grid, out);                                                \
+            else                                                                                   \
+                finished(levels, n, job.grid, levels);                                             \
             if (job.format == 'H')                                                                 \
                 narrowed_bfloat16(levels, n, (uint16_t *)job.out + start);                         \
             else if (job.format == 'e')                                                            \

@@ -24,8 +24,8 @@ from hqtool.watch.operands import CallPlace
 from hqtool.watch.position import Position
 from hqtool.watch.tensor_types import Unseen
 
-#: Quantizes a tensor as one of a site.
-Treatment = Callable[[Tensor], Quantized]
+#: Quantizes a tensor as one of a site; it is told whether the tensor may be overwritten.
+Treatment = Callable[[Tensor, bool], Quantized]
 
 
 class Run(Protocol):
@@ -54,8 +54,10 @@ class _Around(torch.autograd.Function):
         x: the tensor.
         forth: its treatment; None: it stays.
         back: that of its gradient.
-        masks_first: the mask comes before the gradient's treatment, not after it.
+        masks_first: the mask comes before the gradient's treatment, not after it. Then the gradient
+            may be others' as well; else the layer's own product has made it.
         ste: 'clipped' or 'full'.
+        owned: the tensor may be overwritten.
     """
 
     @staticmethod
@@ -66,8 +68,9 @@ class _Around(torch.autograd.Function):
         back: Treatment | None,
         masks_first: bool,
         ste: str,
+        owned: bool,
     ) -> Tensor:
-        done = Quantized(x.view_as(x), None) if forth is None else forth(x)
+        done = Quantized(x.view_as(x), None) if forth is None else forth(x, owned)
         ctx.save_for_backward(done.clipped if ste == "clipped" else None)
         ctx.back, ctx.masks_first, ctx.ste = back, masks_first, ste
         return done.values
@@ -75,33 +78,37 @@ class _Around(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (mask,) = ctx.saved_tensors
+        owned = not ctx.masks_first
         if mask is not None and ctx.masks_first:
-            gradient = gradient.masked_fill(mask, 0)
+            gradient, owned = gradient.masked_fill(mask, 0), True
         if ctx.back is not None:
-            gradient = straight_through(gradient, ctx.back, ctx.ste)
+            gradient = straight_through(gradient, ctx.back, ctx.ste, owned)
         if mask is not None and not ctx.masks_first:
             gradient = gradient.masked_fill(mask, 0)
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 def unseen(treat: Treatment, time: OwnTime) -> Treatment:
-    """A treatment, timed, whose operations are seen by no mode and no subclass of the script."""
+    """A treatment, timed, whose operations are seen by no mode and no subclass of the script.
 
-    def treated(x: Tensor) -> Quantized:
+    A mode of the script that sees what operators compute may keep it: it is not overwritten then.
+    """
+
+    def treated(x: Tensor, owned: bool) -> Quantized:
         began = time.begin(x)
         with Unseen():
-            found = treat(x.detach())
+            found = treat(x.detach(), owned and not torch._C._len_torch_dispatch_stack())
         time.end(began)
         return found
 
     return treated
 
 
-def straight_through(gradient: Tensor, treat: Treatment, ste: str) -> Tensor:
+def straight_through(gradient: Tensor, treat: Treatment, ste: str, owned: bool = False) -> Tensor:
     """A gradient treated, so that it can be differentiated again."""
     if not (torch.is_grad_enabled() and gradient.requires_grad):
-        return treat(gradient).values
-    around: Tensor = _Around.apply(gradient, treat, None, False, ste)  # type: ignore[no-untyped-call]
+        return treat(gradient, owned).values
+    around: Tensor = _Around.apply(gradient, treat, None, False, ste, False)  # type: ignore[no-untyped-call]
     return around
 
 
@@ -128,11 +135,11 @@ class QuantizedCall:
     def right(self, weight: Tensor) -> Tensor:
         return self._around(weight, "weight", "grad_weight", masks_first=False)
 
-    def result(self, y: Tensor) -> Tensor:
+    def result(self, y: Tensor, *, is_product: bool = False) -> Tensor:
         if not isinstance(y, Tensor) or not _is_real(y):
             return y
         if self._sites.of("output") is not None:
-            return self._around(y, "output", "grad_output", masks_first=True)
+            return self._around(y, "output", "grad_output", masks_first=True, owned=is_product)
         site = self._sites.of("grad_output")
         if site is not None and y.requires_grad:  # as a hook it may be changed in place later
             treat = unseen(self._treatment_of_gradient(site), self._trainer.time)
@@ -153,18 +160,21 @@ class QuantizedCall:
                 "recurrent layers' own products (inputs and outputs are quantized)"
             ] += multiplications
 
-    def _around(self, x: Tensor, kind: str, back: str, *, masks_first: bool) -> Tensor:
+    def _around(
+        self, x: Tensor, kind: str, back: str, *, masks_first: bool, owned: bool = False
+    ) -> Tensor:
         site, of_gradient = self._sites.of(kind), self._sites.of(back)
         if (site is None and of_gradient is None) or not _is_real(x):
             return x
         time = self._trainer.time
         forth = None if site is None else unseen(self._treatment(site), time)
         if not (torch.is_grad_enabled() and _requires_grad(x)):
-            return x if forth is None else forth(x).values
+            return x if forth is None else forth(x, owned).values
         treat = None
         if of_gradient is not None:
             treat = unseen(self._treatment_of_gradient(of_gradient), time)
-        around: Tensor = _Around.apply(x, forth, treat, masks_first, self._sites.ste)  # type: ignore[no-untyped-call]
+        how = (forth, treat, masks_first, self._sites.ste, owned)
+        around: Tensor = _Around.apply(x, *how)  # type: ignore[no-untyped-call]
         return around
 
     # Forward
@@ -172,36 +182,38 @@ class QuantizedCall:
     def _treatment(self, site: TrainedSite) -> Treatment:
         """How a tensor of the forward pass is treated; what is read waits with the call."""
 
-        def treat(x: Tensor) -> Quantized:
+        def treat(x: Tensor, owned: bool) -> Quantized:
             layer, segment = self._layer, self._layer.segment
             if layer.recomputes and segment is None:
                 treated = site.last
-                return self._first(site, x)[1] if treated is None else site.again(x, treated)
+                if treated is None:
+                    return self._first(site, x, owned)[1]
+                return site.again(x, treated, owned)
             if segment is None:
-                treated, done = self._first(site, x)
+                treated, done = self._first(site, x, owned)
             else:
                 made: list[Quantized] = []
 
                 def make() -> Treated:
-                    treated, done = self._first(site, x)
+                    treated, done = self._first(site, x, owned)
                     made.append(done)
                     return treated
 
                 treated = segment.again(make)
-                done = made[0] if made else site.again(x, treated)
+                done = made[0] if made else site.again(x, treated, owned)
             if layer.call is not None:
                 layer.call.readings.append((site.site.tensor, treated))
             return done
 
         return treat
 
-    def _first(self, site: TrainedSite, x: Tensor) -> tuple[Treated, Quantized]:
+    def _first(self, site: TrainedSite, x: Tensor, owned: bool) -> tuple[Treated, Quantized]:
         """Treat a tensor that is not one computed again."""
         layer = self._layer
         may_train = layer.call is not None or layer.segment is not None
         if self._place is None:
             self._place = self._trainer.place(layer, trains=may_train)
-        treated, done = site.treat(x, self._place, trains=may_train)
+        treated, done = site.treat(x, self._place, trains=may_train, owned=owned)
         if may_train:
             site.last = treated
             self._trainer.check(site, treated)
@@ -210,15 +222,15 @@ class QuantizedCall:
     # Backward
 
     def _treatment_of_gradient(self, site: TrainedSite) -> Treatment:
-        def treat(gradient: Tensor) -> Quantized:
+        def treat(gradient: Tensor, owned: bool) -> Quantized:
             call = self._layer.call
             arrived = None if call is None else self._trainer.arrived(call)
             if arrived is None:
                 place = self._trainer.place(self._layer, trains=False)
-                return site.treat(gradient, place, trains=False)[1]
+                return site.treat(gradient, place, trains=False, owned=owned)[1]
             _, position, factor = arrived
             place = Place(*position)
-            treated, done = site.treat(gradient, place, trains=True, loss_scale=factor)
+            treated, done = site.treat(gradient, place, trains=True, loss_scale=factor, owned=owned)
             self._trainer.check(site, treated)
             self._trainer.trained(site, position, treated)
             return done

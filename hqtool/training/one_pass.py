@@ -35,22 +35,26 @@ def can_be_read(x: Tensor) -> bool:
     return bool(usable) and form_in_use().name == "compiled"
 
 
-def in_one_pass(x: Tensor, grid: Grid, key: NoiseKey | None, stats: Stats | None) -> Quantized:
+def in_one_pass(
+    x: Tensor, grid: Grid, key: NoiseKey | None, stats: Stats | None, owned: bool = False
+) -> Quantized:
     """A tensor quantized, and read unless its statistics are known.
 
-    Infinities become the ends; NaN stays NaN.
+    NaN and infinities stay as they are.
 
     Args:
         x: one that `can_be_read`.
         key: of the noise of stochastic rounding; None: to nearest.
+        owned: it may be overwritten: new memory takes longer to write to.
     """
     x = dense(x.detach().resolve_neg())
-    out = torch.empty_like(x, requires_grad=False)
+    out = x if owned else torch.empty_like(x, requires_grad=False)
     clipped = None
     if not known_within(stats, grid.lo, grid.hi):  # it takes no memory before it is written to
         clipped = torch.empty_like(x, dtype=torch.bool, requires_grad=False)
     mask = None if clipped is None else _memory(clipped)
-    found, sums = quantized_in_one_pass(_memory(x), _memory(out), mask, grid, key, stats is None)
+    how = {"with_sums": stats is None, "finite": stats is not None and not stats.ninf}
+    found, sums = quantized_in_one_pass(_memory(x), _memory(out), mask, grid, key, **how)
     read = stats if sums is None else stats_of_sums(sums, x)
     return Quantized(out, clipped if found else None, read, found)
 

@@ -52,6 +52,7 @@ def quantized(
     axes: Axes,
     key: NoiseKey | None = None,
     stats: Stats | None = None,
+    owned: bool = False,
 ) -> Quantized:
     """A tensor quantized; its statistics are read on the way where that saves a pass over it.
 
@@ -60,10 +61,11 @@ def quantized(
         wanted: its range; None where the format needs none, or nothing is known: it stays then.
         key: of the noise of stochastic rounding; None: to nearest.
         stats: of x, where they are known: they save a pass over it.
+        owned: x may be overwritten.
     """
     if not x.numel() or (wanted is None and format_.needs_range):
         return Quantized(x, None, stats)
-    done = quantized_by_kernel(x, format_, wanted, key, stats)
+    done = quantized_by_kernel(x, format_, wanted, key, stats, owned)
     if done is None:
         done = quantized_in_torch(x, format_, wanted, axes, key, stats)
         done = done._replace(values=_finite_or_kept(done.values, x, stats))
@@ -76,6 +78,7 @@ def quantized_by_kernel(
     wanted: AnyRange | None,
     key: NoiseKey | None = None,
     stats: Stats | None = None,
+    owned: bool = False,
 ) -> Quantized | None:
     """A tensor quantized and read in one pass; None where no compiled kernel does that.
 
@@ -88,8 +91,7 @@ def quantized_by_kernel(
     grid = grid_of(levels_over(format_, wanted), stochastic=key is not None)
     if grid is None:
         return None
-    done = in_one_pass(x, grid, key, stats)
-    return done._replace(values=_finite_or_kept(done.values, x, done.stats))
+    return in_one_pass(x, grid, key, stats, owned)
 
 
 def _finite_or_kept(q: Tensor, x: Tensor, stats: Stats | None) -> Tensor:

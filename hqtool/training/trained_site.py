@@ -123,7 +123,13 @@ class TrainedSite:
         self.state = self.quantizer.estimator.value.start()
 
     def treat(
-        self, x: Tensor, place: Place, *, trains: bool, loss_scale: float = 1.0
+        self,
+        x: Tensor,
+        place: Place,
+        *,
+        trains: bool,
+        loss_scale: float = 1.0,
+        owned: bool = False,
     ) -> tuple[Treated, Quantized]:
         """Decide on a tensor's range, and quantize the tensor.
 
@@ -132,6 +138,7 @@ class TrainedSite:
             trains: its pass may train. Else it is quantized with what is known; where nothing is,
                 it is looked at, which teaches nothing.
             loss_scale: factor that it carries.
+            owned: it may be overwritten.
         """
         self._learn_before(place.step)
         scale = loss_scale if self.divides else 1.0
@@ -139,7 +146,7 @@ class TrainedSite:
         treated = Treated(
             *(Decision(None), None, tuple(x.shape), None, place, loss_scale, self.divides)
         )
-        done = self._by_standing_range(x, treated) if trains else None
+        done = self._by_standing_range(x, treated, owned) if trains else None
         seen.stats = None if done is None else done.stats
         decision, reading = self._decided(seen, trains=trains)
         if trains and self.records_all:
@@ -147,10 +154,10 @@ class TrainedSite:
         treated = treated._replace(decision=decision, reading=reading, stats=seen.stats)
         if trains and self.records_all and reads_channel_extremes(self.quantizer.estimator.value):
             treated = treated._replace(channel_extremes=self._channel_extremes(x))
-        done = done or self.again(x, treated)
+        done = done or self.again(x, treated, owned)
         return treated._replace(share_clipped=done.share_clipped), done
 
-    def _by_standing_range(self, x: Tensor, treated: Treated) -> Quantized | None:
+    def _by_standing_range(self, x: Tensor, treated: Treated, owned: bool) -> Quantized | None:
         """Quantize a tensor with the range that is known before it is read, and read it, too.
 
         None where it must be looked at first, or where no kernel does both in one pass.
@@ -160,19 +167,25 @@ class TrainedSite:
             return None
         treated = treated._replace(decision=Decision(plan.range))
         format_ = self.quantizer.format.value
-        return quantized_by_kernel(x, format_, _in_its_unit(treated), self._key(treated.place))
+        how = (x, format_, _in_its_unit(treated), self._key(treated.place))
+        return quantized_by_kernel(*how, owned=owned and not self._reads_more)
 
     def _channel_extremes(self, x: Tensor) -> NDArray[Any] | None:
         axis = self.axes.channel if self.axes.entry is None else self.axes.entry
         found = channel_extremes(x, axis)
         return None if found is None else to_numpy(found)[0]
 
-    def again(self, x: Tensor, treated: Treated) -> Quantized:
+    @property
+    def _reads_more(self) -> bool:
+        """Whether more is read of a tensor than its statistics."""
+        return self.needs_values or reads_channel_extremes(self.quantizer.estimator.value)
+
+    def again(self, x: Tensor, treated: Treated, owned: bool = False) -> Quantized:
         """Quantize a tensor as another one was: with its range, and its noise."""
         wanted, key = _in_its_unit(treated), self._key(treated.place)
         same = tuple(x.shape) == treated.shape
         stats = treated.stats if same else None
-        return quantized(x, self.quantizer.format.value, wanted, self.axes, key, stats)
+        return quantized(x, self.quantizer.format.value, wanted, self.axes, key, stats, owned)
 
     def _key(self, place: Place) -> NoiseKey | None:
         """Of the noise of a tensor; None: it is rounded to nearest."""

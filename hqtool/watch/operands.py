@@ -69,8 +69,13 @@ class CallOperands(Protocol):
     def right(self, weight: Tensor) -> Tensor:
         """What is multiplied in place of the layer's weight."""
 
-    def result(self, y: Tensor) -> Tensor:
-        """What the layer returns in place of its result."""
+    def result(self, y: Tensor, *, is_product: bool = False) -> Tensor:
+        """What the layer returns in place of its result.
+
+        Args:
+            is_product: a single product has just made it: nobody else needs it, and it may be
+                overwritten.
+        """
 
     def ran(
         self, multiplications: int, *, weighted: bool = True, weight_alone: bool = False
@@ -133,4 +138,4 @@ def multiplied(
     """The result of a function that multiplies, with the operands replaced."""
     pairs = [(x, operands.left(x)), (weight, operands.right(weight))]
     args, kwargs = with_operands(args, kwargs, pairs)
-    return operands.result(run(*args, **kwargs))
+    return operands.result(run(*args, **kwargs), is_product=True)
