@@ -237,6 +237,21 @@ def test_what_a_layer_puts_out_moves_as_what_alike_is_read():
     assert both["r", "input"].traffic_bytes is None
 
 
+def test_looks_within_the_buffer_are_told_of_sites_that_have_a_bill():
+    """As above, but the buffer holds the looks at what is read; and one at a weight, unbilled."""
+    output = summary(A, None, looks=0, static_bytes=320, traffic_bytes=320, elements=10)
+    others = [
+        summary(
+            Site("a", kind), INT8, looks=20, static_bytes=None, traffic_bytes=None,
+            elements=50, on_chip=100,
+        )
+        for kind in ("input", "weight")
+    ]  # fmt: skip
+    total = totals([output, *others])["r", None]
+    assert (total.static_bytes, total.traffic_bytes) == (2 * 80, 2 * 80)
+    assert total.on_chip_bytes == 2 * 80
+
+
 def test_a_kind_that_a_recipe_quantizes_elsewhere_keeps_its_own_bill():
     output = summary(A, None, looks=0, static_bytes=320, traffic_bytes=320, elements=10)
     read = summary(Site("a", "input"), INT8, looks=0, static_bytes=None, traffic_bytes=None)

@@ -125,10 +125,16 @@ def _totals(recipe: str, summaries: Sequence[Summary]) -> list[RecipeTotal]:
 
 
 class BytesMoved(NamedTuple):
-    """Mean bytes for a record of a site; None where there is no bill."""
+    """Mean bytes for a record of a site; None where there is no bill.
+
+    Args:
+        static, traffic: between chip and memory, without looks and with them.
+        on_chip: of looks within the buffer.
+    """
 
     static: float | None
     traffic: float | None
+    on_chip: float | None
 
 
 def _bills(summaries: Sequence[Summary]) -> dict[Site, BytesMoved]:
@@ -150,12 +156,14 @@ def bill_of(summary: Summary, stored: Summary | None) -> BytesMoved:
         stored: the layer's summary of the other kind of `COUNTERPARTS`, where the recipe quantizes
             the summary's own kind nowhere: what a layer puts out is stored as its like is read.
     """
-    static, elements = summary.static_bytes, summary.elements
-    if static is None or stored is None or stored.format == NONE:
-        return BytesMoved(static, summary.traffic_bytes)
+    static = summary.static_bytes
+    if static is None:
+        return BytesMoved(None, None, None)
+    if stored is None or stored.format == NONE:
+        return BytesMoved(static, summary.traffic_bytes, summary.on_chip * ACCUMULATOR_BYTES)
     static *= stored.bits / summary.bits
-    looks = stored.spilled / stored.elements if stored.elements else 0.0
-    return BytesMoved(static, static + looks * elements * ACCUMULATOR_BYTES)
+    of_one = summary.elements * ACCUMULATOR_BYTES / stored.elements if stored.elements else 0.0
+    return BytesMoved(static, static + stored.spilled * of_one, stored.on_chip * of_one)
 
 
 def _site(summary: Summary) -> Site:
@@ -180,7 +188,7 @@ def _total(
         exact=bool(quantized) and all(s.exact for s in quantized),
         static_bytes=_sum(_a_step(s, bills[_site(s)].static) for s in summaries),
         traffic_bytes=_sum(_a_step(s, bills[_site(s)].traffic) for s in summaries),
-        on_chip_bytes=sum(_a_step(s, s.on_chip * ACCUMULATOR_BYTES) or 0 for s in summaries),
+        on_chip_bytes=_sum(_a_step(s, bills[_site(s)].on_chip) for s in summaries) or 0.0,
         looks=sum(s.looks / s.replayed_steps for s in quantized if s.replayed_steps),
         worst=_worst(quantized),
     )

@@ -106,8 +106,3 @@ def full_shape(operand: Operand) -> tuple[tuple[int, ...], int]:
     if operand.shape is None:
         return (operand.numel,), -1
     return operand.shape, operand.channel_axis
-
-
-def numel_per_channel(operand: Operand) -> int:
-    """Elements of one channel."""
-    return operand.numel // max(1, channels_of(operand))
