@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
-from training_by_hand import Layer, asymmetric  # noqa: E402
+from training_by_hand import KINDS, Layer, asymmetric  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.core.recorded import RecordedObservation  # noqa: E402
@@ -245,6 +245,25 @@ def test_the_same_seed_gives_the_same_bits_and_torchs_numbers_stay() -> None:
     assert torch.equal(torch.get_rng_state(), network_state)
     assert not torch.equal(before, network_state)  # the network was initialized
     assert found[0] == found[1] != found[2]
+
+
+def test_one_thread_and_two_give_the_same_bits() -> None:
+    """Of layers that torch itself multiplies alike; tensors are large enough to be divided."""
+    everywhere = recipe(**dict.fromkeys(KINDS, "hindsight@int8/stochastic"))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+            x = torch.randn(2048, 64)
+            with hqtool.train(model, everywhere):
+                for _ in range(2):
+                    model(x).square().mean().backward()
+            found.append([each.grad for each in model.parameters()])
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *found))
 
 
 def test_what_a_record_tells(tmp_path: Path) -> None:
