@@ -84,6 +84,7 @@ ALLOWED = {
     "h5py": {"trace"},
     "click": {"cli"},
     "rich": {"report", "cli"},
+    "onnx": {"traffic"},
 }
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
@@ -174,7 +175,8 @@ SPEC = str(PACKAGE.parent / "sample_data" / "table5.toml")
         (COMMAND.format(args=["capture", "--help"]), {"torch", "h5py"}),
         (COMMAND.format(args=["train", "--help"]), {"torch", "h5py"}),
         (COMMAND.format(args=["study", "--help"]), {"torch", "scipy"}),
-        (COMMAND.format(args=["traffic", SPEC]), {"torch", "h5py", "numpy", "scipy"}),
+        (COMMAND.format(args=["traffic", SPEC]), {"torch", "h5py", "numpy", "scipy", "onnx"}),
+        (COMMAND.format(args=["spec", SPEC]), {"torch", "h5py", "numpy", "scipy", "onnx"}),
     ],
 )
 def test_what_stays_unloaded(code, unloaded):

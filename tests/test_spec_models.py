@@ -189,12 +189,11 @@ class Recurrent(nn.Module):
 def test_recurrent_layers_are_their_products() -> None:
     layers = layers_of(Recurrent, f"{N}x5x3")
     inputs = {"l0": 3, "l1": 8}
-    rows_of = {each.name: tuple(each.counts()) for each in layers}
-    assert rows_of == {
-        f"rnn.weight_{part}_{layer}{end}": (12 * k, N * 5 * k, N * 5 * 12)
+    assert {each.name: (tuple(each.counts()), each.repeat) for each in layers} == {
+        f"rnn.weight_{part}_{layer}{end}": ((12 * k, N * steps * k, N * steps * 12), 5 // steps)
         for layer in ("l0", "l1")
         for end in ("", "_reverse")
-        for part, k in (("ih", inputs[layer]), ("hh", 4))
+        for part, k, steps in (("ih", inputs[layer], 5), ("hh", 4, 1))
     }
     no_gradient = {each.name for each in layers if not each.grad_input}
     assert no_gradient == {"rnn.weight_ih_l0", "rnn.weight_ih_l0_reverse"}
@@ -240,6 +239,10 @@ def build():
 def reads_values():
     rates = [rate.item() for rate in torch.linspace(0, 1, 2)]
     return nn.Sequential(nn.Linear(4, 3), nn.Dropout(rates[1]))
+
+class ReadsItsInput(nn.Module):
+    def forward(self, x):
+        return torch.relu(x) if x.sum().item() > 0 else x
 
 def number():
     return 3
@@ -304,6 +307,7 @@ def test_a_class_with_a_config(own_model: Path) -> None:
         (["my_small_models:size", "--input", "1x4"], 3, "size cannot be called"),
         (["my_small_models:fails", "--input", "1x4"], 3, "ValueError: no such size\n"),
         (["my_small_models:build", "--input", "1x5"], 3, "its forward pass failed"),
+        (["my_small_models:ReadsItsInput", "--input", "1x4"], 3, "it reads values, which tensors"),
         (["my_small_models:build"], 2, "the shape of its input is not given"),
         (["no_such_module:build", "--input", "1x4"], 3, "there is no module no_such_module"),
         (["my_small_models:", "--input", "1x4"], 2, "write PACKAGE.MODULE:FACTORY"),

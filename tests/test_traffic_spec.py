@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,34 @@ def test_broken_files(tmp_path: Path, name: str, text: str | bytes, said: str) -
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "No such file" in complaint(tmp_path / "absent.toml")
     assert "Is a directory" in complaint(tmp_path)
+
+
+#: Weights of one block of a transformer 768 wide: attention's two products and those of its MLP.
+BLOCK = 768 * 3 * 768 + 768 * 768 + 2 * 768 * 3072
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "operations"),
+    [
+        (
+            "resnet50",
+            25_557_032 - 53_120 - 1000,
+            {"conv2d": 53, "linear": 1, "add": 16, "norm": 53},
+        ),
+        (
+            "vit_b_16",
+            3 * 256 * 768 + 12 * BLOCK + 768_000,
+            {"linear": 49, "matmul": 24, "norm": 25},
+        ),
+        ("gpt2", (2 * 50257 + 1024) * 768 + 12 * BLOCK, {"linear": 49, "matmul": 24, "norm": 25}),
+    ],
+)
+def test_the_shipped_specs_of_whole_networks(
+    name: str, weights: int, operations: dict[str, int]
+) -> None:
+    """ResNet-50's parameters as published, without norms and biases; the others by hand."""
+    layers = load_spec(SAMPLES / f"{name}.toml").layers
+    found = Counter(layer.op for layer in layers)
+    assert {op: found[op] for op in operations} == operations
+    weighted = [each for each in layers if each.op in ("conv2d", "linear", "embedding")]
+    assert sum(each.counts().weight for each in weighted) == weights

@@ -6,6 +6,7 @@ Only this room imports the package `onnx`. Weights are not read where they lie i
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -135,6 +136,9 @@ def _graph(model: Any) -> Graph:
         inputs=[each.name for each in graph.input if each.name not in constants],
         shapes=shapes,
         floats={name for name, kind in types.items() if kind in floats},
+        weights={
+            n for n, t in constants.items() if math.prod(t.dims) > 1 and t.data_type in floats
+        },
         integers={n: _integers(each) for n, each in constants.items() if sum(each.dims) <= _SMALL},
     )
 

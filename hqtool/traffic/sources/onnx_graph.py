@@ -50,6 +50,7 @@ class Graph:
         inputs: names of the network's inputs.
         shapes: of each tensor whose shape is known.
         floats: tensors that hold floating point numbers.
+        weights: those of them that are given, and are more than one number.
         integers: values of small constants of whole numbers.
     """
 
@@ -57,6 +58,7 @@ class Graph:
     inputs: list[str]
     shapes: dict[str, Shape]
     floats: set[str]
+    weights: set[str]
     integers: dict[str, list[int]]
 
 
@@ -87,16 +89,12 @@ class _Reading:
         parts = self._parts(node) if is_active else []
         self._active |= set(node.outputs) if is_active else set()
         self._products |= set(node.outputs) if node.op in PRODUCTS else set()
-        weighted = any(part is not None and part.weight is not None for part in parts)
-        if weighted or any(name in self._trained for name in node.inputs):
-            trained = set(node.outputs)
-        else:
-            trained = set()
+        needs_gradient = any(n in self._trained or n in self._graph.weights for n in node.inputs)
         if self._is_free(node) and node.inputs:
             of = next((name for name in node.inputs if name in self._active), node.inputs[0])
             self._same |= dict.fromkeys(node.outputs, self._origin(of))
         yield from self._seen(node, parts)
-        self._trained |= trained
+        self._trained |= set(node.outputs) if needs_gradient else set()
 
     def _parts(self, node: Node) -> list[OnnxPart | None]:
         if self._is_free(node) or not any(name in self._graph.floats for name in node.outputs):

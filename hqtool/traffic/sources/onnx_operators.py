@@ -190,12 +190,13 @@ def _split(x: Shape, heads: int) -> Shape:
 
 
 def _recurrent(call: OnnxCall) -> Iterator[OnnxPart]:
-    """A recurrent layer as its products: of each weight with all steps of all samples."""
+    """A recurrent layer as its products: with all steps at once, but for its state step by step."""
     steps, batch = call.shape(0)[:2]
     for index in (1, 2):
         directions, rows, columns = call.shape(index)
         for _ in range(directions):
             keys = operation.linear((batch, steps, columns), rows)
+            keys |= {"input": 1, "repeat": steps} if index == 2 else {}
             yield OnnxPart("WR"[index - 1], keys, weight=index)
 
 

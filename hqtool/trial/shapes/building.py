@@ -30,7 +30,7 @@ def built(target: str) -> nn.Module:
     """
     make = _factory(target)
     with failures_told(f"{target}: building it failed", _BUILDING):
-        model = _on_meta(make)
+        model = on_meta(make)
     if not isinstance(model, nn.Module):
         made = type(model).__name__
         raise DataError(f"{target}: made a {made}, not a model", "name a function that returns one")
@@ -40,19 +40,19 @@ def built(target: str) -> nn.Module:
 _BUILDING = "name a function or class that makes the model when called without arguments"
 
 
-def _on_meta(make: Callable[[], Any]) -> Any:
+def on_meta(make: Callable[[], Any]) -> Any:
     """Call a factory with meta tensors; where it reads values, with parameters alone on meta."""
     try:
         with torch.device(META):
             return make()
     except (NotImplementedError, RuntimeError):
-        with _parameters_on_meta():
+        with _parameterson_meta():
             made = make()
         return made.to(META) if isinstance(made, nn.Module) else made
 
 
 @contextmanager
-def _parameters_on_meta() -> Iterator[None]:
+def _parameterson_meta() -> Iterator[None]:
     """Within it every parameter becomes a meta tensor as soon as a module gets it."""
 
     def wrap(original: Callable[..., None]) -> Callable[..., None]:
@@ -120,4 +120,6 @@ def failures_told(cause: str, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = next(iter(str(error).splitlines()), "")
+        if "meta tensor" in said:
+            remedy = "it reads values, which tensors of a shape alone have not; export it to ONNX"
         raise DataError(f"{cause}: {type(error).__name__}: {said}", remedy) from error

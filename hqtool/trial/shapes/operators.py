@@ -128,7 +128,7 @@ def _attention(call: Call, origins: Origins) -> Iterator[Part]:
 
 
 def _recurrent(call: Call, origins: Origins) -> Iterator[Part]:
-    """A recurrent layer as its products: of each weight with all steps of all samples.
+    """A recurrent layer as its products: with all steps at once, but for its state step by step.
 
     What its gates compute element by element has no bill.
     """
@@ -142,6 +142,8 @@ def _recurrent(call: Call, origins: Origins) -> Iterator[Part]:
     of_direction = of_layer // (2 if values["bidirectional"] else 1)
     for number, weight in enumerate(weights):
         keys = operation.linear((*rows, weight.shape[1]), weight.shape[0])
+        if number % of_direction and len(rows) == 2:
+            keys |= {"input": 1, "repeat": rows[1]}
         reads_x = number < of_layer and number % of_direction == 0
         yield Part("linear", keys, (x,) if reads_x else (x, weight), weight)
     yield Part(f"gates of {call.operator}", None, ())
