@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import numpy as np  # noqa: E402
 from warm_python import WarmPython  # noqa: E402
 
 from hqtool.core.recorded import RecordedObservation  # noqa: E402
-from hqtool.estimators.protocol import advance, decide, widest  # noqa: E402
+from hqtool.estimators.protocol import Reading, advance, decide, widest  # noqa: E402
 from hqtool.estimators.quantizer import parse_quantizer  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
+from hqtool.training.rank_exchange import Told  # noqa: E402
+from hqtool.training.trained_site import Taught  # noqa: E402
 from hqtool.training.trainer import seed_of_rank  # noqa: E402
-from hqtool.vocab import Range, Record, Site  # noqa: E402
+from hqtool.vocab import EntryRanges, Range, Record, Site  # noqa: E402
 
 if not torch.distributed.is_available():
     pytest.skip("this torch has no torch.distributed", allow_module_level=True)
@@ -195,6 +199,15 @@ def test_ranks_calibrate_together_and_train_anew(trained: Trained) -> None:
     for site, records in first.items():
         assert [each.looked for each in records] == [False] * 4
         assert [each.range for each in records] == [each.range for each in second[site]]
+
+
+def test_messages_reach_other_ranks_whole() -> None:
+    ends = EntryRanges("channel", np.array([-1.0, np.nan]), np.array([2.0, np.nan]))
+    for known in (None, Range(-0.1, 0.3), ends):
+        readings = (Reading(known, 3, (0.5, 0.25), 7.0), Reading(None))
+        told = Told((4, 1), (Taught(Site("a.b", "output"), 4, readings, known),), 9, (2,))
+        assert Told.unpacked(pickle.loads(pickle.dumps(told.packed()))) == told
+    assert Told.unpacked(Told(None).packed()) == Told(None)
 
 
 def test_noise_differs_between_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

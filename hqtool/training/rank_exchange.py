@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
+from hqtool.training.packed import packed, unpacked
 from hqtool.training.rank_messages import RankMessages
 from hqtool.training.trained_site import Taught
 from hqtool.vocab import Site
@@ -35,6 +36,16 @@ class Told(NamedTuple):
     read: int = 0
     left_out: tuple[int, ...] = ()
 
+    def packed(self) -> tuple[Any, ...]:
+        """Plain tuples; `unpacked` gives an equal value back."""
+        return self.end, [packed(each) for each in self.taught], self.read, self.left_out
+
+    @classmethod
+    def unpacked(cls, plain: tuple[Any, ...]) -> Self:
+        """What was `packed`."""
+        end, taught, *rest = plain
+        return cls(end, tuple(unpacked(each) for each in taught), *rest)
+
 
 class _Stream:
     """The messages of one writer, in order."""
@@ -47,7 +58,8 @@ class _Stream:
     def next(self, deadline: float) -> Told | None:
         """The next message, which is kept until it is passed; None where none comes in time."""
         if self._next is None:
-            self._next = self._messages.read(self._writer, self.number, deadline)
+            found = self._messages.read(self._writer, self.number, deadline)
+            self._next = None if found is None else Told.unpacked(found)
         return self._next
 
     def passed(self) -> None:
@@ -102,7 +114,7 @@ class Leader:
 
     def leave(self) -> None:
         """Tell the others that nothing follows."""
-        self._messages.write(_ALL, self._written, Told(None))
+        self._messages.write(_ALL, self._written, Told(None).packed())
 
     def _await(self, rank: int, end: StepEnd, deadline: float) -> Sequence[Taught]:
         """What a rank was taught in the step that ends; nothing where it is ahead of it."""
@@ -130,7 +142,8 @@ class Leader:
         for each in parts:
             same.setdefault((each.site, each.step), []).append(each)
         taught = tuple(self._together(each) for each in same.values())
-        self._messages.write(_ALL, self._written, Told(end, taught, left_out=self._left_out))
+        told = Told(end, taught, left_out=self._left_out)
+        self._messages.write(_ALL, self._written, told.packed())
         self._written += 1
         self._learned += taught
         while self._deleted < min(self._read.values(), default=0):
@@ -183,5 +196,5 @@ class Follower:
         self._write(Told(None))
 
     def _write(self, told: Told) -> None:
-        self._messages.write(str(self._rank), self._written, told)
+        self._messages.write(str(self._rank), self._written, told.packed())
         self._written += 1
