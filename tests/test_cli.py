@@ -219,6 +219,17 @@ def test_a_closed_pipe_is_no_error(trace):
 # --- traffic, info, list, convert ---------------------------------------------------------------
 
 
+def test_traffic_sorts_and_cuts_its_table_and_keeps_all_in_json():
+    spec = SAMPLES / "resnet18.toml"
+    done = hqtool("traffic", spec, "--sort", "overhead", "--top", "2", "--fuse", "none")
+    assert "19 other layers" in done.out
+    assert "by operation" in done.out
+    found = json.loads(hqtool("traffic", spec, "--sort", "overhead", "--json", "-").out)
+    overheads = [layer["overhead"] for layer in found["layers"]]
+    assert overheads == sorted(overheads, reverse=True)
+    assert len(overheads) == 21
+
+
 def test_traffic_json_reproduces_table_5():
     found = json.loads(hqtool("traffic", SAMPLES / "table5.toml", "--json", "-").out)
     assert found["schema"] == "hqtool.traffic/1"
@@ -325,6 +336,14 @@ def test_convert_then_compare(tmp_path):
         (["compare", "TRACE", "--estimator", "hindsite"], 2, ["did you mean 'hindsight'?"]),
         (["traffic", SAMPLES / "table5.toml", "--pass", "forwrd"], 2, ["mean 'forward'?"]),
         (["traffic", SAMPLES / "table5.toml", "--bits", "ac=8"], 2, ["did you mean 'acc'?"]),
+        (["traffic", SAMPLES / "table5.toml", "--fuse", "nrom"], 2, ["did you mean 'norm'?"]),
+        (["traffic", SAMPLES / "table5.toml", "--sort", "dynmic"], 2, ["mean 'dynamic'?"]),
+        (["traffic", SAMPLES / "table5.toml", "--top", "0"], 2, ["--top"]),
+        (
+            ["traffic", SAMPLES / "table5.toml", "--top", "2", "--quantizer", "current@int8"],
+            2,
+            ["--top", "--quantizer"],
+        ),
         (["capture", "-o", "NEW", "--tensors", "outputs", "x.py"], 2, ["mean 'output'?"]),
         (["capture", "-o", "NEW", "--steps", "5:1", "x.py"], 2, ["5:1 holds no step", "A below B"]),
         (["capture", "-o", "NEW", "--steps", "5:5", "x.py"], 2, ["5:5 holds no step"]),

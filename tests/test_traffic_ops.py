@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -10,10 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hqtool.errors import DataError
+from hqtool.estimators.quantizer import sweep_quantizers
+from hqtool.report.traffic_quantizers import Network
 from hqtool.traffic.bill import Bits, works_bill
+from hqtool.traffic.fusing.choice import DEFAULT_FUSE
 from hqtool.traffic.layers import OPS, Counts, Layer, layer_from_json
 from hqtool.traffic.network import network_works
 from hqtool.traffic.ops.pointwise import ACTIVATIONS, NORMS
+from hqtool.traffic.pricing.scheme import scheme_of
+from hqtool.traffic.pricing.store import PAPER
 
 #: So unlike that no two sums of them are equal by accident.
 BITS = Bits(w=3, a=5, g=7, acc=1000, gw=13)
@@ -225,6 +231,38 @@ def test_pools_are_as_large_as_pytorchs_or_refused_by_both(data: st.DataObject) 
         return
     found = layer("pool", in_channels=4, input=[size], batch=2, ceil_mode=ceil, **keys)
     assert found.counts() == Counts(0, 8 * size, expected)
+
+
+# --- works --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_shapes_of_works_hold_their_elements(data: st.DataObject) -> None:
+    """Blocks, rows and samples are counted along these axes."""
+    op = data.draw(st.sampled_from([*SHORTEST]))
+    keys = {key: size for key, size in SHORTEST[op].items() if isinstance(size, int)}
+    drawn = {key: data.draw(st.integers(3, 9)) for key in keys if key != "kernel"}
+    batch = {"batch": data.draw(st.integers(1, 3))}
+    for work in layer(op, **SHORTEST[op] | drawn | batch).works():
+        for operand in (work.made, *work.reads):
+            assert operand.shape is not None
+            assert math.prod(operand.shape) == operand.numel
+            assert -len(operand.shape) <= operand.channel_axis < len(operand.shape)
+
+
+@pytest.mark.parametrize("fuse", [frozenset[str](), DEFAULT_FUSE])
+def test_every_op_costs_under_a_quantizer_what_it_does_at_its_bits(fuse: frozenset[str]) -> None:
+    """INT8 in hindsight is the static bill at 8 bits, INT8 that looks the dynamic one."""
+    layers = [layer_from_json({"name": op, "op": op} | keys) for op, keys in SHORTEST.items()]
+    works = network_works(layers, "both", fuse)
+    for quantizer in ("hindsight@int8", "current@int8"):
+        (one,) = sweep_quantizers(quantizer)
+        bills = Network(layers, works).bills(scheme_of(one), Bits(), 32, PAPER)
+        for each, its, found in zip(layers, works, bills, strict=True):
+            plain = works_bill(its, Bits(), each.repeat)
+            looks = plain.dynamic_bits if quantizer.startswith("current") else plain.static_bits
+            assert (found.static_bits, found.dynamic_bits) == (plain.static_bits, looks), each.op
 
 
 # --- keys ---------------------------------------------------------------------------------------

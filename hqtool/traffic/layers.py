@@ -87,7 +87,7 @@ def layer_from_json(mapping: object, batch: int = 1, unnamed: str = "layer") -> 
             names the layer and the key.
     """
     table = SpecTable(mapping, layer_label(SpecTable(mapping, unnamed).text("name")))
-    table.only(key for op in OPS.values() for key in (*op.keys, *op.also))
+    table.only(_WORDS)
     name = table.choice("op", OPS)
     layer = Layer(**_values(table, name, batch))
     layer.tensors()  # raises where the shape is impossible
@@ -167,6 +167,9 @@ def _named_padding(table: SpecTable, default: object, dims: int | None) -> tuple
         raise table.wrong("padding", f"{short_repr(name)} is unknown", remedy)
     return "same" if name == "same" else (0,) * (dims or 1)
 
+
+#: Every key of every operation.
+_WORDS = dict.fromkeys(key for op in OPS.values() for key in (*op.keys, *op.also))
 
 #: Keys that hold one size per dimension, with the smallest size allowed.
 _SMALLEST_SIZE = {
