@@ -26,6 +26,8 @@ BITS = 24
 #: Values that are hashed at a time: few enough to stay in the cache.
 _CHUNK = 1 << 14
 
+_COUNTED = np.arange(_CHUNK, dtype=np.uint32)
+
 
 class NoiseKey(NamedTuple):
     """What the noise of one tensor is keyed by: two words of 32 bits, of which each bit counts."""
@@ -55,17 +57,18 @@ def mixed(x: int) -> int:
 
 def plain_uniform(out: NDArray[np.float32], key: NoiseKey, first: int) -> None:
     """Fill an array with uniform [0, 1): k/2^24 for whole k, of the values from `first` on."""
-    for start in range(0, out.size, _CHUNK):
-        part = out[start : start + _CHUNK]
-        index = np.arange(first + start, first + start + part.size, dtype=np.uint64)
-        x = index.astype(np.uint32)
+    done = 0
+    while done < out.size:
+        low, high = (first + done) & WORD, (first + done) >> 32
+        part = out[done : done + min(_CHUNK, WORD + 1 - low)]
+        x = _COUNTED[: part.size] + np.uint32(low)
         x ^= np.uint32(key.first)
         _mix(x)
-        x ^= (index >> np.uint64(32)).astype(np.uint32)
-        x ^= np.uint32(key.second)
+        x ^= np.uint32(key.second ^ high)
         _mix(x)
         x >>= np.uint32(32 - BITS)
         np.multiply(x.view(np.int32), np.float32(2.0**-BITS), out=part, casting="same_kind")
+        done += part.size
 
 
 def _mix(x: NDArray[np.uint32]) -> None:
