@@ -61,6 +61,12 @@ INNER_FLOORS = {
         {"block"},
         {"named"},
     ],
+    "traffic/pricing": [
+        {"data", "energy", "store", "tiling"},
+        {"looks", "rereads", "sweep"},
+        {"stored"},
+        {"scheme"},
+    ],
     "compare": [
         {"lanes", "pareto", "recipe_sites", "results", "scoring", "settings"},
         {"sums"},
