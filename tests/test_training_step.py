@@ -362,3 +362,29 @@ def test_nothing_is_put_around_what_has_no_quantizer() -> None:
         assert torch.equal(model[0](x), model[0](x))
     assert torch.equal(model(x), plain)
     assert "Addmm" in model(x).grad_fn.name()
+
+
+class Backward(nn.Module):
+    """Its modules run in another order than they stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.body = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+@pytest.mark.parametrize("asks", ["last = true", 'layers = ["body"]'])
+def test_a_layer_wrongly_taken_for_the_last_one_is_told(asks: str) -> None:
+    head = 'schema = "hqtool.recipe/1"\n[[rule]]\n'
+    found = parse_recipe(f'{head}{asks}\nweight = "current@int8"', "mine")
+    model = Backward()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with hqtool.train(model, found) as session:
+        model(torch.randn(2, 3)).sum().backward()
+        optimizer.step()
+    assert [str(site) for site in session.trainer.sites] == ["body/weight"]
+    told = "taken for the last layer: body, by its place; head ran last"
+    assert (told in session.outcome.lines()) == (asks == "last = true")

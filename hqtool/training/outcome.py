@@ -53,6 +53,7 @@ class TrainOutcome:
         ranks: how ranges were joined over ranks, in words and JSON-safe.
         moved: through memory, in a mean step; None where no geometry is known.
         time: how much longer it took, in words; None where that is not known.
+        wrongly_last: see `Trainer`.
     """
 
     recipe: str
@@ -67,6 +68,7 @@ class TrainOutcome:
     ranks: tuple[tuple[str, ...], Mapping[str, int]] = ((), {})
     moved: Moved | None = None
     time: str | None = None
+    wrongly_last: tuple[str, str] | None = None
 
     @property
     def covers(self) -> float:
@@ -112,6 +114,9 @@ class TrainOutcome:
             lines.append("what torch.compile compiled ran eagerly")
         if self.watched.steps_by_forward:
             lines.append("no optimizer updated it: a step ends where the next forward pass begins")
+        if self.wrongly_last is not None:
+            taken, ran = self.wrongly_last
+            lines.append(f"taken for the last layer: {taken}, by its place; {ran} ran last")
         return [*lines, *self._overflows()]
 
     def _overflows(self) -> list[str]:
@@ -175,4 +180,5 @@ def outcome_of(recipe: Recipe, trainer: Trainer, watched: Watched, seconds: floa
         (tuple(trainer.ranks.lines(trainer.steps)), trainer.ranks.to_json()),
         moved(recipe, layers_of(trainer.sites, trainer.geometries), trainer.steps),
         trainer.time.line(),
+        trainer.wrongly_last,
     )

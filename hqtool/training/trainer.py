@@ -99,6 +99,8 @@ class Trainer:
         self.time = OwnTime()
         self.steps = 0
         self._last_step = -1
+        self._taken_for_last: list[str] = []
+        self._ran_last: str | None = None
 
     def report_through(self, reporter: Reporter) -> None:
         """Learn where gradients belong from here."""
@@ -244,16 +246,28 @@ class Trainer:
         """
         if layer.is_product:
             return LayerFacts(layer.place.name, (PRODUCT,))
+        is_last = self._is_last(layer.module, layer.root())
+        self._taken_for_last += [layer.place.name] if is_last else []
         return LayerFacts(
             layer.place.name,
             classes_of(layer.module),
             first=all(types == (PRODUCT,) for types in self.layers.values()),
-            last=self._is_last(layer.module, layer.root()),
+            last=is_last,
         )
 
     def _is_last(self, module: nn.Module, root: nn.Module) -> bool:
         layers = [each for each in root.modules() if self._types.is_named(each)]
         return bool(layers) and layers[-1] is module
+
+    @property
+    def wrongly_last(self) -> tuple[str, str] | None:
+        """Which layer was taken for the last one, and which ran last in the first step.
+
+        None where they are the same, or no rule asks for the last one.
+        """
+        taken, ran = self._taken_for_last, self._ran_last
+        asked = any(rule.last for rule in self._recipe.rules)
+        return (taken[-1], ran) if asked and taken and ran and ran not in taken else None
 
     # --- listening
 
@@ -301,6 +315,9 @@ class Trainer:
         """A step has ended."""
         if step != self._last_step:
             self.steps, self._last_step = self.steps + 1, step
+        if self._ran_last is None:
+            layers = [name for name, types in self.layers.items() if types != (PRODUCT,)]
+            self._ran_last = layers[-1] if layers else None
         self.ranks.step_ended(step)
         if self._trace is not None:
             began = perf_counter()
