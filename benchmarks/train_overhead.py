@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from hqtool.recipes.recipe_file import parse_recipe
 RECIPE = "paper-w8a8g8"
 
 #: Steps in a turn.
-STEPS = 10
+STEPS = 6
 
 
 def nearest() -> Recipe:
@@ -88,7 +89,7 @@ def parts(rounds: int) -> Iterator[str]:
 
 
 def _part(rounds: int, width: int, batch_size: int) -> str:
-    measured = in_turns(contenders(width, batch_size), rounds, STEPS)
+    measured = in_turns(contenders(width, batch_size), rounds, STEPS, statistics.median)
     sort = f"{width} channels, batches of {batch_size} of 32×32 images"
     text = f"ResNet-18, 21 quantized layers, {sort}; {described(measured, STEPS)}"
     return "\n".join([text, "", *table(measured, STEPS)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,29 +44,40 @@ class Turns(NamedTuple):
     trace_bytes: int
 
 
-def in_turns(contenders: Mapping[str, Contender], rounds: int, steps: int) -> dict[str, Turns]:
+def in_turns(
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    steps: int,
+    of_steps: Callable[[Iterable[float]], float] = statistics.mean,
+) -> dict[str, Turns]:
     """Let each contender have its turn of some steps, round after round.
 
     The order rotates, so that none always follows the same one.
+
+    Args:
+        of_steps: what counts of a turn's steps: their mean where some do more than others, else the
+            median, which a step that was disturbed changes less.
     """
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     sizes: dict[str, int] = {}
     order = deque(contenders)
     for contender in contenders.values():
-        _turn(contender, steps)  # unmeasured: memory and caches are made ready
+        _turn(contender, steps, of_steps)  # unmeasured: memory and caches are made ready
     for _ in range(rounds):
         for name in order:
-            seconds, sizes[name] = _turn(contenders[name], steps)
+            seconds, sizes[name] = _turn(contenders[name], steps, of_steps)
             taken[name].append(seconds)
         order.rotate()
     return {name: Turns(taken[name], sizes[name]) for name in contenders}
 
 
-def _turn(contender: Contender, steps: int) -> tuple[float, int]:
+def _turn(
+    contender: Contender, steps: int, of_steps: Callable[[Iterable[float]], float]
+) -> tuple[float, int]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.h5"
         with contender.within(path):
-            seconds = statistics.mean(contender.step() for _ in range(steps))
+            seconds = of_steps([contender.step() for _ in range(steps)])
         return seconds, path.stat().st_size if path.exists() else 0
 
 

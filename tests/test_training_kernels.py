@@ -18,6 +18,7 @@ from hqtool.kernels import NoiseKey, form_in_use, uniform  # noqa: E402
 from hqtool.kernels.noise import noise_bits  # noqa: E402
 from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
 from hqtool.training import quantizing  # noqa: E402
+from hqtool.training.memory import LastMemory  # noqa: E402
 from hqtool.training.noise import dense, noise_like, uniform_in_torch  # noqa: E402
 from hqtool.vocab import Range, Site  # noqa: E402
 
@@ -252,3 +253,37 @@ def test_operations_in_place_may_follow() -> None:
             model(x).square().sum().backward()
         gradients.append([each.grad.clone() for each in model.parameters()])
     assert all(map(torch.equal, *gradients))
+
+
+def test_memory_is_taken_again_once_nobody_uses_it() -> None:
+    memory, x = LastMemory(), torch.zeros(3, 4)
+    first = memory(x)
+    place = first.data_ptr()
+    assert memory(x).data_ptr() != place  # the first is in use
+    second = memory(x)
+    row, place = second[0], second.data_ptr()
+    del second
+    assert memory(x).data_ptr() != place  # a part of it is
+    third = memory(x)
+    place = third.data_ptr()
+    del third
+    assert memory(x).data_ptr() == place
+    assert memory(x.T).stride() == x.T.stride()
+    assert row.data_ptr() != place
+
+
+def test_passes_that_share_a_backward_pass_keep_their_weights() -> None:
+    """A weight that changes between two forward passes, before either has its backward pass."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3, bias=False)
+    x = torch.randn(5, 4, requires_grad=True)
+    before = model.weight.detach().clone()
+    with hqtool.train(model, "paper-w8a8g8"):
+        first = model(x)
+        with torch.no_grad():
+            model.weight.mul_(-3)
+        model(x).sum().backward()
+        x.grad = None
+        first.sum().backward()
+    expected = torch.ones(5, 3) @ before
+    torch.testing.assert_close(x.grad, expected, atol=0.1, rtol=0.1)

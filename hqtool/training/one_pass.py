@@ -16,6 +16,7 @@ from hqtool.core.formats.format import Levels
 from hqtool.core.formats.uniform import UniformLevels
 from hqtool.kernels import Grid, NoiseKey, form_in_use
 from hqtool.kernels import quantized as quantized_in_one_pass
+from hqtool.training.memory import Into, new_memory
 from hqtool.training.noise import dense
 from hqtool.training.quantized import Quantized, known_within
 from hqtool.vocab import Stats
@@ -36,7 +37,7 @@ def can_be_read(x: Tensor) -> bool:
 
 
 def in_one_pass(
-    x: Tensor, grid: Grid, key: NoiseKey | None, stats: Stats | None, owned: bool = False
+    x: Tensor, grid: Grid, key: NoiseKey | None, stats: Stats | None, into: Into = new_memory
 ) -> Quantized:
     """A tensor quantized, and read unless its statistics are known.
 
@@ -45,10 +46,10 @@ def in_one_pass(
     Args:
         x: one that `can_be_read`.
         key: of the noise of stochastic rounding; None: to nearest.
-        owned: it may be overwritten: new memory takes longer to write to.
+        into: where it is put.
     """
     x = dense(x.detach().resolve_neg())
-    out = x if owned else torch.empty_like(x, requires_grad=False)
+    out = into(x)
     clipped = None
     if not known_within(stats, grid.lo, grid.hi):  # it takes no memory before it is written to
         clipped = torch.empty_like(x, dtype=torch.bool, requires_grad=False)

@@ -24,6 +24,7 @@ from hqtool.core.formats.lanes import levels_over
 from hqtool.core.formats.uniform import UniformLevels
 from hqtool.core.quantize import quantize, quantize_in_blocks, saturated_in_blocks
 from hqtool.kernels import NoiseKey
+from hqtool.training.memory import Into, new_memory
 from hqtool.training.noise import dense, noise_like
 from hqtool.training.one_pass import can_be_read, grid_of, in_one_pass, unclipped
 from hqtool.training.quantized import Quantized, known_within
@@ -52,7 +53,7 @@ def quantized(
     axes: Axes,
     key: NoiseKey | None = None,
     stats: Stats | None = None,
-    owned: bool = False,
+    into: Into = new_memory,
 ) -> Quantized:
     """A tensor quantized; its statistics are read on the way where that saves a pass over it.
 
@@ -61,11 +62,11 @@ def quantized(
         wanted: its range; None where the format needs none, or nothing is known: it stays then.
         key: of the noise of stochastic rounding; None: to nearest.
         stats: of x, where they are known: they save a pass over it.
-        owned: x may be overwritten.
+        into: where a kernel puts it.
     """
     if not x.numel() or (wanted is None and format_.needs_range):
         return Quantized(x, None, stats)
-    done = quantized_by_kernel(x, format_, wanted, key, stats, owned)
+    done = quantized_by_kernel(x, format_, wanted, key, stats, into)
     if done is None:
         done = quantized_in_torch(x, format_, wanted, axes, key, stats)
         done = done._replace(values=_finite_or_kept(done.values, x, stats))
@@ -78,7 +79,7 @@ def quantized_by_kernel(
     wanted: AnyRange | None,
     key: NoiseKey | None = None,
     stats: Stats | None = None,
-    owned: bool = False,
+    into: Into = new_memory,
 ) -> Quantized | None:
     """A tensor quantized and read in one pass; None where no compiled kernel does that.
 
@@ -91,7 +92,7 @@ def quantized_by_kernel(
     grid = grid_of(levels_over(format_, wanted), stochastic=key is not None)
     if grid is None:
         return None
-    return in_one_pass(x, grid, key, stats, owned)
+    return in_one_pass(x, grid, key, stats, into)
 
 
 def _finite_or_kept(q: Tensor, x: Tensor, stats: Stats | None) -> Tensor:

@@ -23,6 +23,7 @@ from hqtool.estimators.protocol import Reading, advance, asked_by, decide, joine
 from hqtool.estimators.quantizer import NEAREST, Quantizer
 from hqtool.estimators.statistics import OfStats, OfStatsAndFormat
 from hqtool.kernels import NoiseKey
+from hqtool.training.memory import Into, LastMemory, new_memory, same_memory
 from hqtool.training.quantized import Quantized
 from hqtool.training.quantizing import Axes, quantized, quantized_by_kernel
 from hqtool.vocab import AnyRange, Decision, EntryRanges, Range, Record, Site, Stats
@@ -118,6 +119,7 @@ class TrainedSite:
     overflows: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     _waiting: dict[int, list[Taught]] = field(default_factory=dict)
+    _memory: LastMemory = field(default_factory=LastMemory)
 
     def __post_init__(self) -> None:
         self.state = self.quantizer.estimator.value.start()
@@ -168,7 +170,7 @@ class TrainedSite:
         treated = treated._replace(decision=Decision(plan.range))
         format_ = self.quantizer.format.value
         how = (x, format_, _in_its_unit(treated), self._key(treated.place))
-        return quantized_by_kernel(*how, owned=owned and not self._reads_more)
+        return quantized_by_kernel(*how, into=self._into(owned and not self._reads_more))
 
     def _channel_extremes(self, x: Tensor) -> NDArray[Any] | None:
         axis = self.axes.channel if self.axes.entry is None else self.axes.entry
@@ -185,7 +187,14 @@ class TrainedSite:
         wanted, key = _in_its_unit(treated), self._key(treated.place)
         same = tuple(x.shape) == treated.shape
         stats = treated.stats if same else None
-        return quantized(x, self.quantizer.format.value, wanted, self.axes, key, stats, owned)
+        how = (wanted, self.axes, key, stats, self._into(owned))
+        return quantized(x, self.quantizer.format.value, *how)
+
+    def _into(self, owned: bool) -> Into:
+        """Where a quantized tensor is put."""
+        if owned:
+            return same_memory
+        return self._memory if self.site.tensor == "weight" else new_memory
 
     def _key(self, place: Place) -> NoiseKey | None:
         """Of the noise of a tensor; None: it is rounded to nearest."""

@@ -1,0 +1,57 @@
+"""Where a quantized tensor is put: new memory takes longer to write to than memory in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: From a tensor without gaps in its memory to one of its shape, order and type, to be filled.
+Into = Callable[[Tensor], Tensor]
+
+
+def new_memory(x: Tensor) -> Tensor:
+    """A tensor of its own."""
+    return torch.empty_like(x, requires_grad=False)
+
+
+def same_memory(x: Tensor) -> Tensor:
+    """The tensor itself, which is overwritten."""
+    return x
+
+
+class LastMemory:
+    """That of the last tensor that was put here, once nobody uses it any more; else new memory.
+
+    Autograd keeps a quantized weight until its backward pass has run: in the next step its memory
+    is free again. It is kept as long as this object.
+    """
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        last = self._last
+        if last is None or not _alike(last, x) or _uses(last) > _USES_OF_ONE:
+            self._last = last = new_memory(x)
+        return last.detach()
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return (
+        one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.dtype == other.dtype
+        and one.device == other.device
+    )
+
+
+def _uses(x: Tensor) -> int:
+    """How many tensors, and others, hold the memory of this one, and for this question."""
+    storage = x.untyped_storage()
+    found: int = torch._C._storage_Use_Count(storage._cdata)
+    return found
+
+
+_USES_OF_ONE = _uses(torch.empty(1, device="cpu"))
