@@ -100,6 +100,9 @@ def test_what_is_fused_is_told() -> None:
     )
     assert "inference" in traffic_report(norms, Bits(), Billing("forward")).notes[-1]
     assert len(traffic_report(norms, Bits(), Billing("both")).notes) == 1
+    rows = layer_from_json({"name": "n", "op": "norm", "kind": "layer"} | ROWS)
+    by_row = LayerSpec(Path("net.toml"), Bits(), (rows,))
+    assert len(traffic_report(by_row, Bits(), Billing("forward")).notes) == 1
 
 
 def test_json_and_csv_say_the_same_and_nothing_is_null_but_what_is_missing() -> None:

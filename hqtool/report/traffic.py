@@ -173,11 +173,15 @@ def _notes(spec: LayerSpec, billing: Billing) -> Iterator[str]:
             f"{', '.join(joined)}: fused into the operation before where they can be, and moving "
             "only what else they read (--fuse none bills each on its own)"
         )
-    if "norm" in may_join and billing.pass_name == "forward":
+    if billing.pass_name == "forward" and any(_is_batch_norm(layer) for layer in spec.layers):
         yield (
             "the forward pass is that of inference, in which batch norms are constants; "
             "--pass both bills a step of training"
         )
+
+
+def _is_batch_norm(layer: Layer) -> bool:
+    return layer.op == "norm" and layer.kind == "batch"
 
 
 def _title(spec: LayerSpec, bits: Bits, pass_name: str) -> str:
