@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from hqtool.compare.execute import Executor, SiteResult, Task, serial
+from hqtool.compare.execute import Beside, Executor, SiteResult, Task, serial
 from hqtool.compare.recipe_sites import RecipeSites, SiteQuantizer, classes_of, recipe_sites
 from hqtool.compare.results import Summary
 from hqtool.compare.settings import ReplaySettings
@@ -132,6 +132,7 @@ def compare(
     *,
     reduce_ranks: bool = False,
     on_warning: Callable[[str], None] = lambda line: None,
+    beside: Beside | None = None,
 ) -> Comparison:
     """Replay the selected sites of every trace, as far as it is committed now.
 
@@ -143,6 +144,7 @@ def compare(
         spool_folder: the folder of those files.
         reduce_ranks: the traces are ranks of one run; replay their joint records.
         on_warning: called with what limits the results, before the work begins.
+        beside: what else to make of each site's history; its results are `SiteResult.beside`.
 
     Raises:
         DataError: a trace is missing, broken or empty; or those to be reduced do not belong
@@ -156,7 +158,7 @@ def compare(
     survey = _survey_ranks(paths, recipes, selection) if reduce_ranks else _survey(paths, recipes)
     if survey.ranks is not None and (gap := survey.ranks.ranks.gap):
         on_warning(f"{gap}: ranges are those of the others")
-    tasks = _tasks(survey, settings, selection)
+    tasks = [replace(task, beside=beside) for task in _tasks(survey, settings, selection)]
     with tempfile.TemporaryDirectory(prefix=".hqtool-", dir=spool_folder) as folder:
         if on_spool is not None:
             tasks = [

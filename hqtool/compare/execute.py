@@ -24,10 +24,15 @@ from hqtool.compare.replay import replay
 from hqtool.compare.results import StepRow, Summary
 from hqtool.compare.settings import ReplaySettings
 from hqtool.errors import DataError, HqtoolError
+from hqtool.trace.history import SiteHistory
 from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.traffic.layers import Counts, layer_from_json
 from hqtool.vocab import Site
+
+#: What else to make of a site's history, which is read anyway: a picklable function of small
+#: results.
+Beside = Callable[[Site, SiteHistory], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Task:
         seconds: rough estimate of how long it takes, to start the longest first.
         folder: the folder that relative paths start from; empty: the worker's own.
         given: what each recipe gives the site.
+        beside: called with the site and its history, once it is replayed.
     """
 
     traces: tuple[Prefix, ...]
@@ -49,6 +55,7 @@ class Task:
     seconds: float = 0.0
     folder: str = ""
     given: tuple[SiteQuantizer, ...] = ()
+    beside: Beside | None = None
 
     @property
     def path(self) -> str | None:
@@ -62,11 +69,13 @@ class SiteResult:
 
     Args:
         worst: the `ReplaySettings.worst` rows of lowest SQNR, the lowest first.
+        beside: what `Task.beside` made.
     """
 
     task: Task
     summaries: list[Summary]
     worst: tuple[StepRow, ...] = ()
+    beside: Any = None
 
 
 class _WorstRows:
@@ -112,7 +121,7 @@ def run_task(task: Task) -> SiteResult:
     if task.spool is None:
         on_row = worst.add if task.settings.worst else None
         summaries = replay(task.site, history, task.settings, counts, on_row, task.given)
-        return SiteResult(task, summaries, worst.rows())
+        return SiteResult(task, summaries, worst.rows(), _beside(task, history))
     spool = os.path.join(task.folder, task.spool)
     own_spool = f"{spool}.{os.getpid()}"  # a task may be run twice, after a lost worker
     with open(own_spool, "w", encoding="utf-8") as out:
@@ -125,7 +134,11 @@ def run_task(task: Task) -> SiteResult:
 
         summaries = replay(task.site, history, task.settings, counts, write, task.given)
     os.replace(own_spool, spool)
-    return SiteResult(task, summaries, worst.rows())
+    return SiteResult(task, summaries, worst.rows(), _beside(task, history))
+
+
+def _beside(task: Task, history: SiteHistory) -> Any:
+    return None if task.beside is None else task.beside(task.site, history)
 
 
 def step_entries() -> list[str]:
@@ -165,13 +178,12 @@ _current = _OpenReader()
 def _reader_of(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
     if _current.reader is None or _current.traces != traces:
         close_reader()
-        _current.reader = reader_of(traces)
+        _current.reader = _new_reader(traces)
         _current.traces = traces
     return _current.reader
 
 
-def reader_of(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
-    """A reader of a task's traces."""
+def _new_reader(traces: tuple[Prefix, ...]) -> TraceReader | RanksReader:
     if len(traces) > 1:
         return RanksReader(traces)
     return TraceReader(traces[0].path, upto=traces[0].upto)

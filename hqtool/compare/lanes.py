@@ -93,7 +93,6 @@ class PrecomputedLanes:
         self.lanes = lanes
         self._decisions = decisions
         self._numels = history.numels
-        self._ends = [made.ends.T.tolist() for made in decisions]
         self._index = _decided_at(lanes)[1]
         for lane, index in zip(lanes, self._index, strict=True):
             made = decisions[index]
@@ -102,12 +101,11 @@ class PrecomputedLanes:
 
     def at(self, index: int) -> list[Decision]:
         """The decisions at a record."""
-        pairs = zip(self._ends, self._decisions, strict=True)
-        made = [self._at(index, ends[index], each) for ends, each in pairs]
+        made = [self._at(index, each) for each in self._decisions]
         return [made[i] for i in self._index]
 
-    def _at(self, index: int, ends: Sequence[float], made: AllDecisions) -> Decision:
-        lo, hi = ends
+    def _at(self, index: int, made: AllDecisions) -> Decision:
+        lo, hi = made.ends[:, index].tolist()
         known = Range(lo, hi) if lo == lo else None
         looked = bool(made.looked[index])
         return Decision(known, Look("tensor", int(self._numels[index].sum())) if looked else None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -180,13 +181,21 @@ def _latest_with_own(
 
 
 def _ema(smoothing: Ema, readings: Ends) -> Ends:
-    """One reading after the other in plain floats: a closed form would round differently."""
-    kept, fresh = smoothing.momentum, 1 - smoothing.momentum
+    return np.frombuffer(_averaged(smoothing.momentum, readings.tobytes())).reshape(readings.shape)
+
+
+@lru_cache(maxsize=4)
+def _averaged(momentum: float, readings: bytes) -> bytes:
+    """One reading after the other in plain floats: a closed form would round differently.
+
+    Several estimators, such as `running` and `hindsight`, smooth the same readings alike.
+    """
+    kept, fresh = momentum, 1 - momentum
     rows = [
         list(accumulate(row, lambda old, new: fresh * new + kept * old))
-        for row in readings.tolist()
+        for row in np.frombuffer(readings).reshape(2, -1).tolist()
     ]
-    return np.array(rows).reshape(readings.shape)
+    return np.array(rows, np.float64).tobytes()
 
 
 def _ema_with_own(smoothing: Ema, readings: Ends, after: Ends, before: Indices, own: Ends) -> Ends:

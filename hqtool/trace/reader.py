@@ -30,8 +30,8 @@ from hqtool.trace.schema import COMMIT, ELEMENT_NAMES, NO_STEP, ROW, Commit, Row
 from hqtool.trace.trusted import remedy_of
 from hqtool.vocab import Range, Record, SampleLayout, Site, Stats, UsedRange
 
-#: Rows sorted and kept at a time, about 40 MB: a pass over a long trace serves several sites.
-SORTED_ROWS = 1 << 18
+#: Rows sorted and kept at a time, about 80 MB: a pass over a long trace serves several sites.
+SORTED_ROWS = 1 << 19
 
 
 class Prefix(NamedTuple):
@@ -152,7 +152,8 @@ class TraceReader(ClosedAtEnd):
         """A site's records as columns; the arguments and errors are those of `records`."""
         rows = self._site_rows(site)
         stats: Any = Stats._make(rows["stats"][name] for name in Stats._fields)
-        numels = {number: math.prod(shape) for number, shape in self._journal.shapes.items()}
+        shapes, which = np.unique(rows["shape"], return_inverse=True)
+        numels = [math.prod(self._journal.shapes[number]) for number in shapes.tolist()]
         if not scaled:
             factors = rows["loss_scale"]
             sound = (factors > 0) & (factors < math.inf)
@@ -161,7 +162,7 @@ class TraceReader(ClosedAtEnd):
         return SiteHistory(
             steps=rows["step"],
             stats=stats,
-            numels=np.array([[numels[number]] for number in rows["shape"].tolist()], np.int64),
+            numels=np.array(numels, np.int64)[which].reshape(-1, 1),
             has_values=rows["element"] > 0,
             has_channel_extremes=np.full(rows.size, self.has_channel_extremes),
             record=lambda index: self.record(Row(*rows[index].item()), scaled=scaled),

@@ -44,8 +44,10 @@ def _site(picture: SitePicture, material: Material, several: bool) -> dict[str, 
             "summary": summary_of(picture),
         },
         "data": {
-            "steps": {name: _positions(picture.steps[name], unit) for name in ("min", "max")}
-            | {"step": picture.steps["step"].tolist()},
+            "steps": {
+                "step": picture.seen.steps["step"].tolist(),
+                **{name: _positions(picture.seen.steps[name], unit) for name in ("min", "max")},
+            },
             "ranges": _ranges(picture, unit),
             "histogram": _histogram(picture),
             "levels": {"level": [rounded(level, 4) for level in picture.levels]},
@@ -56,10 +58,10 @@ def _site(picture: SitePicture, material: Material, several: bool) -> dict[str, 
 
 def summary_of(picture: SitePicture) -> str:
     """How much of the site is drawn, and how often values lay outside each range."""
-    shown = len(picture.steps["step"])
-    some = "all" if shown == picture.records else f"{shown:,} of"
-    drawn = f"Drawn: {some} {counted(picture.records, 'record')}."
-    outside = ", ".join(f"{name} {percent(share)}" for name, share in picture.outside.items())
+    shown = len(picture.seen.steps["step"])
+    some = "all" if shown == picture.seen.records else f"{shown:,} of"
+    drawn = f"Drawn: {some} {counted(picture.seen.records, 'record')}."
+    outside = ", ".join(f"{name} {percent(share)}" for name, share in picture.seen.outside.items())
     return (
         f"{drawn} Records with values outside the range asked for: {outside}." if outside else drawn
     )
@@ -67,8 +69,10 @@ def summary_of(picture: SitePicture) -> str:
 
 def _unit(picture: SitePicture) -> float:
     """Magnitude below which axes of this site are linear."""
-    ends = picture.range or (0.0, 0.0)
-    known = [picture.steps[name] for name in picture.steps if name.startswith(("lo ", "hi "))]
+    ends = picture.seen.range or (0.0, 0.0)
+    known = [
+        picture.seen.steps[name] for name in picture.seen.steps if name.startswith(("lo ", "hi "))
+    ]
     largest = max(map(abs, ends), default=0.0)
     for column in known:
         finite = np.abs(column[np.isfinite(column)])
@@ -95,28 +99,34 @@ def _positions(values: NDArray[np.float64], unit: float) -> dict[str, Any]:
 
 def _ranges(picture: SitePicture, unit: float) -> dict[str, Any]:
     """A row for each step and estimator."""
-    names = [name.removeprefix("lo ") for name in picture.steps if name.startswith("lo ")]
+    names = [name.removeprefix("lo ") for name in picture.seen.steps if name.startswith("lo ")]
     columns = {
-        end: [_positions(picture.steps[f"{end} {name}"], unit) for name in names]
+        end: [_positions(picture.seen.steps[f"{end} {name}"], unit) for name in names]
         for end in ("lo", "hi")
     }
     flags = {
-        flag: [picture.steps[f"{flag} {name}"].astype(int).tolist() for name in names]
+        flag: [picture.seen.steps[f"{flag} {name}"].astype(int).tolist() for name in names]
         for flag in ("looked", "outside")
     }
     return {
-        "step": picture.steps["step"].tolist(),
+        "beside": "steps",
         "series": {"by": "estimator", "names": names, "columns": columns | flags},
     }
 
 
 def _histogram(picture: SitePicture) -> dict[str, Any]:
-    found = picture.histogram
+    found = picture.seen.histogram
     if found is None:
         return {"from": [], "to": [], "share": []}
-    edges = [rounded(edge, 4) for edge in found.edges.tolist()]
+    bins = len(found.shares)
+    places = [2 * place - bins for place in range(bins + 1)]
     shares = [rounded(share, 3) for share in found.shares.tolist()]
-    return {"from": edges[:-1], "to": edges[1:], "share": shares}
+    edges = {"unit": rounded(found.unit, 5), "step": rounded(found.width / 2)}
+    return {
+        "from": {**edges, "n": places[:-1]},
+        "to": {**edges, "n": places[1:]},
+        "share": shares,
+    }
 
 
 def _errors(picture: SitePicture, drawn: Sequence[Quantizer]) -> dict[str, Any]:

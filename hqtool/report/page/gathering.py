@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from functools import partial
+from typing import NamedTuple
 
 from hqtool.compare.comparison import Comparison, Selection, compare
-from hqtool.compare.execute import Executor, reader_of, serial
+from hqtool.compare.execute import Executor, serial
 from hqtool.compare.recommending.recommendation import (
     DEFAULT_SENSITIVITY,
     Question,
@@ -17,13 +18,13 @@ from hqtool.compare.recommending.recommendation import (
 from hqtool.compare.recommending.targets import Condition
 from hqtool.compare.settings import ReplaySettings
 from hqtool.estimators.quantizer import Quantizer, parse_quantizer
-from hqtool.report.info import run_facts, sampling_notes, site_row
+from hqtool.report.info import run_facts
 from hqtool.report.page.inputs import Inputs
 from hqtool.report.page.material import Material, Run
-from hqtool.report.page.picture import Scored, SitePicture, picture_of, scored_of
+from hqtool.report.page.picture import Scored, Seen, SitePicture, picture_of, scored_of, seen_of
 from hqtool.report.page.rebuilt import comparison_of
 from hqtool.trace.reader import TraceReader
-from hqtool.vocab import TENSOR_KINDS
+from hqtool.vocab import TENSOR_KINDS, Site
 
 #: What is replayed where nothing is said: the paper's estimators at 8 bits, in-hindsight and
 #: current at fewer, and the formats that recipes of today are made of.
@@ -47,7 +48,7 @@ DEFAULT_QUANTIZERS = (
 MOST_DRAWN = 6
 
 #: About so many records are drawn of all sites together, and at least and at most of each.
-ALL_POINTS, FEWEST_POINTS, MOST_POINTS = 15_000, 48, 400
+ALL_POINTS, FEWEST_POINTS, MOST_POINTS = 11_000, 32, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,14 @@ def gather(
     """
     given = None if inputs.compared is None else comparison_of(inputs.compared)
     settings = request.settings if given is None else given.settings
-    drawn = settings.quantizers[:MOST_DRAWN]
-    scored: Sequence[Scored] = ()
-    replayed = None
+    drawn = (settings.quantizers or request.settings.quantizers)[:MOST_DRAWN]
+    comparison, looks = given, list[_Look]()
     if inputs.traces:
         asked = settings if given is None else replace(request.settings, quantizers=drawn)
-        replay = _Replay(inputs.traces, request, asked, drawn, executor)
-        replayed, scored = replay.run(on_site, on_warning)
-    comparison = given or replayed
+        replayed, looks = _replayed(
+            inputs.traces, request, asked, drawn, executor, on_site, on_warning
+        )
+        comparison = given or replayed
     recommended = _recommended(comparison, request.conditions)
     return Material(
         command=request.command,
@@ -103,7 +104,7 @@ def gather(
         comparison=comparison,
         recommendation=recommended,
         drawn=drawn,
-        pictures=[] if replayed is None else _pictures(replayed, scored, drawn, recommended),
+        pictures=_pictures(looks, drawn[0], recommended),
         bill=inputs.bill,
         studies=inputs.studies,
         chosen_here=request.chosen_here and given is None,
@@ -111,52 +112,54 @@ def gather(
 
 
 def _run(path: str) -> Run:
-    with TraceReader(path) as reader:
-        notes = sampling_notes([site_row(each) for each in reader.overview()])
-        return Run(path, reader.run, run_facts(reader, reader.state), notes)
+    with TraceReader(path, recent=1) as reader:
+        return Run(path, reader.run, run_facts(reader, reader.state))
 
 
-@dataclass(frozen=True, slots=True)
-class _Replay:
-    """The replay of the traces.
+class _Look(NamedTuple):
+    """What was seen of a site in the replay, and how its quantizers scored."""
 
-    Args:
-        drawn: the quantizers whose scored records are kept.
-    """
+    run: int
+    seen: Seen
+    scored: Scored
 
-    paths: Sequence[str]
-    request: Request
-    settings: ReplaySettings
-    drawn: Sequence[Quantizer]
-    executor: Executor
 
-    def run(self, on_site: OnSite, on_warning: OnWarning) -> tuple[Comparison, list[Scored]]:
-        """The comparison, and the scored records of each of its sites."""
-        points = points_of(self._sites())
-        scored: list[Scored] = []
+def _replayed(
+    paths: Sequence[str],
+    request: Request,
+    settings: ReplaySettings,
+    drawn: Sequence[Quantizer],
+    executor: Executor,
+    on_site: OnSite,
+    on_warning: OnWarning,
+) -> tuple[Comparison, list[_Look]]:
+    """The comparison of the traces, and what was seen of each of its sites."""
+    scored: list[Scored] = []
 
-        def keep(spool: str) -> None:
-            with open(spool, encoding="utf-8") as lines:
-                scored.append(scored_of(lines, self.drawn, points // 2))
+    def keep(spool: str) -> None:
+        with open(spool, encoding="utf-8") as lines:
+            scored.append(scored_of(lines, drawn, MOST_POINTS))
 
-        found = compare(
-            self.paths,
-            self.settings,
-            self.request.selection,
-            self.executor,
-            on_site,
-            keep,
-            reduce_ranks=self.request.reduce_ranks,
-            on_warning=on_warning,
-        )
-        return found, scored
-
-    def _sites(self) -> int:
-        sites = 0
-        for path in self.paths:
-            with TraceReader(path) as reader:
-                sites += sum(map(self.request.selection.takes, reader.sites))
-        return sites
+    found = compare(
+        paths,
+        settings,
+        request.selection,
+        executor,
+        on_site,
+        keep,
+        reduce_ranks=request.reduce_ranks,
+        on_warning=on_warning,
+        beside=partial(
+            seen_of, estimated=_one_for_each_estimator(settings.quantizers), points=MOST_POINTS
+        ),
+    )
+    runs = list(dict.fromkeys(result.task.traces for result in found.results))
+    looks = [
+        _Look(runs.index(result.task.traces), result.beside, its)
+        for result, its in zip(found.results, scored, strict=True)
+    ]
+    bare = tuple(replace(result, beside=None) for result in found.results)
+    return replace(found, results=bare), looks
 
 
 def points_of(sites: int) -> int:
@@ -165,45 +168,25 @@ def points_of(sites: int) -> int:
 
 
 def _pictures(
-    comparison: Comparison,
-    scored: Sequence[Scored],
-    drawn: Sequence[Quantizer],
-    recommended: Recommendation | None,
+    looks: Sequence[_Look], usual: Quantizer, recommended: Recommendation | None
 ) -> list[SitePicture]:
-    """The picture of every site, by run and tensor kind."""
-    kinds = list(TENSOR_KINDS)
-    found = _pictures_in_order(comparison, scored, drawn, recommended)
+    """The picture of every site, by run and tensor kind.
+
+    Args:
+        usual: whose levels are drawn where nothing is recommended.
+    """
+    chosen = {} if recommended is None else _chosen(recommended)
+    kinds, points = list(TENSOR_KINDS), points_of(len(looks))
+    found = [
+        picture_of(look.run, look.seen, look.scored, chosen.get(look.seen.site) or usual, points)
+        for look in looks
+    ]
     return sorted(found, key=lambda each: (each.run, kinds.index(each.site.tensor)))
 
 
-def _pictures_in_order(
-    comparison: Comparison,
-    scored: Sequence[Scored],
-    drawn: Sequence[Quantizer],
-    recommended: Recommendation | None,
-) -> Iterator[SitePicture]:
-    """In the order of the comparison's results."""
-    known = {each.label: each for each in comparison.settings.quantizers}
-    shown = (
-        {c.site: known.get(c.chosen.quantizer) for c in recommended.sites} if recommended else {}
-    )
-    points = points_of(len(comparison.results))
-    runs = list(dict.fromkeys(result.task.traces for result in comparison.results))
-    pairs = zip(comparison.results, scored, strict=True)
-    for traces, of_run in groupby(pairs, key=lambda pair: pair[0].task.traces):
-        with reader_of(traces) as reader:
-            for result, its in of_run:
-                site = result.task.site
-                scaled = comparison.settings.loss_scale == "kept"
-                yield picture_of(
-                    runs.index(traces),
-                    site,
-                    reader.history(site, scaled=scaled),
-                    its,
-                    _one_for_each_estimator(known.values()),
-                    shown.get(site) or drawn[0],
-                    points,
-                )
+def _chosen(recommended: Recommendation) -> dict[Site, Quantizer | None]:
+    known = {each.label: each for each in recommended.question.quantizers}
+    return {each.site: known.get(each.chosen.quantizer) for each in recommended.sites}
 
 
 def _one_for_each_estimator(quantizers: Iterable[Quantizer]) -> list[Quantizer]:

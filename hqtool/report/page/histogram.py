@@ -34,6 +34,11 @@ class Histogram(NamedTuple):
     shares: NDArray[np.float64]
     records: int
 
+    @property
+    def width(self) -> float:
+        """Of a bin, between positions on the axis."""
+        return 2 * math.asinh(float(self.edges[-1]) / self.unit) / self.shares.size
+
 
 #: Of one record: its finite values, and for how many of the tensor's each of them stands.
 Parts = Sequence[tuple[NDArray[np.float64], float]]

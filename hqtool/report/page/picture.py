@@ -53,13 +53,16 @@ class Scored(NamedTuple):
         sqnr_db: a row for each quantizer; NaN where missing.
         last: label of each quantizer → (lo, hi, amax) of the last record it was scored at; of all
             quantizers.
-        of: how many records were scored.
     """
 
     steps: NDArray[np.int64]
     sqnr_db: NDArray[np.float64]
     last: Mapping[str, tuple[float | None, float | None, float]]
-    of: int
+
+    def thinned(self, points: int) -> Scored:
+        """With fewer records: those at which a quantizer is at its worst or best."""
+        at = kept(np.fmin.reduce(self.sqnr_db), np.fmax.reduce(self.sqnr_db), points)
+        return self._replace(steps=self.steps[at], sqnr_db=self.sqnr_db[:, at])
 
 
 def scored_of(lines: Iterable[str], drawn: Sequence[Quantizer], points: int) -> Scored:
@@ -81,8 +84,51 @@ def scored_of(lines: Iterable[str], drawn: Sequence[Quantizer], points: int) -> 
             at[places[key]] = math.nan if row["sqnr_db"] is None else row["sqnr_db"]
     steps = np.array([step for step, *_ in found], np.int64)
     figures = np.array([*found.values()]).reshape(-1, len(drawn)).T
-    taken = kept(np.fmin.reduce(figures), np.fmax.reduce(figures), points)
-    return Scored(steps[taken], figures[:, taken], last, steps.size)
+    return Scored(steps, figures, last).thinned(points)
+
+
+class Seen(NamedTuple):
+    """What a worker sees of one site's history.
+
+    Args:
+        steps: columns of the records kept: step, min, max, and of each estimator its range, looks,
+            and whether values lay outside.
+        range: the lowest and the highest value of all records; None where none is finite.
+        records: their number.
+        outside: label of each estimator → share of the records with values outside its range.
+    """
+
+    site: Site
+    steps: Mapping[str, NDArray[Any]]
+    histogram: Histogram | None
+    range: tuple[float, float] | None
+    records: int
+    outside: Mapping[str, float]
+
+    def thinned(self, points: int) -> Seen:
+        """With fewer records."""
+        at = kept(self.steps["min"], self.steps["max"], points)
+        return self._replace(steps={name: column[at] for name, column in self.steps.items()})
+
+
+def seen_of(
+    site: Site, history: SiteHistory, *, estimated: Sequence[Quantizer], points: int
+) -> Seen:
+    """What is drawn of a site's history.
+
+    Args:
+        estimated: a quantizer for each estimator whose range is drawn.
+        points: about how many records to keep.
+    """
+    ranges = [used for each in estimated if (used := _used(each, history)) is not None]
+    return Seen(
+        site,
+        _steps(history, [used for used in ranges if not used.own], points),
+        histogram_of(_values(history)),
+        _range(history),
+        len(history),
+        {used.label: float(used.outside(history.stats).mean()) for used in ranges},
+    )
 
 
 class SitePicture(NamedTuple):
@@ -90,54 +136,31 @@ class SitePicture(NamedTuple):
 
     Args:
         run: number of the trace.
-        range: the lowest and the highest value of all records; None where none is finite.
-        records: their number.
-        outside: label of each estimator → share of the records with values outside its range.
+        levels: of the quantizer `levels_of`, ascending.
     """
 
     run: int
-    site: Site
-    steps: Mapping[str, Any]
+    seen: Seen
     scored: Scored
-    histogram: Histogram | None
     levels: Sequence[float]
     levels_of: str
-    range: tuple[float, float] | None
-    records: int
-    outside: Mapping[str, float]
+
+    @property
+    def site(self) -> Site:
+        """The site."""
+        return self.seen.site
 
 
-def picture_of(
-    run: int,
-    site: Site,
-    history: SiteHistory,
-    scored: Scored,
-    estimated: Sequence[Quantizer],
-    shown: Quantizer | None,
-    points: int,
-) -> SitePicture:
+def picture_of(run: int, seen: Seen, scored: Scored, shown: Quantizer, points: int) -> SitePicture:
     """The picture of a site.
 
     Args:
-        estimated: a quantizer for each estimator whose range is drawn.
         shown: whose levels are drawn over the values.
         points: about how many records to keep of those over steps.
     """
-    ranges = [used for each in estimated if (used := _used(each, history)) is not None]
-    histogram = histogram_of(_values(history))
-    label = "" if shown is None else shown.label
-    return SitePicture(
-        run,
-        site,
-        _steps(history, [used for used in ranges if not used.own], points),
-        scored,
-        histogram,
-        _levels(shown, scored.last.get(label), histogram),
-        label,
-        _range(history),
-        len(history),
-        {used.label: float(used.outside(history.stats).mean()) for used in ranges},
-    )
+    levels = _levels(shown, scored.last.get(shown.label), seen.histogram)
+    thinned = scored.thinned(points // 2)
+    return SitePicture(run, seen.thinned(points), thinned, levels, shown.label)
 
 
 def _used(quantizer: Quantizer, history: SiteHistory) -> UsedRange | None:
@@ -188,7 +211,7 @@ def _values(history: SiteHistory) -> Iterable[Any]:
 
 
 def _levels(
-    quantizer: Quantizer | None,
+    quantizer: Quantizer,
     last: tuple[float | None, float | None, float] | None,
     histogram: Histogram | None,
 ) -> list[float]:
@@ -196,7 +219,7 @@ def _levels(
 
     Of a block format they are those of the block with the largest magnitude.
     """
-    if quantizer is None or last is None or histogram is None:
+    if last is None or histogram is None:
         return []
     lo, hi, largest = last
     format_: Any = quantizer.format.value

@@ -123,7 +123,7 @@ def coded(texts: Sequence[Any]) -> dict[str, Any]:
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Columns of rows; numbers to six digits."""
+    """Columns of rows; numbers to five digits."""
     return {name: _column([row.get(name) for row in rows]) for name in names}
 
 
@@ -133,7 +133,7 @@ def _column(values: list[Any]) -> Any:
     return [rounded(value) for value in values]
 
 
-def rounded(value: Any, digits: int = 6) -> Any:
+def rounded(value: Any, digits: int = 5) -> Any:
     """A number to so many digits, whole where it is; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, float):
         return value

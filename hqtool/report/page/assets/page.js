@@ -14,9 +14,10 @@ function column(stored) {
   return stored.n.map((n) => (n === null ? null : stored.unit * Math.sinh(n * stored.step)));
 }
 
-function rows(stored) {
+function rows(stored, others) {
   const series = stored.series || {};
-  const plain = unpacked(Object.entries(stored).filter(([name]) => name !== "series"));
+  const plain = stored.beside ? rows(others[stored.beside], others)
+    : unpacked(Object.entries(stored).filter(([name]) => name !== "series"));
   if (!series.by) return plain;
   return series.names.flatMap((name, place) => {
     const own = unpacked(Object.entries(series.columns).map(([key, all]) => [key, all[place]]));
@@ -50,10 +51,14 @@ function filled(spec, site) {
   if ("$" in spec) return site.facts[spec.$];
   const found = {};
   for (const [key, value] of Object.entries(spec)) {
-    found[key] = key === "data" ? { values: rows((site && site.data[value.name]) ||
-      PAGE.data[value.name]) } : filled(value, site);
+    found[key] = key === "data" ? dataOf(value.name, site) : filled(value, site);
   }
   return found;
+}
+
+function dataOf(name, site) {
+  const sets = site && name in site.data ? site.data : PAGE.data;
+  return { values: rows(sets[name], sets) };
 }
 
 function specOf(chart) {

@@ -60,7 +60,7 @@ def _estimators(material: Material) -> list[str]:
     names = (
         name.removeprefix("lo ")
         for picture in material.pictures
-        for name in picture.steps
+        for name in picture.seen.steps
         if name.startswith("lo ")
     )
     return list(dict.fromkeys(names))
@@ -211,7 +211,7 @@ def _errors_chart(quantizers: list[str]) -> Chart:
 
 def _sites_table(material: Material) -> Content:
     links = SiteLinks.of(material)
-    names = list(dict.fromkeys(name for each in material.pictures for name in each.outside))
+    names = list(dict.fromkeys(name for each in material.pictures for name in each.seen.outside))
     several = len(material.runs) > 1
     rows = tuple(_site_row(i, each, material) for i, each in enumerate(material.pictures))
     columns = (
@@ -228,14 +228,14 @@ def _sites_table(material: Material) -> Content:
 
 
 def _site_row(place: int, picture: SitePicture, material: Material) -> dict[str, Any]:
-    lowest, highest = picture.range or (None, None)
-    outside = {f"outside {name}": share for name, share in picture.outside.items()}
+    lowest, highest = picture.seen.range or (None, None)
+    outside = {f"outside {name}": share for name, share in picture.seen.outside.items()}
     return {
         "site": place,
         "run": material.runs[picture.run].path if len(material.runs) > 1 else None,
         "layer": picture.site.layer,
         "tensor": picture.site.tensor,
-        "records": picture.records,
+        "records": picture.seen.records,
         "min": lowest,
         "max": highest,
         **outside,

@@ -90,9 +90,9 @@ def _row(site: Site, one: Summary, other: Summary, seen: list[Any]) -> dict[str,
 
 def _largest(picture: Any) -> float | None:
     """The largest magnitude of all records of a site."""
-    if picture is None or picture.range is None:
+    if picture is None or picture.seen.range is None:
         return None
-    found: float = max(map(abs, picture.range))
+    found: float = max(map(abs, picture.seen.range))
     return found if math.isfinite(found) else None
 
 
