@@ -13,7 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hqtool.core.formats.named import FORMATS
+from hqtool.core.observation import values_of
+from hqtool.core.recorded import RecordedObservation
+from hqtool.core.stats import stats_of
 from hqtool.errors import DataError, UsageError
+from hqtool.estimators.presets import ESTIMATORS
+from hqtool.estimators.protocol import advance, decide
 from hqtool.estimators.quantizer import parse_quantizer
 from hqtool.sizes import read_bytes
 from hqtool.traffic.pricing.energy import (
@@ -28,6 +33,7 @@ from hqtool.traffic.pricing.store import NO_LOOKS, Looks, Stored
 from hqtool.traffic.pricing.stored import stored
 from hqtool.traffic.pricing.tiling import Streamed, best_loads
 from hqtool.traffic.works import Operand
+from hqtool.vocab import Record
 
 # --- looks --------------------------------------------------------------------------------------
 
@@ -55,6 +61,24 @@ def test_current_looks_at_every_step_and_as_wide_as_its_granularity(per):
     held = {"tensor": 2 * 6 * 5, "channel": 2 * 6 * 5, "sample": 6 * 5, "row": 6}
     assert found.held(Operand("output", "output", "a", 60, (2, 6, 5), 1)) == held[per]
     assert found.held(Operand("output", "output", "a", 60)) == 60
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ESTIMATORS if entry.package is None])
+def test_every_estimator_looks_as_often_as_the_ledger_of_a_run_says(name):
+    """Slow oracle: the dynamic looks of the steps from 200 on, of which dsgc's are every 100th."""
+    text = {"fixed": "fixed:lo=-3,hi=3@int8", "local": "local@mxfp8"}.get(name, f"{name}@int8")
+    quantizer = parse_quantizer(text)
+    estimator, state, looked = quantizer.estimator.value, quantizer.estimator.value.start(), 0
+    values = np.random.default_rng(1).standard_normal((4, 8, 3, 3)).astype(np.float32)
+    record = Record(0, 0, 0, values.shape, stats_of(values), values)
+    for step in range(400):
+        obs = RecordedObservation(
+            record.stats, quantizer.format.value, values_of(record, -3), shape=values.shape
+        )
+        decision, reading = decide(estimator, state, obs)
+        looked += step >= 200 and decision.looked
+        state = advance(estimator, state, [reading], decision.range)
+    assert looks_of(quantizer).rate == Fraction(looked, 200)
 
 
 @pytest.mark.parametrize("interval", [1, 7, 100, 3000])
