@@ -59,6 +59,19 @@ def products(layers: tuple[Layer, ...], *, weighted: bool = False) -> Counter[tu
 def test_products_are_those_of_the_live_model_and_its_trace(
     make: Make, given: str, tmp_path: Path
 ) -> None:
+    check_products(make, given, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", 64), ("mobilenet_v2", 64), ("vit_b_16", 224)]
+)
+def test_so_are_those_of_networks_of_torchvision(name: str, size: int, tmp_path: Path) -> None:
+    models = pytest.importorskip("torchvision.models", reason="torchvision is optional")
+    check_products(getattr(models, name), f"1x3x{size}x{size}", tmp_path)
+
+
+def check_products(make: Make, given: str, tmp_path: Path) -> None:
     live = layers_of(make, given)
     assert products(onnx_spec(exported(tmp_path, make, given), {}).layers) == products(live)
     model = make()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from torch import nn  # noqa: E402
 
 from hqtool.traffic.layers import Layer  # noqa: E402
 from hqtool.traffic.sources.input_shape import parse_input  # noqa: E402
+from hqtool.traffic.spec import load_spec  # noqa: E402
 from hqtool.trial.shapes.building import on_meta  # noqa: E402
 from hqtool.trial.shapes.recorder import network_of_model  # noqa: E402
 
+SAMPLES = Path(__file__).parent.parent / "sample_data"
 Make = Callable[[], nn.Module]
 
 
@@ -116,6 +119,20 @@ def of(module: str, name: str) -> Make:
 )
 def test_a_model_of_torchvision(name: str, size: int) -> None:
     check(of("torchvision.models", name), f"2x3x{size}x{size}")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg16", "resnet50", "vit_b_16"])
+def test_the_shipped_specs_are_those_of_torchvision(name: str) -> None:
+    """Of the first three the products alone."""
+    found = spec_of(of("torchvision.models", name), "1x3x224x224")
+    shipped = load_spec(SAMPLES / f"{name}.toml").layers
+    ops = {each.op for each in shipped}
+    assert [facts(each) for each in shipped] == [facts(each) for each in found if each.op in ops]
+
+
+def facts(layer: Layer) -> tuple[Any, ...]:
+    return layer.name, layer.op, layer.counts(), layer.repeat, layer.grad_input, layer.kind
 
 
 @pytest.mark.filterwarnings("ignore")
