@@ -25,7 +25,7 @@ from hqtool.trace.recorded_layers import recorded_spec  # noqa: E402
 from hqtool.traffic.bill import DEFAULT_BITS, works_bill  # noqa: E402
 from hqtool.traffic.layers import Layer  # noqa: E402
 from hqtool.traffic.sources.input_shape import parse_input  # noqa: E402
-from hqtool.traffic.sources.onnx_file import onnx_spec  # noqa: E402
+from hqtool.traffic.sources.onnx.file import onnx_spec  # noqa: E402
 
 Make = Callable[[], nn.Module]
 MODELS = [(Residual, "2x3x8x8"), (Attending, "2x5:int64"), (Gated, "2x3x6")]

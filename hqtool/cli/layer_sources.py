@@ -75,7 +75,7 @@ def _recorded(paths: Sequence[str]) -> LayerSpec:
 
 def _of_onnx(path: str, dims: Sequence[str]) -> LayerSpec:
     from hqtool.traffic.sources.input_shape import parse_dims
-    from hqtool.traffic.sources.onnx_file import onnx_spec
+    from hqtool.traffic.sources.onnx.file import onnx_spec
 
     return onnx_spec(path, parse_dims(dims))
 

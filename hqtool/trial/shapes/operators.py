@@ -7,152 +7,16 @@ underscore of those that work in place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from collections.abc import Iterator, Sequence
 
 from hqtool.traffic.ops.pointwise import ACTIVATIONS
 from hqtool.traffic.sources import operation
-from hqtool.traffic.sources.operation import Keys, Shape
+from hqtool.trial.shapes.calls import Call, Part, Reader, first_tensor, tensors_in
 from hqtool.trial.shapes.origins import Origins
+from hqtool.trial.shapes.products import attention, convolution, linear, product, recurrent
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of an operator.
-
-    Args:
-        values: its arguments by name, defaults included.
-        result: what it returned.
-    """
-
-    operator: str
-    values: dict[str, Any]
-    result: Any
-
-    def shape(self, name: str) -> Shape:
-        """The shape of an argument."""
-        return tuple(self.values[name].shape)
-
-
-def arguments_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an operator's call by name, defaults included."""
-    declared = func._schema.arguments
-    values = {each.name: each.default_value for each in declared if each.has_default_value()}
-    names = [each.name for each in declared]
-    return values | dict(zip(names, args, strict=False)) | kwargs
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One operation of a layer spec, which a call computes.
-
-    Args:
-        label: what it is called within its module.
-        keys: of a layer spec, without its name; None where it has no bill.
-        reads: the tensors that it reads, in the order of operands.
-        weight: the parameter that it multiplies with; None where it has none.
-        follows: it also reads, before them, what the part before makes.
-    """
-
-    label: str
-    keys: Keys | None
-    reads: tuple[Tensor, ...]
-    weight: Tensor | None = None
-    follows: bool = False
-
-
-_Reader = Callable[[Call, Origins], Iterator[Part]]
-
-
-# --- products -----------------------------------------------------------------------------------
-
-
-def _linear(call: Call, origins: Origins) -> Iterator[Part]:
-    x, weight = call.values["input"], call.values["weight"]
-    if origins.is_activation(weight):
-        keys = operation.matmul(tuple(x.shape), tuple(weight.shape[::-1]))
-        yield Part("matmul", keys, (x, weight))
-    else:
-        yield Part("linear", operation.linear(tuple(x.shape), weight.shape[0]), (x,), weight)
-
-
-def _product(left: str, right: str) -> _Reader:
-    """Matrices, of which one may be a weight: it does not come from the network's input."""
-
-    def read(call: Call, origins: Origins) -> Iterator[Part]:
-        a, b = call.values[left], call.values[right]
-        if not origins.is_activation(b) and b.dim() == 2:
-            yield Part("linear", operation.linear(tuple(a.shape), b.shape[1]), (a,), b)
-        elif not origins.is_activation(a) and a.dim() == 2 and b.dim() > 1:
-            x = (*b.shape[:-2], b.shape[-1], b.shape[-2])
-            yield Part("linear", operation.linear(tuple(x), a.shape[0]), (b,), a)
-        else:
-            yield Part("matmul", operation.matmul(tuple(a.shape), tuple(b.shape)), (a, b))
-
-    return read
-
-
-def _convolution(transposed: bool | None = None) -> _Reader:
-    def read(call: Call, origins: Origins) -> Iterator[Part]:
-        values = call.values
-        is_transposed = values["transposed"] if transposed is None else transposed
-        keys = ["stride", "padding", "dilation", *["output_padding"] * is_transposed]
-        sizes = {key: (0 if values[key] == "valid" else values[key]) for key in keys}
-        geometry = operation.convolution(
-            call.shape("input"),
-            call.shape("weight"),
-            transposed=is_transposed,
-            groups=values["groups"],
-            **sizes,
-        )
-        yield Part("conv", geometry, (values["input"],), values["weight"])
-
-    return read
-
-
-def _attention(call: Call, origins: Origins) -> Iterator[Part]:
-    """Softmax(QKᵀ)V as its two products with the softmax between."""
-    query, key, value = (call.values[name] for name in ("query", "key", "value"))
-    q, k, v = tuple(query.shape), tuple(key.shape), tuple(value.shape)
-    if call.values.get("enable_gqa"):  # several heads of queries share one of keys and values
-        k, v = (*k[:-3], q[-3], *k[-2:]), (*v[:-3], q[-3], *v[-2:])
-    scores = (*operation.broadcast(q[:-2], k[:-2]), q[-2], k[-2])
-    transposed = (*k[:-2], k[-1], k[-2])
-    yield Part("qk", operation.matmul(q, transposed), (query, key))
-    yield Part("softmax", operation.activation(scores, "softmax"), (), follows=True)
-    yield Part("av", operation.matmul(scores, v), (value,), follows=True)
-
-
-def _recurrent(call: Call, origins: Origins) -> Iterator[Part]:
-    """A recurrent layer as its products: with all steps at once, but for its state step by step.
-
-    What its gates compute element by element has no bill.
-    """
-    values = call.values
-    x = values["input"] if "input" in values else values["data"]
-    rows = tuple(x.shape[:-1])
-    if values.get("batch_first") is False and len(rows) == 2:
-        rows = rows[::-1]
-    weights = [each for each in values["params"] if each.dim() == 2]
-    of_layer = len(weights) // values["num_layers"]
-    of_direction = of_layer // (2 if values["bidirectional"] else 1)
-    for number, weight in enumerate(weights):
-        keys = operation.linear((*rows, weight.shape[1]), weight.shape[0])
-        if number % of_direction and len(rows) == 2:
-            keys |= {"input": 1, "repeat": rows[1]}
-        reads_x = number < of_layer and number % of_direction == 0
-        yield Part("linear", keys, (x,) if reads_x else (x, weight), weight)
-    yield Part(f"gates of {call.operator}", None, ())
-
-
-# --- the others ---------------------------------------------------------------------------------
-
-
-def _channel_norm(kind: str) -> _Reader:
+def _channel_norm(kind: str) -> Reader:
     def read(call: Call, origins: Origins) -> Iterator[Part]:
         weight = call.values.get("weight")
         keys = operation.channel_norm(call.shape("input"), kind, weight is not None)
@@ -161,7 +25,7 @@ def _channel_norm(kind: str) -> _Reader:
     return read
 
 
-def _last_norm(kind: str) -> _Reader:
+def _last_norm(kind: str) -> Reader:
     def read(call: Call, origins: Origins) -> Iterator[Part]:
         weight = call.values.get("weight")
         normalized = math.prod(call.values["normalized_shape"])
@@ -171,7 +35,7 @@ def _last_norm(kind: str) -> _Reader:
     return read
 
 
-def _pool(kind: str, dims: int) -> _Reader:
+def _pool(kind: str, dims: int) -> Reader:
     def read(call: Call, origins: Origins) -> Iterator[Part]:
         values, x = call.values, call.values["self"]
         windows = {
@@ -186,7 +50,7 @@ def _pool(kind: str, dims: int) -> _Reader:
     return read
 
 
-def _adaptive_pool(kind: str, dims: int) -> _Reader:
+def _adaptive_pool(kind: str, dims: int) -> Reader:
     def read(call: Call, origins: Origins) -> Iterator[Part]:
         x, y = call.values["self"], first_tensor(call.result)
         size = tuple(y.shape[-dims:])
@@ -253,27 +117,6 @@ _SUMS = ("add", "sub", "rsub", "where", "masked_fill", "maximum", "minimum", "le
 _LINEAR = (*_SUMS, "mul", "div", "neg")
 
 
-def tensors_in(values: Any) -> list[Tensor]:
-    """All tensors among arguments or results."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = list(values.values())
-    if isinstance(values, (list, tuple)):
-        return [tensor for each in values for tensor in tensors_in(each)]
-    return []
-
-
-def first_tensor(result: Any) -> Tensor:
-    """The result, or the first of several."""
-    return tensors_in(result)[0]
-
-
-def is_elementwise(func: Any) -> bool:
-    """Whether an operator computes each element of its result by itself."""
-    return torch.Tag.pointwise in func.tags
-
-
 # --- the table ----------------------------------------------------------------------------------
 
 
@@ -302,22 +145,22 @@ _ACTIVATIONS = (
 REDUCTIONS = ("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp")
 
 #: By the operator's name.
-READERS: dict[str, _Reader] = {
-    "linear": _linear,
-    "matmul": _product("self", "other"),
-    "mm": _product("self", "mat2"),
-    "bmm": _product("self", "mat2"),
-    "mv": _product("self", "vec"),
-    "dot": _product("self", "tensor"),
-    "addmm": _product("mat1", "mat2"),
-    "addmv": _product("mat", "vec"),
-    "baddbmm": _product("batch1", "batch2"),
-    "addbmm": _product("batch1", "batch2"),
-    "scaled_dot_product_attention": _attention,
-    "convolution": _convolution(),
-    **{f"conv{dims}d": _convolution(False) for dims in (1, 2, 3)},
-    **{f"conv_transpose{dims}d": _convolution(True) for dims in (1, 2, 3)},
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
+READERS: dict[str, Reader] = {
+    "linear": linear,
+    "matmul": product("self", "other"),
+    "mm": product("self", "mat2"),
+    "bmm": product("self", "mat2"),
+    "mv": product("self", "vec"),
+    "dot": product("self", "tensor"),
+    "addmm": product("mat1", "mat2"),
+    "addmv": product("mat", "vec"),
+    "baddbmm": product("batch1", "batch2"),
+    "addbmm": product("batch1", "batch2"),
+    "scaled_dot_product_attention": attention,
+    "convolution": convolution(),
+    **{f"conv{dims}d": convolution(False) for dims in (1, 2, 3)},
+    **{f"conv_transpose{dims}d": convolution(True) for dims in (1, 2, 3)},
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     **{f"{kind}_norm": _channel_norm(kind) for kind in ("batch", "group", "instance")},
     **{f"{kind}_norm": _last_norm(kind) for kind in ("layer", "rms")},
     **{

@@ -14,19 +14,21 @@ from hqtool.traffic.sources.input_shape import InputShape
 from hqtool.traffic.sources.network import Network
 from hqtool.traffic.sources.seen import COPY, ELEMENTWISE, REDUCTION, Seen, below, network_of
 from hqtool.trial.shapes.building import META, failures_told
+from hqtool.trial.shapes.calls import (
+    Call,
+    Part,
+    arguments_of,
+    first_tensor,
+    is_elementwise,
+    tensors_in,
+)
 from hqtool.trial.shapes.operators import (
     COPIES,
     FREE,
     LIKE,
     READERS,
     REDUCTIONS,
-    Call,
-    Part,
-    arguments_of,
     elementwise_part,
-    first_tensor,
-    is_elementwise,
-    tensors_in,
 )
 from hqtool.trial.shapes.origins import Origins, storage_of
 from hqtool.trial.shapes.places import Places

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hqtool.traffic.sources.network import Network
-from hqtool.traffic.sources.onnx_operators import (
+from hqtool.traffic.sources.onnx.calls import OnnxCall, OnnxPart, UnknownShape
+from hqtool.traffic.sources.onnx.operators import (
     ACTIVATION_OPS,
     ELEMENTWISE_OPS,
     FREE,
@@ -17,9 +18,6 @@ from hqtool.traffic.sources.onnx_operators import (
     READERS,
     REDUCTIONS,
     SIZES,
-    OnnxCall,
-    OnnxPart,
-    UnknownShape,
 )
 from hqtool.traffic.sources.operation import Shape
 from hqtool.traffic.sources.seen import ELEMENTWISE, REDUCTION, Place, Seen, network_of

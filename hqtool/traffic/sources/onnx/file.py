@@ -15,7 +15,7 @@ from typing import Any
 from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.nearest import known_names
 from hqtool.traffic.bill import DEFAULT_BITS
-from hqtool.traffic.sources.onnx_graph import Graph, Node, network_of_graph
+from hqtool.traffic.sources.onnx.graph import Graph, Node, network_of_graph
 from hqtool.traffic.sources.operation import Shape
 from hqtool.traffic.spec import LayerSpec
 

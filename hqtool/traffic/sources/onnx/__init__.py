@@ -1,0 +1,1 @@
+"""ONNX models as sources of layer specs."""
