@@ -19,7 +19,7 @@ from hqtool.launch.program import find_program
 from hqtool.launch.requirements import require_torch
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.plan import TrainPlan
-from hqtool.training.rank_aside import meet_apart, part
+from hqtool.training.ranks.aside import meet_apart, part
 from hqtool.training.run import TrainingRun
 from hqtool.training.settings import TrainSettings
 from hqtool.vocab import Site

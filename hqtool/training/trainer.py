@@ -24,7 +24,7 @@ from hqtool.training.layer_sites import LayerSites
 from hqtool.training.own_time import OwnTime
 from hqtool.training.plain_values import from_plain, to_plain
 from hqtool.training.quantizing import Axes
-from hqtool.training.rank_sites import RankSites
+from hqtool.training.ranks.sites import RankSites
 from hqtool.training.run_trace import RunTrace
 from hqtool.training.saved_state import SCHEMA
 from hqtool.training.settings import TrainSettings

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
-from hqtool.training.packed import packed, unpacked
-from hqtool.training.rank_messages import RankMessages
+from hqtool.training.ranks.messages import RankMessages
+from hqtool.training.ranks.packed import packed, unpacked
 from hqtool.training.trained_site import Taught
 from hqtool.vocab import Site
 

@@ -15,7 +15,7 @@ from typing import Any
 from hqtool.launch.importing import after_import
 from hqtool.launch.process_rank import rank_of_group
 from hqtool.patch import replace
-from hqtool.training.rank_messages import RankMessages, store_of_group
+from hqtool.training.ranks.messages import RankMessages, store_of_group
 
 #: Seconds to wait for the other ranks at the end.
 _WAIT_SECONDS = 30.0

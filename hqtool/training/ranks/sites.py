@@ -15,8 +15,8 @@ from hqtool.estimators.protocol import widest
 from hqtool.launch.process_rank import rank_of_group, rank_of_process
 from hqtool.launch.stderr_lines import say
 from hqtool.sizes import counted
-from hqtool.training.rank_exchange import Alone, Follower, Leader
-from hqtool.training.rank_messages import RankMessages, store_of_group
+from hqtool.training.ranks.exchange import Alone, Follower, Leader
+from hqtool.training.ranks.messages import RankMessages, store_of_group
 from hqtool.training.trained_site import Taught, TrainedSite
 from hqtool.vocab import Site
 

@@ -1,0 +1,1 @@
+"""Ranges that several ranks of one training share."""
