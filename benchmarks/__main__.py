@@ -77,12 +77,20 @@ def kernels_section() -> str:
     return kernel_speed.run()
 
 
+def page_section() -> str:
+    """Pages of the sample and of a long run."""
+    from benchmarks import page_speed
+
+    return page_speed.run()
+
+
 SECTIONS = {
     "replay": replay_section,
     "capture": capture_section,
     "train": train_section,
     "kernels": kernels_section,
     "tiling": tiling_section,
+    "page": page_section,
 }
 
 #: What no clock measures.

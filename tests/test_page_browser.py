@@ -215,4 +215,4 @@ def test_what_is_drawn_is_what_compare_gives(digits: Shown) -> None:
         if row["quantizer"] == "current@int8"
     }
     given = {(r["layer"], r["tensor"]): r["sqnr_db"] for r in json.loads(done.out)["summary"]}
-    assert shown == {site: pytest.approx(db, rel=1e-5) for site, db in given.items()}
+    assert shown == {site: pytest.approx(db, rel=1e-4) for site, db in given.items()}

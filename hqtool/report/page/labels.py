@@ -24,8 +24,17 @@ class _Box(NamedTuple):
         return across and self.bottom < other.top and other.bottom < self.top
 
 
+#: Where a name may stand, the first choice first → whether to the right, and whether above.
+PLACES = {
+    "right": (True, True),
+    "left": (False, True),
+    "right below": (True, False),
+    "left below": (False, False),
+}
+
+
 def sides(points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[str | None]:
-    """On which side of each point its name stands: 'right', 'left', or None without room.
+    """On which side of each point its name stands, of `PLACES`; None without room.
 
     Args:
         points: on a unit square, the most important first.
@@ -33,7 +42,7 @@ def sides(points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[s
     taken = [_Box(x - GAP, x + GAP, y - LINE / 4, y + LINE / 4) for x, y in points]
     found: list[str | None] = []
     for (x, y), name in zip(points, names, strict=True):
-        boxes = {side: _beside(x, y, name, side) for side in ("right", "left")}
+        boxes = {side: _beside(x, y, name, side) for side in PLACES}
         free = [s for s, box in boxes.items() if _inside(box) and not any(map(box.meets, taken))]
         found.append(free[0] if free else None)
         taken += [boxes[free[0]]] if free else []
@@ -41,10 +50,11 @@ def sides(points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[s
 
 
 def _beside(x: float, y: float, name: str, side: str) -> _Box:
-    """A name stands half a line above its point."""
+    """A name stands half a line above its point, or below."""
+    right, above = PLACES[side]
     width = CHARACTER * len(name)
-    left = x + 1.5 * GAP if side == "right" else x - 1.5 * GAP - width
-    return _Box(left, left + width, y, y + LINE)
+    left = x + 1.5 * GAP if right else x - 1.5 * GAP - width
+    return _Box(left, left + width, y, y + LINE) if above else _Box(left, left + width, y - LINE, y)
 
 
 def _inside(box: _Box) -> bool:

@@ -158,7 +158,7 @@ def _colour(figure: Figure) -> Spec:
         },
         "legend": {
             "gradientLength": {"expr": "min(width, 300)"},
-            "format": "~%" if "%" in figure.format else "~g",
+            "format": "~%" if "%" in figure.format else ".3~g",
         },
     }
 

@@ -19,7 +19,7 @@ from hqtool.report.page.axes import (
     quantitative,
     view,
 )
-from hqtool.report.page.labels import on_unit_square, sides
+from hqtool.report.page.labels import PLACES, on_unit_square, sides
 from hqtool.report.page.markup import Content, element
 from hqtool.report.page.material import Document, Material
 from hqtool.report.page.section import Chart, Columns, Control, Section, columns_of
@@ -174,10 +174,16 @@ def names_beside(x: Spec, y: Spec, transform: Sequence[Spec] = ()) -> list[Spec]
     return [
         {
             "transform": [*transform, *only({"side": side})],
-            "mark": {"type": "text", "align": align, "dx": dx, "dy": -8, "limit": 160},
+            "mark": {
+                "type": "text",
+                "align": "left" if right else "right",
+                "dx": 7 if right else -7,
+                "dy": -8 if above else 9,
+                "limit": 160,
+            },
             "encoding": {"x": x, "y": y, "text": {"field": "label"}},
         }
-        for side, align, dx in (("right", "left", 7), ("left", "right", -7))
+        for side, (right, above) in PLACES.items()
     ]
 
 
