@@ -28,7 +28,9 @@ def run() -> str:
             (f"{SITES} sites × {STEPS:,} steps of statistics", *_measured(long, folder)),
         ]
     lines = [f"| {name} | {s:.1f} | {mib:.0f} | {mb:.2f} |" for name, s, mib, mb in rows]
-    head = "| `hqtool report TRACE` | seconds | largest process, MiB | page, MB |\n|---|---|---|---|"
+    head = (
+        "| `hqtool report TRACE` | seconds | largest process, MiB | page, MB |\n|---|---|---|---|"
+    )
     return "\n".join([head, *lines])
 
 

@@ -16,7 +16,14 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
 
 #: Of a legend of lines that have points on them.
-STROKES: Spec = {"symbolType": "stroke", "symbolSize": 300}
+STROKES: Spec = {
+    "symbolType": "stroke",
+    "symbolSize": 300,
+    "columns": {"expr": "max(1, floor(width / 250))"},
+}
+
+#: Of a legend of shapes whatever their colour.
+SYMBOLS: Spec = {"symbolFillColor": "currentColor", "symbolStrokeWidth": 0, "columns": 1}
 
 #: Of a legend with long labels: as many columns as there is room for.
 LONG_LABELS: Spec = {"columns": {"expr": "max(1, floor(width / 330))"}}
@@ -110,6 +117,11 @@ def hover(*entries: tuple[str, str] | tuple[str, str, str]) -> list[Spec]:
 def view(height: int | Spec, **more: Any) -> Spec:
     """A chart as wide as its place."""
     return {"width": "container", "height": height, **more}
+
+
+def titled(text: str) -> Spec:
+    """A title over a chart."""
+    return {"text": text, "anchor": "start", "fontSize": 13, "color": "currentColor"}
 
 
 def named(data: str) -> Spec:

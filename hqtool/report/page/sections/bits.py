@@ -12,6 +12,7 @@ from hqtool.report.model import EXACT, Column, Table, TableRow, decibels, percen
 from hqtool.report.page.axes import (
     FIGURES,
     STROKES,
+    SYMBOLS,
     Spec,
     dashes,
     hover,
@@ -19,6 +20,7 @@ from hqtool.report.page.axes import (
     nominal,
     quantitative,
     shapes,
+    titled,
     told_apart,
     view,
 )
@@ -89,7 +91,8 @@ def _family(format_: Any) -> str:
 
 def _chart(kind: str, estimators: list[str]) -> Chart:
     first = SHOWN[0]
-    spec = view(320, data=named("kinds"), params=[{"name": "kind", "value": kind}],
+    spec = view(320, data=named("kinds"), title=titled(kind),
+        params=[{"name": "kind", "value": kind}],
         transform=_rows_of(first),
                 layer=_layers(first, estimators))  # fmt: skip
     options = {
@@ -136,7 +139,7 @@ def _layers(label: str, estimators: list[str]) -> list[Spec]:
             "x": x,
             "y": y,
             "color": color,
-            "shape": nominal("family", "format", scale=shapes(FAMILIES)),
+            "shape": nominal("family", "format", scale=shapes(FAMILIES), legend=SYMBOLS),
             "tooltip": hover(
                 ("quantizer", "quantizer"),
                 ("bits", "bits", "~g"),

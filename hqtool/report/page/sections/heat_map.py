@@ -8,7 +8,18 @@ from typing import Any
 from hqtool.compare.results import Summary
 from hqtool.report.compared.naming import lane_label
 from hqtool.report.model import Column, Table, decibels
-from hqtool.report.page.axes import FIGURES, SCHEME, Figure, Spec, hover, named, nominal, only, view
+from hqtool.report.page.axes import (
+    FIGURES,
+    SCHEME,
+    Figure,
+    Spec,
+    hover,
+    named,
+    nominal,
+    only,
+    titled,
+    view,
+)
 from hqtool.report.page.markup import Content, element, folded, table
 from hqtool.report.page.material import Material
 from hqtool.report.page.section import Chart, Columns, Control, Part, Section, columns_of
@@ -95,6 +106,7 @@ def _chart(kind: str, runs: Sequence[str]) -> Chart:
     spec = view(
         {"step": 15},
         data=named("scores"),
+        title=titled(kind),
         params=[{"name": "run", "value": runs[0]}],
         transform=[*only({"tensor": kind}), {"filter": "datum.run === run"}],
         mark={"type": "rect", "cursor": "pointer", "stroke": "currentColor", "strokeOpacity": 0.15},
