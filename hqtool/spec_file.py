@@ -48,6 +48,13 @@ def parse_spec(text: str, suffix: str = "") -> object:
     raise DataError("; ".join(complaints), "correct the syntax, or name the file .toml or .json")
 
 
+def spelled_for(path: str | Path, toml: str) -> str:
+    """A table in TOML, or where the file name ends in .json in JSON, which has no comments."""
+    if Path(path).suffix.lower() != ".json":
+        return toml
+    return json.dumps(tomllib.loads(toml), indent=1, ensure_ascii=False) + "\n"
+
+
 def check_schema(top: SpecTable, schema: str, noun: str) -> None:
     """Refuse a table of another schema than 'hqtool.FAMILY/VERSION'.
 

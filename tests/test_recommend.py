@@ -266,6 +266,13 @@ def test_a_recipe_of_some_layers_leaves_the_others_alone(trace):
     assert '"*"' not in done.out
 
 
+def test_a_recipe_whose_name_ends_in_json_is_json(trace, tmp_path):
+    args = ("recommend", trace, "--target", "cosine>=0.5", *given("current@int8"))
+    for name in ("mine.toml", "mine.json"):
+        hqtool(*args, "-o", tmp_path / name)
+    assert load_recipe(tmp_path / "mine.json").rules == load_recipe(tmp_path / "mine.toml").rules
+
+
 def test_compare_runs_the_recipe_as_recommended(tmp_path):
     """The same quantizers and figures at every site, and the same total."""
     path, figures = tmp_path / "mine.toml", tmp_path / "r.json"

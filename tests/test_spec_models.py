@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,13 @@ def number():
 def fails():
     raise ValueError("no such size\\nmore")
 
+def leaves():
+    raise SystemExit(5)
+
+class ToNumpy(nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(x.numpy() + 1)
+
 class Config:
     width = 4
 
@@ -264,6 +272,8 @@ class Configured(nn.Module):
         return self.fc(x) if mask is None else self.fc(x) * mask
 
 size = 3
+
+trained = build()
 """
 
 
@@ -289,6 +299,22 @@ def test_a_model_in_the_current_folder(own_model: Path) -> None:
     assert (again.status, "overwrite with -f" in again.err) == (2, True)
 
 
+def test_a_spec_whose_name_ends_in_json_is_json(own_model: Path) -> None:
+    for name in ("net.toml", "net.json"):
+        hqtool("spec", "my_small_models:build", "--input", "2x4", "-o", name)
+    spec = load_spec("net.json")
+    assert (spec.layers, spec.bits) == (load_spec("net.toml").layers, DEFAULT_BITS)
+    assert json.loads(Path("net.json").read_text())["defaults"]["batch"] == 2
+
+
+def test_a_model_instead_of_a_factory(own_model: Path) -> None:
+    named, made = (
+        hqtool("spec", f"my_small_models:{word}", "--input", "1x4") for word in ("trained", "build")
+    )
+    assert (named.status, made.status) == (0, 0)
+    assert named.out.partition("\n\n")[2] == made.out.partition("\n\n")[2]
+
+
 def test_a_constructor_may_read_values(own_model: Path) -> None:
     assert hqtool("spec", "my_small_models:reads_values", "--input", "1x4").status == 0
 
@@ -306,6 +332,8 @@ def test_a_class_with_a_config(own_model: Path) -> None:
         (["my_small_models:number", "--input", "1x4"], 3, "made a int, not a model"),
         (["my_small_models:size", "--input", "1x4"], 3, "size cannot be called"),
         (["my_small_models:fails", "--input", "1x4"], 3, "ValueError: no such size\n"),
+        (["my_small_models:leaves", "--input", "1x4"], 3, "building it failed: SystemExit: 5\n"),
+        (["my_small_models:ToNumpy", "--input", "1x4"], 3, "it reads values, which tensors"),
         (["my_small_models:build", "--input", "1x5"], 3, "its forward pass failed"),
         (["my_small_models:ReadsItsInput", "--input", "1x4"], 3, "it reads values, which tensors"),
         (["my_small_models:build"], 2, "the shape of its input is not given"),

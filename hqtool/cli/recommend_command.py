@@ -30,6 +30,7 @@ from hqtool.estimators.quantizer import parse_quantizer
 from hqtool.outputs import names_stdout
 from hqtool.recipes.recipe_file import dumps
 from hqtool.report.recommendation_report import recommendation_report
+from hqtool.spec_file import spelled_for
 
 SECTIONS = {
     "What is asked": ("targets", "withins", "quantizers", "sensitivity", "by"),
@@ -153,7 +154,7 @@ def command(
 
 def _write_recipe(found: Recommendation, target: str, quiet: bool, force: bool) -> None:
     with result_stream(target, quiet, force=force) as (out, _):
-        out.write(dumps(recipe_of(found)))
+        out.write(spelled_for(target, dumps(recipe_of(found))))
     if not names_stdout(target):
         paths = shlex.join(facts.path for facts in found.comparison.traces)
         together = " --reduce-ranks" if found.comparison.ranks is not None else ""

@@ -53,8 +53,10 @@ def command(
     current folder, mymodel:build. It is built and run on torch's meta device, without weights
     and without computing anything, however large it is.
 
-    What moves tensors and has no bill is named in a message, and at the head of the file.
+    What moves tensors and has no bill is named in a message, and at the head of the file. A name
+    that ends in .json gets the spec in JSON, without comments.
     """
+    from hqtool.spec_file import spelled_for
     from hqtool.traffic.sources.toml_text import spec_text
 
     spec = layer_spec_of(source, dims, inputs)
@@ -62,7 +64,7 @@ def command(
     made_by = f"Made by: hqtool spec {shlex.join(words)}"
     text = spec_text(spec.layers, spec.bits, [made_by, *spec.notes])
     with result_stream(out, quiet, force=force) as (stream, _):
-        stream.write(text)
+        stream.write(spelled_for(out, text))
     for note in spec.notes:
         announce(f"note: {note}", quiet)
     if not names_stdout(out):

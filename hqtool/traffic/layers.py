@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,17 +147,24 @@ def _dims(table: SpecTable, op: Op) -> int | None:
 
 
 def _kind(table: SpecTable, op: Op, default: object) -> str:
-    """One of the op's kinds, however it is written: "ReLU", "leaky_relu", "LeakyReLU"."""
+    """One of the op's kinds, however it is written: "LeakyReLU", "leaky_relu", "BatchNorm2d"."""
     known = {_plain(kind): kind for kind in op.kinds}
     given = str(default) if "kind" not in table else table.text("kind")
-    if _plain(given) not in known:
+    plain = _of_module(_plain(given), table.text("op"))
+    if plain not in known:
         remedy = known_names(given, list(op.kinds))
         raise table.wrong("kind", f"{short_repr(given)} is unknown", remedy)
-    return known[_plain(given)]
+    return known[plain]
 
 
 def _plain(kind: str) -> str:
     return kind.lower().replace("_", "").replace("-", "")
+
+
+def _of_module(name: str, op: str) -> str:
+    """The kind in PyTorch's name of a module: "max" of a pool called "adaptivemaxpool2d"."""
+    found = re.fullmatch(rf"(?:adaptive)?(.+){op}(?:[123]d)?", name)
+    return found[1] if found else name
 
 
 def _named_padding(table: SpecTable, default: object, dims: int | None) -> tuple[int, ...] | str:

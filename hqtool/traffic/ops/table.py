@@ -109,6 +109,7 @@ _ACTIVATION = _keys(_SAME_SIZES | {"kind": "relu"})
 _EMBEDDING = _keys({"num_embeddings": None, "embedding_dim": None, "input": 1})
 
 _ROWS_AND_COLUMNS = {"num_embeddings": "in_channels", "embedding_dim": "out_channels"}
+_IN_AND_OUT = {"in_features": "in_channels", "out_features": "out_channels"}
 _FEATURES = dict.fromkeys(("num_features", "num_channels", "normalized_shape"), "in_channels")
 
 #: By the name a layer spec gives it.
@@ -119,7 +120,7 @@ OPS: dict[str, Op] = {
     "conv_transpose1d": Op(conv_transpose_tensors, 1, _CONV_TRANSPOSE),
     "conv_transpose2d": Op(conv_transpose_tensors, 2, _CONV_TRANSPOSE),
     "conv_transpose3d": Op(conv_transpose_tensors, 3, _CONV_TRANSPOSE),
-    "linear": Op(linear_tensors, None, _LINEAR),
+    "linear": Op(linear_tensors, None, _LINEAR, also=_IN_AND_OUT),
     "matmul": Op(
         matmul_tensors,
         1,

@@ -23,7 +23,8 @@ def built(target: str) -> nn.Module:
     """The model that PACKAGE.MODULE:FACTORY makes, on torch's meta device, which has no memory.
 
     The current folder is searched first, as `python -m` does. A factory is called without
-    arguments; a class with a `config_class`, as those of transformers, gets a default one.
+    arguments; a class with a `config_class`, as those of transformers, gets a default one. A model
+    that the module holds is taken as it is, without its weights.
 
     Raises:
         DataError: there is no such module or factory, or it fails, or makes no model.
@@ -34,7 +35,7 @@ def built(target: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         made = type(model).__name__
         raise DataError(f"{target}: made a {made}, not a model", "name a function that returns one")
-    return model.eval()
+    return model.to(META).eval()
 
 
 _BUILDING = "name a function or class that makes the model when called without arguments"
@@ -83,6 +84,8 @@ def _factory(target: str) -> Callable[[], Any]:
             names = [each for each in dir(found) if not each.startswith("_")]
             raise DataError(f"{target}: {module_name} has no {part}", _near(part, names))
         found = getattr(found, part)
+    if isinstance(found, nn.Module):
+        return lambda: found
     if not callable(found):
         raise DataError(f"{target}: {name} cannot be called", _BUILDING)
     config = getattr(found, "config_class", None)
@@ -118,8 +121,8 @@ def failures_told(cause: str, remedy: str) -> Iterator[None]:
             yield
     except HqtoolError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = next(iter(str(error).splitlines()), "")
-        if "meta tensor" in said:
+        if "meta tensor" in said or "meta device" in said:
             remedy = "it reads values, which tensors of a shape alone have not; export it to ONNX"
         raise DataError(f"{cause}: {type(error).__name__}: {said}", remedy) from error
