@@ -20,7 +20,7 @@ from hqtool.capture.tensors import stats_of_tensor
 from hqtool.core.formats.named import FORMATS
 from hqtool.kernels import NoiseKey, form_in_use, uniform
 from hqtool.kernels.noise import plain_uniform
-from hqtool.training.quantizing import Axes, quantized, quantized_in_torch
+from hqtool.training.tensors.quantizing import Axes, quantized, quantized_in_torch
 from hqtool.vocab import Range
 
 VALUES = 1 << 20

@@ -17,9 +17,9 @@ from hqtool.core.noise import Noise, noise_key  # noqa: E402
 from hqtool.kernels import NoiseKey, form_in_use, uniform  # noqa: E402
 from hqtool.kernels.noise import noise_bits  # noqa: E402
 from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
-from hqtool.training import quantizing  # noqa: E402
-from hqtool.training.memory import LastMemory  # noqa: E402
-from hqtool.training.noise import dense, noise_like, uniform_in_torch  # noqa: E402
+from hqtool.training.tensors import quantizing  # noqa: E402
+from hqtool.training.tensors.memory import LastMemory  # noqa: E402
+from hqtool.training.tensors.noise import dense, noise_like, uniform_in_torch  # noqa: E402
 from hqtool.vocab import Range, Site  # noqa: E402
 
 FORM = form_in_use()

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import hqtool as api  # noqa: E402
-from hqtool.training.moved import Moved  # noqa: E402
+from hqtool.training.told.moved import Moved  # noqa: E402
 
 STEPS = 4
 

@@ -21,7 +21,7 @@ from hqtool.estimators.protocol import Reading, advance, decide, widest  # noqa:
 from hqtool.estimators.quantizer import parse_quantizer  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
 from hqtool.training.ranks.exchange import Told  # noqa: E402
-from hqtool.training.trained_site import Taught  # noqa: E402
+from hqtool.training.sites.trained_site import Taught  # noqa: E402
 from hqtool.training.trainer import seed_of_rank  # noqa: E402
 from hqtool.vocab import EntryRanges, Range, Record, Site  # noqa: E402
 

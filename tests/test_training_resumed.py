@@ -21,7 +21,7 @@ from hqtool.errors import DataError  # noqa: E402
 from hqtool.recipes.recipe import Recipe  # noqa: E402
 from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
-from hqtool.training.plain_values import from_plain, to_plain  # noqa: E402
+from hqtool.training.sites.plain_values import from_plain, to_plain  # noqa: E402
 from hqtool.vocab import EntryRanges, Range  # noqa: E402
 
 SCRIPT = """

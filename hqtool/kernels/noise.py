@@ -7,7 +7,7 @@ constants of the list in its repository, github.com/skeeto/hash-prospector: flip
 goes in flips each bit of what comes out with a probability close to one half.
 
 `noise_bits` says it for one value; `plain_uniform` is the same in numpy, quantize.h in C, and
-hqtool.training.noise in torch.
+hqtool.training.tensors.noise in torch.
 """
 
 from __future__ import annotations

@@ -5,6 +5,6 @@ beside its checkpoints, by `state_dict` and `load_state_dict`. Importing the pac
 torch nor h5py; only its submodules do.
 """
 
-from hqtool.training.saved_state import load_state_dict, state_dict
+from hqtool.training.sites.saved_state import load_state_dict, state_dict
 
 __all__ = ["load_state_dict", "state_dict"]

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hqtool.training.coverage import Coverage
-from hqtool.training.layer_sites import LayerSites
-from hqtool.training.own_time import OwnTime
-from hqtool.training.quantized import Quantized
-from hqtool.training.trained_site import Place, TrainedSite, Treated
+from hqtool.training.sites.layer_sites import LayerSites
+from hqtool.training.sites.trained_site import Place, TrainedSite, Treated
+from hqtool.training.tensors.quantized import Quantized
+from hqtool.training.told.coverage import Coverage
+from hqtool.training.told.own_time import OwnTime
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.operands import CallPlace
 from hqtool.watch.position import Position

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hqtool.recipes.recipe import Recipe
 from hqtool.sizes import counted
-from hqtool.training.coverage import Coverage
-from hqtool.training.moved import Moved, layers_of, moved
+from hqtool.training.told.coverage import Coverage
+from hqtool.training.told.moved import Moved, layers_of, moved
 
 if TYPE_CHECKING:
     from hqtool.training.trainer import Trainer

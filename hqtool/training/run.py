@@ -15,8 +15,8 @@ from hqtool.launch.script_process import ScriptProcess
 from hqtool.launch.stderr_lines import say
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.plan import TrainPlan, plan_of
-from hqtool.training.provenance import provenance
 from hqtool.training.settings import TrainSettings
+from hqtool.training.told.provenance import provenance
 from hqtool.vocab import Site
 
 if TYPE_CHECKING:

@@ -19,16 +19,16 @@ from hqtool.recipes.layer_facts import PRODUCT, LayerFacts
 from hqtool.recipes.recipe import Recipe
 from hqtool.recipes.recipe_file import to_json
 from hqtool.training.call_operands import QuantizedCall
-from hqtool.training.coverage import Coverage
-from hqtool.training.layer_sites import LayerSites
-from hqtool.training.own_time import OwnTime
-from hqtool.training.plain_values import from_plain, to_plain
-from hqtool.training.quantizing import Axes
 from hqtool.training.ranks.sites import RankSites
-from hqtool.training.run_trace import RunTrace
-from hqtool.training.saved_state import SCHEMA
 from hqtool.training.settings import TrainSettings
-from hqtool.training.trained_site import Place, TrainedSite, Treated
+from hqtool.training.sites.layer_sites import LayerSites
+from hqtool.training.sites.plain_values import from_plain, to_plain
+from hqtool.training.sites.saved_state import SCHEMA
+from hqtool.training.sites.trained_site import Place, TrainedSite, Treated
+from hqtool.training.tensors.quantizing import Axes
+from hqtool.training.told.coverage import Coverage
+from hqtool.training.told.own_time import OwnTime
+from hqtool.training.told.run_trace import RunTrace
 from hqtool.vocab import TENSOR_KINDS, Decision, Site
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.layer_types import LayerTypes, classes_of

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from hqtool.training.ranks.messages import RankMessages
 from hqtool.training.ranks.packed import packed, unpacked
-from hqtool.training.trained_site import Taught
+from hqtool.training.sites.trained_site import Taught
 from hqtool.vocab import Site
 
 #: Who writes what all ranks have been taught.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hqtool.estimators.protocol import Reading
-from hqtool.training.trained_site import Taught
+from hqtool.training.sites.trained_site import Taught
 from hqtool.vocab import AnyRange, EntryRanges, Range, Site
 
 

@@ -17,7 +17,7 @@ from hqtool.launch.stderr_lines import say
 from hqtool.sizes import counted
 from hqtool.training.ranks.exchange import Alone, Follower, Leader
 from hqtool.training.ranks.messages import RankMessages, store_of_group
-from hqtool.training.trained_site import Taught, TrainedSite
+from hqtool.training.sites.trained_site import Taught, TrainedSite
 from hqtool.vocab import Site
 
 

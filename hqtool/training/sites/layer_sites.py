@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hqtool.recipes.recipe import StraightThrough
-from hqtool.training.trained_site import TrainedSite
+from hqtool.training.sites.trained_site import TrainedSite
 
 
 class LayerSites:

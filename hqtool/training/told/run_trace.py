@@ -8,7 +8,7 @@ from typing import Any
 
 from hqtool.launch.stderr_lines import say
 from hqtool.trace.writer import TraceFull, TraceWriter
-from hqtool.training.trained_site import Treated
+from hqtool.training.sites.trained_site import Treated
 from hqtool.vocab import Site, UsedRange
 from hqtool.watch.position import Position
 

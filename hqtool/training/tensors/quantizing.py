@@ -24,10 +24,10 @@ from hqtool.core.formats.lanes import levels_over
 from hqtool.core.formats.uniform import UniformLevels
 from hqtool.core.quantize import quantize, quantize_in_blocks, saturated_in_blocks
 from hqtool.kernels import NoiseKey
-from hqtool.training.memory import Into, new_memory
-from hqtool.training.noise import dense, noise_like
-from hqtool.training.one_pass import can_be_read, grid_of, in_one_pass, unclipped
-from hqtool.training.quantized import Quantized, known_within
+from hqtool.training.tensors.memory import Into, new_memory
+from hqtool.training.tensors.noise import dense, noise_like
+from hqtool.training.tensors.one_pass import can_be_read, grid_of, in_one_pass, unclipped
+from hqtool.training.tensors.quantized import Quantized, known_within
 from hqtool.vocab import AnyRange, EntryRanges, Range, Stats
 
 #: Scales and ends within these bounds can be worked with in float32.

@@ -16,9 +16,9 @@ from hqtool.core.formats.format import Levels
 from hqtool.core.formats.uniform import UniformLevels
 from hqtool.kernels import Grid, NoiseKey, form_in_use
 from hqtool.kernels import quantized as quantized_in_one_pass
-from hqtool.training.memory import Into, new_memory
-from hqtool.training.noise import dense
-from hqtool.training.quantized import Quantized, known_within
+from hqtool.training.tensors.memory import Into, new_memory
+from hqtool.training.tensors.noise import dense
+from hqtool.training.tensors.quantized import Quantized, known_within
 from hqtool.vocab import Stats
 
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)

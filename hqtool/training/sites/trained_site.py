@@ -23,9 +23,9 @@ from hqtool.estimators.protocol import Reading, advance, asked_by, decide, joine
 from hqtool.estimators.quantizer import NEAREST, Quantizer
 from hqtool.estimators.statistics import OfStats, OfStatsAndFormat
 from hqtool.kernels import NoiseKey
-from hqtool.training.memory import Into, LastMemory, new_memory, same_memory
-from hqtool.training.quantized import Quantized
-from hqtool.training.quantizing import Axes, quantized, quantized_by_kernel
+from hqtool.training.tensors.memory import Into, LastMemory, new_memory, same_memory
+from hqtool.training.tensors.quantized import Quantized
+from hqtool.training.tensors.quantizing import Axes, quantized, quantized_by_kernel
 from hqtool.vocab import AnyRange, Decision, EntryRanges, Range, Record, Site, Stats
 
 #: The questions that statistics answer, of a whole tensor.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -33,7 +34,7 @@ class LastMemory:
 
     def __call__(self, x: Tensor) -> Tensor:
         last = self._last
-        if last is None or not _alike(last, x) or _uses(last) > _USES_OF_ONE:
+        if last is None or not _alike(last, x) or not _is_free(last):
             self._last = last = new_memory(x)
         return last.detach()
 
@@ -47,11 +48,22 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     )
 
 
+#: Not among torch's documented functions; None where it is missing.
+_storage_uses = getattr(torch._C, "_storage_Use_Count", None)
+
+
+def _is_free(x: Tensor) -> bool:
+    """Whether nothing but this tensor holds its memory; no where that cannot be told."""
+    return _storage_uses is not None and _uses(x) <= _uses_of_one()
+
+
 def _uses(x: Tensor) -> int:
     """How many tensors, and others, hold the memory of this one, and for this question."""
-    storage = x.untyped_storage()
-    found: int = torch._C._storage_Use_Count(storage._cdata)
+    assert _storage_uses is not None
+    found: int = _storage_uses(x.untyped_storage()._cdata)
     return found
 
 
-_USES_OF_ONE = _uses(torch.empty(1, device="cpu"))
+@functools.cache
+def _uses_of_one() -> int:
+    return _uses(torch.empty(1, device="cpu"))

@@ -1,0 +1,1 @@
+"""Quantizing torch tensors, and where the result is put."""

@@ -1,0 +1,1 @@
+"""What a quantized training tells: RUN.h5, coverage, traffic, and the time it took."""
