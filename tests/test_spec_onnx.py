@@ -101,6 +101,33 @@ def test_all_operations_of_a_residual_network(tmp_path: Path) -> None:
     assert [each.name for each in found if not each.grad_input] == ["conv", "shortcut"]
 
 
+class Chunked(nn.Module):
+    """Sizes of chunks, a factor and the axes of a mean are nodes of the exported graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+        self.out = nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            q, k, v = self.qkv(x).chunk(3, -1)
+            x = (q @ k.transpose(-1, -2) / 8**0.5).softmax(-1) @ v
+        y: torch.Tensor = self.out(x).unflatten(1, (2, 3)).mean((1, 2))
+        return y
+
+
+def test_sizes_that_the_graph_itself_computes(tmp_path: Path) -> None:
+    live, path = layers_of(Chunked, "4x6x8"), exported(tmp_path, Chunked, "4x6x8")
+    found = onnx_spec(path, {})
+    assert [(e.op, e.counts(), e.repeat) for e in found.layers] == [
+        (e.op, e.counts(), e.repeat) for e in live
+    ]
+    assert [each.op for each in live].count("matmul") == 4
+    assert live[-1].counts() == (0, 4 * 6 * 6, 4 * 6)
+    assert found.notes == ("not billed, though they move tensors: 2 × transpose",)
+
+
 def test_open_dimensions_get_their_size(tmp_path: Path) -> None:
     how = {"input_names": ["x"], "dynamic_axes": {"x": {0: "batch"}}}
     path = exported(tmp_path, Residual, "2x3x8x8", **how)

@@ -16,11 +16,9 @@ from hqtool.errors import DataError, HqtoolError, UsageError
 from hqtool.nearest import known_names
 from hqtool.traffic.bill import DEFAULT_BITS
 from hqtool.traffic.sources.onnx.graph import Graph, Node, network_of_graph
+from hqtool.traffic.sources.onnx.sizes import SMALL, known_shape, with_shapes
 from hqtool.traffic.sources.operation import Shape
 from hqtool.traffic.spec import LayerSpec
-
-#: Larger constants are weights, whose values shapes do not depend on.
-_SMALL = 1024
 
 
 def onnx_spec(path: str | Path, dims: Mapping[str, int]) -> LayerSpec:
@@ -104,11 +102,11 @@ def _with_shapes(model: Any, path: str) -> Any:
     import onnx
 
     for each in model.graph.initializer:
-        if sum(each.dims) > _SMALL:  # so that the model fits into a message, however large it is
+        if sum(each.dims) > SMALL:  # so that the model fits into a message, however large it is
             for field in ("raw_data", "float_data", "double_data", "int32_data"):
                 each.ClearField(field)
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        return with_shapes(model)
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         said = next(iter(str(error).splitlines()), "")
         raise DataError(f"{path}: its shapes do not fit: {said}", "export it anew") from error
@@ -124,10 +122,9 @@ def _graph(model: Any) -> Graph:
     shapes: dict[str, Shape] = {each.name: tuple(each.dims) for each in graph.initializer}
     types = {each.name: each.data_type for each in graph.initializer}
     for each in (*graph.input, *graph.value_info, *graph.output):
-        tensor = each.type.tensor_type
-        types[each.name] = tensor.elem_type
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-            shapes.setdefault(each.name, tuple(d.dim_value for d in tensor.shape.dim))
+        types[each.name] = each.type.tensor_type.elem_type
+        if (shape := known_shape(each)) is not None:
+            shapes.setdefault(each.name, shape)
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
     floats |= {onnx.TensorProto.BFLOAT16}
     constants = {each.name: each for each in graph.initializer}
@@ -139,7 +136,7 @@ def _graph(model: Any) -> Graph:
         weights={
             n for n, t in constants.items() if math.prod(t.dims) > 1 and t.data_type in floats
         },
-        integers={n: _integers(each) for n, each in constants.items() if sum(each.dims) <= _SMALL},
+        integers={n: _integers(each) for n, each in constants.items() if sum(each.dims) <= SMALL},
     )
 
 

@@ -90,7 +90,8 @@ def _elementwise(call: OnnxCall) -> Iterator[OnnxPart]:
     """
     y, floats = call.result(), [i for i, is_float in enumerate(call.floats) if is_float]
     sample = max(2, math.prod(y) // call.samples)
-    operands = [i for i in floats if math.prod(call.x[i] or y) >= sample]
+    shapes = {i: y if (found := call.x[i]) is None else found for i in floats}
+    operands = [i for i in floats if math.prod(shapes[i]) >= sample]
     active = tuple(i for i in floats if call.active[i])
     if len(operands) < 2:
         is_linear = call.op in (_LINEAR if len(active) < 2 else _SUMS)
