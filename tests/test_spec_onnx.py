@@ -102,7 +102,7 @@ def test_all_operations_of_a_residual_network(tmp_path: Path) -> None:
 
 
 class Chunked(nn.Module):
-    """Sizes of chunks, a factor and the axes of a mean are nodes of the exported graph."""
+    """Sizes of chunks, margins, a factor and the axes of a mean are nodes of the exported graph."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,8 @@ class Chunked(nn.Module):
         for _ in range(2):
             q, k, v = self.qkv(x).chunk(3, -1)
             x = (q @ k.transpose(-1, -2) / 8**0.5).softmax(-1) @ v
-        y: torch.Tensor = self.out(x).unflatten(1, (2, 3)).mean((1, 2))
+        x = nn.functional.pad(x, (0, 0, 0, 2))
+        y: torch.Tensor = self.out(x).unflatten(1, (2, 4)).mean((1, 2))
         return y
 
 
@@ -124,8 +125,8 @@ def test_sizes_that_the_graph_itself_computes(tmp_path: Path) -> None:
         (e.op, e.counts(), e.repeat) for e in live
     ]
     assert [each.op for each in live].count("matmul") == 4
-    assert live[-1].counts() == (0, 4 * 6 * 6, 4 * 6)
-    assert found.notes == ("not billed, though they move tensors: 2 × transpose",)
+    assert live[-1].counts() == (0, 4 * 8 * 6, 4 * 6)
+    assert found.notes == ("not billed, though they move tensors: 2 × transpose, pad",)
 
 
 def test_open_dimensions_get_their_size(tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ from hqtool.traffic.sources.operation import Shape
 #: Larger constants are weights, whose values shapes do not depend on.
 SMALL = 1024
 
-#: What sizes are computed with; the result is never larger than the operands together.
+#: What sizes are computed with. Only ConstantOfShape makes more than the operands together hold.
 _OPS = {
     *("Shape", "Size", "Constant", "Identity", "Cast", "Gather", "Slice", "Concat", "Split"),
     *("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "ReduceProd", "ReduceSum"),
     *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Min", "Max", "Floor", "Ceil", "Sqrt"),
     *("Equal", "Less", "Greater", "Not", "And", "Or", "Where"),
+    "ConstantOfShape",
 }
 
 Values = NDArray[Any]
@@ -87,6 +88,8 @@ def _results(
     if node.op_type in ("Shape", "Size"):
         values = {n: np.broadcast_to(np.float32(0), shapes[n]) for n in operands if n in shapes}
     if any(name not in values for name in operands):
+        return []
+    if node.op_type == "ConstantOfShape" and math.prod(values[operands[0]].tolist()) > SMALL:
         return []
     try:
         evaluator = ReferenceEvaluator(node, opsets=opsets)
