@@ -186,7 +186,12 @@ def _is_batch_norm(layer: Layer) -> bool:
 
 def _title(spec: LayerSpec, bits: Bits, pass_name: str) -> str:
     widths = ", ".join(f"{key}={width}" for key, width in asdict(bits).items())
-    return f"{spec.path.name}, {pass_name} pass, bits {widths}"
+    return f"{spec.path.name}, {pass_words(pass_name)}, bits {widths}"
+
+
+def pass_words(pass_name: str) -> str:
+    """Which passes are billed, in words."""
+    return "both passes" if pass_name == "both" else f"{pass_name} pass"
 
 
 def _on_chip(chip: Chip) -> str:

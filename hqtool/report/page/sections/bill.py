@@ -20,7 +20,7 @@ from hqtool.report.page.markup import Content, element, folded, table
 from hqtool.report.page.material import Document, Material
 from hqtool.report.page.section import Chart, Columns, Control, Part, columns_of
 from hqtool.report.page.stacked import AGAIN, LOOKS, SCALES, STATIC, bars, shows
-from hqtool.report.traffic import LAYER_COLUMNS
+from hqtool.report.traffic import LAYER_COLUMNS, pass_words
 from hqtool.sizes import binary_bytes
 
 #: Transfer → the entry of a billed layer that has its bytes.
@@ -86,8 +86,8 @@ def _chart(bill: Document, rows: list[dict[str, Any]]) -> Chart:
     told = (("layer", "layer"), ("op", "op"), ("what", "moved"), ("kib", "KiB", ",.1f"))
     names = list(dict.fromkeys(row["of"] for row in rows))
     caption = (
-        f"The bill of {bill['spec']}, {bill['settings']['pass']} pass, layer by layer: what static "
-        "quantization moves, and what looks add."
+        f"The bill of {bill['spec']}, {pass_words(bill['settings']['pass'])}, layer by layer: "
+        "what static quantization moves, and what looks add."
     )
     controls = [Control("Quantizer", {name: shows(name) for name in names})]
     spec = bars("bill", names[0], told, "")
