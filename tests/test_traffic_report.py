@@ -16,6 +16,7 @@ from hqtool.report.traffic import LISTED, SORTS, Billing, traffic_report
 from hqtool.traffic.bill import Bits
 from hqtool.traffic.fusing.choice import FUSABLE
 from hqtool.traffic.layers import layer_from_json
+from hqtool.traffic.pricing.store import Chip
 from hqtool.traffic.spec import LayerSpec
 
 ROWS: dict[str, Any] = {"in_channels": 4, "input": 6}
@@ -121,6 +122,13 @@ def test_json_and_csv_say_the_same_and_nothing_is_null_but_what_is_missing() -> 
         }
     assert layers[2]["overhead"] is None
     assert layers[2]["static_bytes"] == 0
+
+
+def test_where_looks_move_nothing() -> None:
+    found = report(chip=Chip(buffer_bytes=2**20))
+    assert found.document["total"]["overhead"] == 0
+    assert found.closing.startswith("Looks move nothing")
+    assert "1.00" not in found.closing
 
 
 def test_where_nothing_moves() -> None:

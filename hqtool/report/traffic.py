@@ -204,6 +204,8 @@ def _closing(sums: TableRow, rows: list[dict[str, Any]]) -> str:
     paying = [row for row in rows if row["overhead"] is not None]
     if not paying:
         return "Nothing moves."
+    if not sums["overhead"]:
+        return "Looks move nothing: dynamic quantization costs no more traffic than static."
     worst = max(paying, key=lambda row: row["overhead"])
     return (
         f"Dynamic quantization moves {1 + sums['overhead']:.2f} times the memory traffic of static "
