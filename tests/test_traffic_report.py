@@ -125,7 +125,7 @@ def test_json_and_csv_say_the_same_and_nothing_is_null_but_what_is_missing() -> 
 
 
 def test_where_looks_move_nothing() -> None:
-    found = report(chip=Chip(buffer_bytes=2**20))
+    found = traffic_report(SPEC, Bits(), Billing(), Chip(buffer_bytes=2**20))
     assert found.document["total"]["overhead"] == 0
     assert found.closing.startswith("Looks move nothing")
     assert "1.00" not in found.closing
