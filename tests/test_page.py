@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_inputs import DIGITS, NASTY, ROOT, study_document, write_study, write_trace
 
-from hqtool.compare.comparison import compare
+from hqtool.compare.comparison import Selection, compare
+from hqtool.compare.recommending.targets import parse_target
 from hqtool.compare.settings import ReplaySettings
 from hqtool.estimators.quantizer import parse_quantizer
 from hqtool.report.comparison_report import comparison_report
 from hqtool.report.page.document import SCRIPTS, asset
+from hqtool.report.page.embedded import embedded_sites
+from hqtool.report.page.gathering import DEFAULT_QUANTIZERS, Request, gather, points_of
 from hqtool.report.page.histogram import distinct_levels, histogram_of
+from hqtool.report.page.inputs import Inputs
 from hqtool.report.page.labels import sides
 from hqtool.report.page.rebuilt import comparison_of
 from hqtool.report.page.thinning import kept
@@ -246,6 +251,20 @@ def test_thinning_keeps_the_extremes_of_every_span() -> None:
     for start in range(0, 1000, 100):
         span = values[start : start + 100]
         assert {start + int(span.argmin()), start + int(span.argmax())} <= at
+
+
+def test_a_site_of_three_hundred_takes_few_bytes(tmp_path: Path) -> None:
+    """So few that 300 of them, with 1.1 MB of library, scores and tables, stay below 2.7 MB."""
+    write_trace(tmp_path / "long.h5", ("layer",), steps=300)
+    quantizers = tuple(map(parse_quantizer, DEFAULT_QUANTIZERS))
+    targets = (parse_target("cosine>=0.99"),)
+    inputs = Inputs((str(tmp_path / "long.h5"),), None, None, ())
+    found = gather(inputs, Request("", ReplaySettings(quantizers), Selection(), targets))
+    pictures = [p._replace(seen=p.seen.thinned(points), scored=p.scored.thinned(points // 2))
+                for p in found.pictures]  # fmt: skip
+    sites = embedded_sites(replace(found, pictures=pictures))
+    assert all(len(p.seen.steps["step"]) >= 20 for p in pictures)
+    assert max(len(json.dumps(site, separators=(",", ":"))) for site in sites) < 4600
 
 
 # --- histograms ---------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Pages:
         size = {"width": 1280, "height": 800}
         context = self._browser.new_context(offline=True, viewport=size, **how)
         page, faults = context.new_page(), []
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
         page.on(
@@ -109,9 +109,15 @@ def nasty(pages: Pages, nasty_page: Path) -> Shown:
 
 
 def drawn(shown: Shown) -> Shown:
-    """The page once every chart is drawn, as printing does it."""
+    """The page once every chart is drawn, as printing does it, and says that it is ready."""
     shown.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    settled(shown.page)
     return shown
+
+
+def settled(page: Any) -> None:
+    """Wait until no chart has anything left to do."""
+    page.wait_for_function("!document.querySelector('figure[data-chart]:not([data-ready])')")
 
 
 def test_every_section_is_drawn_with_data(digits: Shown) -> None:
@@ -131,12 +137,10 @@ def test_every_section_is_drawn_with_data(digits: Shown) -> None:
 
 def test_a_click_on_the_heat_map_opens_the_site(digits: Shown) -> None:
     page, faults = digits
-    before = page.locator("#site-shown").inner_text()
+    assert page.locator("#site-shown").inner_text().startswith("output: ")
     page.locator('figure[data-chart="layers-grad_input"] svg .mark-rect path').nth(20).click()
-    after = page.locator("#site-shown").inner_text()
-    assert after != before
-    assert after.startswith("grad_input: ")
-    assert page.evaluate("document.activeElement.id") == "site"
+    page.wait_for_function("document.activeElement.id === 'site'")
+    assert page.locator("#site-shown").inner_text().startswith("grad_input: ")
     shown = page.locator("#site-picker select").input_value()
     assert page.evaluate(f"PAGE.sites[{shown}].group") == "grad_input"
     assert faults == []

@@ -90,7 +90,7 @@ def _ticks(picture: SitePicture, unit: float) -> list[float]:
 
 def _positions(values: NDArray[np.float64], unit: float) -> dict[str, Any]:
     """Values by their whole-numbered position on the symmetric logarithmic axis."""
-    step = math.asinh(4 / LINEAR_SHARE) / POSITIONS
+    step = rounded(math.asinh(4 / LINEAR_SHARE) / POSITIONS, 8)
     with np.errstate(invalid="ignore"):
         places = np.rint(np.arcsinh(values / unit) / step)
     numbers = [None if math.isnan(place) else int(place) for place in places.tolist()]
@@ -105,7 +105,7 @@ def _ranges(picture: SitePicture, unit: float) -> dict[str, Any]:
         for end in ("lo", "hi")
     }
     flags = {
-        flag: [picture.seen.steps[f"{flag} {name}"].astype(int).tolist() for name in names]
+        flag: [_flags(picture.seen.steps[f"{flag} {name}"]) for name in names]
         for flag in ("looked", "outside")
     }
     return {
@@ -114,17 +114,21 @@ def _ranges(picture: SitePicture, unit: float) -> dict[str, Any]:
     }
 
 
+def _flags(values: NDArray[np.bool_]) -> dict[str, str]:
+    """A character a record: 0 or 1."""
+    return {"flags": "".join("01"[int(value)] for value in values)}
+
+
 def _histogram(picture: SitePicture) -> dict[str, Any]:
     found = picture.seen.histogram
     if found is None:
         return {"from": [], "to": [], "share": []}
     bins = len(found.shares)
-    places = [2 * place - bins for place in range(bins + 1)]
     shares = [rounded(share, 3) for share in found.shares.tolist()]
-    edges = {"unit": rounded(found.unit, 5), "step": rounded(found.width / 2)}
+    edges = {"unit": rounded(found.unit, 5), "step": rounded(found.width / 2), "count": bins}
     return {
-        "from": {**edges, "n": places[:-1]},
-        "to": {**edges, "n": places[1:]},
+        "from": {**edges, "start": -bins},
+        "to": {**edges, "start": 2 - bins},
         "share": shares,
     }
 

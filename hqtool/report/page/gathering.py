@@ -48,7 +48,7 @@ DEFAULT_QUANTIZERS = (
 MOST_DRAWN = 6
 
 #: About so many records are drawn of all sites together, and at least and at most of each.
-ALL_POINTS, FEWEST_POINTS, MOST_POINTS = 11_000, 32, 400
+ALL_POINTS, FEWEST_POINTS, MOST_POINTS = 8_000, 24, 400
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,16 @@ let shownSite = 0;
 
 function column(stored) {
   if (Array.isArray(stored)) return stored;
+  if (stored.flags) return [...stored.flags].map(Number);
+  if (stored.count) {
+    return Array.from({ length: stored.count }, (_, at) => sinhOf(stored, stored.start + 2 * at));
+  }
   if (stored.at) return stored.at.map((place) => (place === null ? null : stored.of[place]));
-  return stored.n.map((n) => (n === null ? null : stored.unit * Math.sinh(n * stored.step)));
+  return stored.n.map((n) => (n === null ? null : sinhOf(stored, n)));
+}
+
+function sinhOf({ unit, step }, position) {
+  return unit * Math.sinh(position * step);
 }
 
 function rows(stored, others) {
@@ -96,7 +104,10 @@ function draw(figure) {
   });
   view.run();
   views.set(chart, view);
+  drawWhenNear.unobserve(figure);  // drawn twice, it would change under the reader's pointer
   figure.dataset.drawn = "yes";
+  delete figure.dataset.ready;
+  view.runAsync().then(() => { if (views.get(chart) === view) figure.dataset.ready = "yes"; });
 }
 
 function redraw(condition) {
@@ -191,9 +202,7 @@ document.addEventListener("click", (event) => {
 
 const drawWhenNear = new IntersectionObserver((entries) => {
   for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    drawWhenNear.unobserve(entry.target);
-    draw(entry.target);
+    if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
   }
 }, { rootMargin: "800px" });
 figures.forEach((figure) => drawWhenNear.observe(figure));

@@ -18,6 +18,9 @@ from hqtool.report.recommendation_report import recommendation_report
 from hqtool.sizes import binary_bytes, counted
 from hqtool.vocab import TENSOR_KINDS
 
+#: Figures as a sentence names them.
+WORDS = {"sqnr_db": "mean SQNR", "cosine": "mean cosine"}
+
 #: So many layers are named one by one.
 MOST_NAMED = 4
 
@@ -47,6 +50,7 @@ def _recommended(found: Recommendation, material: Material) -> Iterator[Content]
     totals = [each for each in report.tables if each.columns[0].key == "choice"]
     of_kinds = [each for each in report.tables if each.columns[0].key == "quantizer"]
     yield joined(map(table, totals))
+    yield element("p", _front(found), class_="note")
     yield folded("Why these: each candidate at each tensor kind", *map(table, of_kinds))
 
 
@@ -56,6 +60,15 @@ def _wanted(found: Recommendation) -> str:
     sites = counted(len(found.sites), "site")
     count = counted(len(found.question.candidates), "quantizer")
     return f"The cheapest of {count} with {wanted}, chosen for each of {sites}:"
+
+
+def _front(found: Recommendation) -> str:
+    by = WORDS.get(found.question.judged_by, found.question.judged_by)
+    return (
+        "On the front: no other choice moves as few bytes and is better, or fewer and is as good, "
+        f"by {by}, on which the target was set. The chart “Accuracy × traffic” has a front of its "
+        "own for each quality it shows."
+    )
 
 
 def _kinds(found: Recommendation) -> Iterator[Content]:
