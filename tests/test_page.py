@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_inputs import DIGITS, NASTY, ROOT, study_document, write_study, write_trace
 
+from hqtool import TraceWriter
 from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.recommending.targets import parse_target
 from hqtool.compare.settings import ReplaySettings
@@ -31,6 +33,7 @@ from hqtool.report.page.inputs import Inputs
 from hqtool.report.page.labels import sides
 from hqtool.report.page.rebuilt import comparison_of
 from hqtool.report.page.thinning import kept
+from hqtool.vocab import Range, Stats, UsedRange
 
 FEW = ("--quantizer", "hindsight@int8", "--quantizer", "local@mxfp4")
 
@@ -171,6 +174,25 @@ def test_a_comparison_read_from_json_is_the_one_that_was_written() -> None:
     assert again.traces == found.traces
 
 
+def test_a_run_of_hqtool_train_shows_the_ranges_it_used(tmp_path: Path) -> None:
+    stats = Stats(-2.0, 3.0, 3.0, 0.1, 1.0, 8.0, 0, 0, 0, 0.1)
+    with TraceWriter(tmp_path / "run.h5", used_ranges=True) as writer:
+        for step, used in enumerate((UsedRange(Range(-2, 3), True, 0.0),
+                                     UsedRange(Range(-1, 3), False, 0.25))):  # fmt: skip
+            writer.write("layer", "output", step, None, stats=stats, shape=(64,), used=used)
+            writer.commit(step)
+    done = hqtool("report", tmp_path / "run.h5", *FEW, "-o", "-")
+    assert (done.status, done.err) == (0, "")
+    assert "There are no values to score" in done.out
+    ranges = embedded(done.out)["sites"][0]["data"]["ranges"]["series"]
+    at = ranges["names"].index("used in training")
+    assert ranges["columns"]["looked"][at] == {"flags": "10"}
+    assert ranges["columns"]["outside"][at] == {"flags": "01"}
+    lows = ranges["columns"]["lo"][at]
+    shown = [lows["unit"] * math.sinh(n * lows["step"]) for n in lows["n"]]
+    assert shown == pytest.approx([-2.0, -1.0], rel=1e-3)
+
+
 def test_a_page_of_the_json_tells_what_that_of_the_trace_does(tmp_path: Path) -> None:
     compared = tmp_path / "compare.json"
     assert hqtool("compare", DIGITS, *FEW, "--json", compared).status == 0
@@ -260,8 +282,11 @@ def test_a_site_of_three_hundred_takes_few_bytes(tmp_path: Path) -> None:
     targets = (parse_target("cosine>=0.99"),)
     inputs = Inputs((str(tmp_path / "long.h5"),), None, None, ())
     found = gather(inputs, Request("", ReplaySettings(quantizers), Selection(), targets))
-    pictures = [p._replace(seen=p.seen.thinned(points), scored=p.scored.thinned(points // 2))
-                for p in found.pictures]  # fmt: skip
+    points = points_of(300)
+    pictures = [
+        p._replace(seen=p.seen.thinned(points), scored=p.scored.thinned(points // 2))
+        for p in found.pictures
+    ]
     sites = embedded_sites(replace(found, pictures=pictures))
     assert all(len(p.seen.steps["step"]) >= 20 for p in pictures)
     assert max(len(json.dumps(site, separators=(",", ":"))) for site in sites) < 4600

@@ -11,6 +11,12 @@ from hqtool.compare.recommending.recommendation import Recommendation
 from hqtool.estimators.quantizer import Quantizer
 from hqtool.report.page.picture import SitePicture
 
+#: Of traces such as those of hqtool train.
+NOTHING_SCORED = (
+    "There are no values to score: no record keeps any past calibration, only statistics. "
+    "The ranges of each site over steps are drawn under “A site”."
+)
+
 #: A document that a command gives as JSON.
 Document = Mapping[str, Any]
 
@@ -54,3 +60,11 @@ class Material:
     bill: Document | None = None
     studies: Sequence[Document] = ()
     chosen_here: bool = False
+
+    @property
+    def nothing_scored(self) -> bool:
+        """Whether there was a replay, of traces that keep no values to score."""
+        found = self.comparison
+        return found is not None and not any(
+            figure is not None for s in found.summaries for figure in s.metrics.values()
+        )

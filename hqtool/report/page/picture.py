@@ -24,6 +24,10 @@ from hqtool.vocab import Range, Site
 READ_RECORDS = 12
 
 
+#: What the range that quantized a tensor in training is called beside estimators' ranges.
+IN_TRAINING = "used in training"
+
+
 class UsedRange(NamedTuple):
     """What an estimator asked for at a site's records.
 
@@ -197,7 +201,24 @@ def _steps(history: SiteHistory, ranges: Sequence[UsedRange], points: int) -> di
             f"looked {used.label}": used.looked[at],
             f"outside {used.label}": outside[at],
         }
-    return columns
+    return columns if not history.of_quantized_run else columns | _in_training(history, at)
+
+
+def _in_training(history: SiteHistory, at: NDArray[np.intp]) -> dict[str, Any]:
+    """The range that quantized each of these records, its looks, and whether values were clipped.
+
+    Empty where none was quantized.
+    """
+    used = [history.record(int(index)).used for index in at]
+    if not any(used):
+        return {}
+    ends = [(math.nan, math.nan) if u is None or u.range is None else u.range for u in used]
+    return {
+        f"lo {IN_TRAINING}": np.array([lo for lo, _ in ends]),
+        f"hi {IN_TRAINING}": np.array([hi for _, hi in ends]),
+        f"looked {IN_TRAINING}": np.array([u is not None and u.looked for u in used]),
+        f"outside {IN_TRAINING}": np.array([u is not None and u.clipped > 0 for u in used]),
+    }
 
 
 def _values(history: SiteHistory) -> Iterable[Any]:

@@ -12,7 +12,7 @@ from hqtool.compare.recommending.outcomes import NONE
 from hqtool.compare.recommending.recommendation import Recommendation
 from hqtool.report.model import EXACT
 from hqtool.report.page.markup import Content, command, element, folded, joined, listed, table
-from hqtool.report.page.material import Material
+from hqtool.report.page.material import NOTHING_SCORED, Material
 from hqtool.report.page.section import Section
 from hqtool.report.recommendation_report import recommendation_report
 from hqtool.sizes import binary_bytes, counted
@@ -42,6 +42,9 @@ def _without(material: Material) -> Content:
 
 
 def _recommended(found: Recommendation, material: Material) -> Iterator[Content]:
+    if not any(choice.scored for choice in found.sites):
+        yield element("p", f"{NOTHING_SCORED} So nothing is recommended.", class_="lead")
+        return
     report = recommendation_report(found)
     yield element("p", _wanted(found), class_="lead")
     yield listed(_kinds(found), class_="choice")
@@ -127,7 +130,7 @@ def _commands(material: Material) -> Iterator[Content]:
 
 def _next(material: Material) -> Iterator[str]:
     found = material.recommendation
-    if found is None or not found.sites:
+    if found is None or not any(choice.scored for choice in found.sites):
         return
     traces = [shlex.quote(facts.path) for facts in found.comparison.traces]
     targets = [f"--target {shlex.quote(each.label)}" for each in found.question.conditions]

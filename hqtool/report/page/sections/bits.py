@@ -25,7 +25,7 @@ from hqtool.report.page.axes import (
     view,
 )
 from hqtool.report.page.markup import element, table
-from hqtool.report.page.material import Material
+from hqtool.report.page.material import NOTHING_SCORED, Material
 from hqtool.report.page.section import Chart, Control, Section, columns_of
 from hqtool.vocab import TENSOR_KINDS
 
@@ -50,6 +50,8 @@ def bits(material: Material) -> Section:
     if comparison is None or not comparison.settings.quantizers:
         text = "No quantizers were compared by themselves."
         return Section("bits", title, [element("p", text)])
+    if material.nothing_scored:
+        return Section("bits", title, [element("p", NOTHING_SCORED)])
     names = Names(comparison.settings)
     summaries = [s for s in comparison.summaries if s.recipe is None]
     rows = [_row(row, material) for row in by_kind(summaries, names)]

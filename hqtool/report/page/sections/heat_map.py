@@ -21,7 +21,7 @@ from hqtool.report.page.axes import (
     view,
 )
 from hqtool.report.page.markup import Content, element, folded, table
-from hqtool.report.page.material import Material
+from hqtool.report.page.material import NOTHING_SCORED, Material
 from hqtool.report.page.section import Chart, Columns, Control, Part, Section, columns_of
 from hqtool.report.page.site_link import SiteLinks
 from hqtool.vocab import TENSOR_KINDS, Site
@@ -39,6 +39,8 @@ def heat_map(material: Material) -> Section:
     if comparison is None or not comparison.settings.quantizers:
         text = "No trace and no comparison of quantizers was given."
         return Section("layers", title, [element("p", text)])
+    if material.nothing_scored:
+        return Section("layers", title, [element("p", NOTHING_SCORED)])
     links = SiteLinks.of(material)
     rows = _rows(material, links)
     kinds = [kind for kind in TENSOR_KINDS if any(row["tensor"] == kind for row in rows)]

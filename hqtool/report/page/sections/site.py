@@ -18,7 +18,7 @@ from hqtool.report.page.axes import (
 )
 from hqtool.report.page.markup import Content, element, folded, table
 from hqtool.report.page.material import Material
-from hqtool.report.page.picture import READ_RECORDS, SitePicture
+from hqtool.report.page.picture import IN_TRAINING, READ_RECORDS, SitePicture
 from hqtool.report.page.section import Chart, Control, Part, Section
 from hqtool.report.page.site_link import SiteLinks
 
@@ -51,7 +51,9 @@ def _thinned() -> str:
         "and of each the record with the lowest minimum and the one with the highest maximum are "
         "kept (over errors: the worst and the best), so that no extreme is lost. Drawn values are "
         "rounded to 0.1 %. An estimator that always asks for the tensor's own range, such as "
-        "current, coincides with the band and is not drawn."
+        "current, coincides with the band and is not drawn. Of a run of hqtool train, “used in "
+        "training” is the range that quantized the tensor there; its marks tell where it was "
+        "looked at, and where values were clipped."
     )
 
 
@@ -63,7 +65,8 @@ def _estimators(material: Material) -> list[str]:
         for name in picture.seen.steps
         if name.startswith("lo ")
     )
-    return list(dict.fromkeys(names))
+    found = list(dict.fromkeys(names))
+    return sorted(found, key=lambda name: name != IN_TRAINING)
 
 
 def _range_chart(estimators: list[str]) -> Chart:
@@ -105,6 +108,8 @@ def _range_chart(estimators: list[str]) -> Chart:
     options = {"a linear axis": {}, "a symmetric log axis": {"layer": [_symlog(x) for x in layers]}}
     control = Control("Values on", options)
     caption = "Band: from the tensor's minimum to its maximum. Lines: what each estimator asks for."
+    if IN_TRAINING in estimators:
+        caption += " The first of them is what quantized the tensor in training."
     return Chart("site-range", caption, spec, True, [control])
 
 

@@ -21,7 +21,7 @@ from hqtool.report.page.axes import (
 )
 from hqtool.report.page.labels import PLACES, on_unit_square, sides
 from hqtool.report.page.markup import Content, element
-from hqtool.report.page.material import Document, Material
+from hqtool.report.page.material import NOTHING_SCORED, Document, Material
 from hqtool.report.page.section import Chart, Columns, Control, Section, columns_of
 
 #: The figures that totals have, on the axis of quality.
@@ -51,7 +51,14 @@ def tradeoff(material: Material) -> Section:
             data[f"study-tradeoff-{place}"] = columns_of(rows, list(rows[0]))
             charts.append(_study_chart(place, study))
     if not charts:
-        notes = [element("p", "Neither a replay of quantizers nor a study was given.")]
+        notes = [
+            element(
+                "p",
+                NOTHING_SCORED
+                if material.nothing_scored
+                else "Neither a replay of quantizers nor a study was given.",
+            )
+        ]
     return Section("tradeoff", "Accuracy × traffic", [tuple(charts), *notes], data)
 
 
