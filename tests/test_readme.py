@@ -159,10 +159,10 @@ def test_dev_commands_named_exist():
         assert f"def {name}(" in text
 
 
-def test_the_two_commands_stand_first_and_ci_runs_the_second():
+def test_the_two_commands_stand_first_and_ci_runs_the_second_with_a_browser():
     first = next(text for kind, text in BLOCKS if kind == "sh")
     assert first.split("\n")[:2] == ["./dev demo", "./dev test"]
     ran = re.findall(r"\./dev \w+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
-    assert ran[0] == "./dev test"
+    assert ran[:2] == ["./dev browser", "./dev test"]
     listed = README + "".join(f"./dev {name}" for name in re.findall(r"`(\w+)`", README))
     assert all(command in listed for command in ran)
