@@ -1,0 +1,106 @@
+"""The section on correlations of benchmarks/truth.md, from the runs and the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from benchmarks.truth.correlation import (
+    BAR,
+    CHOOSE_ON,
+    JUDGE_ON,
+    RUNS,
+    SCORES,
+    TODAY,
+    Correlation,
+    Lost,
+    ceiling,
+    chosen,
+    correlations,
+    lost_by_model,
+    reaches,
+    rows_of,
+    scores_of,
+    wins,
+)
+from benchmarks.truth.offline.candidates import MEANINGS
+
+Found = dict[str, dict[str, Correlation]]
+
+RULE = f"""\
+The rule, fixed before any correlation was computed: the candidate of highest mean ρ over
+{" and ".join(CHOOSE_ON)} is chosen; on {" and ".join(JUDGE_ON)}, which had no part in it, it wins
+if its ρ exceeds that of `{TODAY}` on each of them, with the 95 % interval of the difference above
+0. The bar is ρ ≥ {BAR} there.
+"""
+
+
+def section() -> str:
+    """All of it, computed anew."""
+    runs, scores = rows_of(RUNS), rows_of(SCORES)
+    lost = lost_by_model(runs)
+    found = {model: correlations(each, scores_of(each, scores)) for model, each in lost.items()}
+    parts = [RULE, _models(lost), _candidates(found), _verdict(found)]
+    return "\n".join(parts)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _models(lost: dict[str, Lost]) -> str:
+    head = ("model", "settings", "seeds", "loss, median", "loss, largest", "ceiling of ρ")
+    rows = [
+        (
+            model,
+            str(len(each.settings)),
+            str(each.losses.shape[1]),
+            f"{np.median(each.mean):.2f}",
+            f"{each.mean.max():.2f}",
+            f"{ceiling(each):.2f}",
+        )
+        for model, each in lost.items()
+    ]
+    return table(head, rows)
+
+
+def _candidates(found: Found) -> str:
+    """A row for each candidate, the best to choose from first."""
+    models = [model for model in (*CHOOSE_ON, *JUDGE_ON) if model in found]
+    names = sorted(MEANINGS, key=lambda name: -_mean_to_choose(found, name))
+    rows = [
+        (f"`{name}`", *(_cell(found[model].get(name)) for model in models), MEANINGS[name])
+        for name in names
+    ]
+    return table(("candidate", *models, "what it is"), rows)
+
+
+def _mean_to_choose(found: Found, name: str) -> float:
+    values = [found[m][name].value for m in CHOOSE_ON if m in found and name in found[m]]
+    return float(np.nan_to_num(np.mean(values), nan=-1.0)) if values else -1.0
+
+
+def _cell(each: Correlation | None) -> str:
+    if each is None:
+        return "–"
+    return f"{each.value:+.2f} ({each.low:+.2f} … {each.high:+.2f}); {each.within:+.2f}"
+
+
+def _verdict(found: Found) -> str:
+    if not set(CHOOSE_ON) <= set(found):
+        return "No choice: the trainings of the models to choose on are missing.\n"
+    name = chosen(found)
+    judged = ", ".join(_judged(model, found[model][name]) for model in JUDGE_ON if model in found)
+    won = "wins" if wins(found, name) else "does not win"
+    bar = "reaches" if reaches(found, name) else "does not reach"
+    return f"Chosen: `{name}`. On {judged}: it {won} against `{TODAY}`, and {bar} the bar.\n"
+
+
+def _judged(model: str, each: Correlation) -> str:
+    return (
+        f"{model} ρ = {each.value:+.2f} ({each.low:+.2f} … {each.high:+.2f}), "
+        f"{each.above:+.2f} ({each.above_low:+.2f} … {each.above_high:+.2f}) above `{TODAY}`"
+    )
