@@ -272,6 +272,25 @@ def test_memory_is_taken_again_once_nobody_uses_it() -> None:
     assert row.data_ptr() != place
 
 
+@pytest.mark.parametrize("how", ["paper-w8a8g8", "te-delayed", "mxfp8"])
+def test_training_goes_on_after_an_evaluation_in_inference_mode(how: str) -> None:
+    """Also where the first pass evaluates, as a check before training does."""
+    x, found = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)), []
+    for evaluating in (torch.inference_mode, torch.no_grad):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with hqtool.train(model, how):
+            for _ in range(3):
+                with evaluating():
+                    model.eval()(2 * x)
+                optimizer.zero_grad()
+                model.train()(x).square().sum().backward()
+                optimizer.step()
+        found.append([each.detach() for each in model.parameters()])
+    assert all(map(torch.equal, *found))
+
+
 def test_passes_that_share_a_backward_pass_keep_their_weights() -> None:
     """A weight that changes between two forward passes, before either has its backward pass."""
     torch.manual_seed(0)

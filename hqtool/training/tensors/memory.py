@@ -26,7 +26,8 @@ class LastMemory:
     """That of the last tensor that was put here, once nobody uses it any more; else new memory.
 
     Autograd keeps a quantized weight until its backward pass has run: in the next step its memory
-    is free again. It is kept as long as this object.
+    is free again. It is kept as long as this object; not so that of inference mode, for which
+    autograd has no use.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,8 @@ class LastMemory:
     def __call__(self, x: Tensor) -> Tensor:
         last = self._last
         if last is None or not _alike(last, x) or not _is_free(last):
-            self._last = last = new_memory(x)
+            last = new_memory(x)
+            self._last = None if last.is_inference() else last
         return last.detach()
 
 
