@@ -17,6 +17,7 @@ A test waits for a condition, never for a time, and passes while other tests run
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -34,6 +35,13 @@ os.environ.pop("NO_COLOR", None)
 sys.path.insert(0, str(Path(__file__).parent))  # oracle.py, command.py and others
 
 from warm_python import WarmPython  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_stays() -> None:
+    """Neither the collector nor a search for models goes through what earlier modules loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
