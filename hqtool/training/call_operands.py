@@ -22,7 +22,7 @@ from hqtool.training.told.own_time import OwnTime
 from hqtool.watch.layer_call import LayerCall
 from hqtool.watch.operands import CallPlace
 from hqtool.watch.position import Position
-from hqtool.watch.tensor_types import Unseen
+from hqtool.watch.tensor_types import Unseen, has_values, is_transformed
 
 #: Quantizes a tensor as one of a site; it is told whether the tensor may be overwritten.
 Treatment = Callable[[Tensor, bool], Quantized]
@@ -45,6 +45,9 @@ class Run(Protocol):
 
     def trained(self, site: TrainedSite, position: Position, treated: Treated) -> None:
         """A tensor belongs to training."""
+
+    def let_pass(self, site: TrainedSite, why: str) -> None:
+        """A tensor of the site stays as it is."""
 
 
 class _Around(torch.autograd.Function):
@@ -88,13 +91,18 @@ class _Around(torch.autograd.Function):
         return gradient, None, None, None, None, None
 
 
-def unseen(treat: Treatment, time: OwnTime) -> Treatment:
+def unseen(treat: Treatment, run: Run, site: TrainedSite) -> Treatment:
     """A treatment, timed, whose operations are seen by no mode and no subclass of the script.
 
     A mode of the script that sees what operators compute may keep it: it is not overwritten then.
+    A gradient that stands for several ones has no values to be quantized.
     """
+    time = run.time
 
     def treated(x: Tensor, owned: bool) -> Quantized:
+        if is_transformed(x):
+            run.let_pass(site, "one backward pass took several gradients at once")
+            return Quantized(x, None)
         began = time.begin(x)
         with Unseen():
             found = treat(x.detach(), owned and not torch._C._len_torch_dispatch_stack())
@@ -106,7 +114,7 @@ def unseen(treat: Treatment, time: OwnTime) -> Treatment:
 
 def straight_through(gradient: Tensor, treat: Treatment, ste: str, owned: bool = False) -> Tensor:
     """A gradient treated, so that it can be differentiated again."""
-    if not (torch.is_grad_enabled() and gradient.requires_grad):
+    if is_transformed(gradient) or not (torch.is_grad_enabled() and gradient.requires_grad):
         return treat(gradient, owned).values
     around: Tensor = _Around.apply(gradient, treat, None, False, ste, False)  # type: ignore[no-untyped-call]
     return around
@@ -142,7 +150,7 @@ class QuantizedCall:
             return self._around(y, "output", "grad_output", masks_first=True, owned=is_product)
         site = self._sites.of("grad_output")
         if site is not None and y.requires_grad:  # as a hook it may be changed in place later
-            treat = unseen(self._treatment_of_gradient(site), self._trainer.time)
+            treat = unseen(self._treatment_of_gradient(site), self._trainer, site)
             y.register_hook(lambda g: straight_through(g, treat, self._sites.ste))  # type: ignore[no-untyped-call]
         return y
 
@@ -166,13 +174,13 @@ class QuantizedCall:
         site, of_gradient = self._sites.of(kind), self._sites.of(back)
         if (site is None and of_gradient is None) or not _is_real(x):
             return x
-        time = self._trainer.time
-        forth = None if site is None else unseen(self._treatment(site), time)
+        run = self._trainer
+        forth = None if site is None else unseen(self._treatment(site), run, site)
         if not (torch.is_grad_enabled() and _requires_grad(x)):
             return x if forth is None else forth(x, owned).values
         treat = None
         if of_gradient is not None:
-            treat = unseen(self._treatment_of_gradient(of_gradient), time)
+            treat = unseen(self._treatment_of_gradient(of_gradient), run, of_gradient)
         how = (forth, treat, masks_first, self._sites.ste, owned)
         around: Tensor = _Around.apply(x, *how)  # type: ignore[no-untyped-call]
         return around
@@ -239,9 +247,10 @@ class QuantizedCall:
 
 
 def _is_real(x: Tensor) -> bool:
-    """Whether a tensor can be quantized: it is dense, with floating-point values."""
+    """Whether a tensor can be quantized: it is dense, with floating-point values of its own."""
     with Unseen():
-        return x.is_floating_point() and x.layout is torch.strided and not x.is_nested
+        dense = x.layout is torch.strided and not x.is_nested
+        return x.is_floating_point() and dense and has_values(x)
 
 
 def _requires_grad(x: Tensor) -> bool:

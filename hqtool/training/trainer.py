@@ -214,6 +214,10 @@ class Trainer:
         if self._trace is not None:
             self._trace.write(site.site, position, treated)
 
+    def let_pass(self, site: TrainedSite, why: str) -> None:
+        """A tensor of the site stays as it is; its user is told."""
+        self.failed.setdefault(str(site.site), why)
+
     def _sites_of(self, layer: RunningLayer) -> LayerSites:
         """Make the sites of a layer that runs for the first time."""
         facts = self._facts(layer)

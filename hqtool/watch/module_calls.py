@@ -58,7 +58,15 @@ from hqtool.watch.products import PRODUCTS, Product, product_of
 from hqtool.watch.recurrent import KERNELS, is_recurrent, matrices_of, with_first_tensor
 from hqtool.watch.reporter import Reporter
 from hqtool.watch.steps import Steps, backward_pass
-from hqtool.watch.tensor_types import Unseen, dense_of, is_transformed, why_unreadable
+from hqtool.watch.tensor_types import (
+    Unseen,
+    dense_of,
+    has_values,
+    is_tracing,
+    is_transformed,
+    running_transform,
+    why_unreadable,
+)
 from hqtool.watch.unrecorded import Unrecorded
 
 #: Classes whose forward method is watched, too: scripts call it directly.
@@ -227,7 +235,7 @@ class ModuleCalls:
             self._unrecorded.model_ran(module)
 
     def _is_watching(self) -> bool:
-        return self._listener.active and not _is_traced()
+        return self._listener.active and not is_tracing()
 
     def _wrap_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Make the replacement of a class's forward method, for scripts that call it directly.
@@ -657,15 +665,12 @@ class ModuleCalls:
         assert self._operands is not None
         module, part = layer.module, layer.part
         frames = self._frames_of(layer)
-        why = _why_out_of_reach(module, x)
-        name = None
-        if why is None:
-            name = self._known_name(module, part, frames)
-            why = "of a model that no optimizer updates"
+        name = self._known_name(module, part, frames)
         if name is None and self._names.are_of_one_model:
             return None
-        if name is None:
-            assert why is not None
+        why = _why_out_of_reach(module, x)
+        if name is None or why is not None:
+            why = why or "of a model that no optimizer updates"
             self._operands.out_of_reach(why, 0 if x is None else _least_multiplications(module, x))
             return None
         here = self._steps.step + self._steps.ended if call is None else call.forward.step
@@ -859,8 +864,10 @@ def _why_out_of_reach(module: nn.Module, x: Tensor | None) -> str | None:
         return "run by DataParallel in copies made for each pass"
     if x is None:
         return "no tensor among its arguments"
-    if is_transformed(x):
-        return "ran within a transform of torch.func"
+    if transform := running_transform():
+        return f"ran within {transform}"
+    if not has_values(x):
+        return "of tensors without values of their own, as of some subclasses"
     return why_unreadable(x)
 
 
@@ -934,8 +941,3 @@ def _tensors_in(result: Any) -> Iterator[Tensor]:
 
 def _is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
-
-
-def _is_traced() -> bool:
-    """Whether the call only serves to compile or trace the model."""
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
