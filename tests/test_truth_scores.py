@@ -21,8 +21,10 @@ from benchmarks.truth.correlation import (
 )
 from benchmarks.truth.offline.ranges import kept_records, ranges_of
 from benchmarks.truth.offline.replayed import Network, Replayed
+from benchmarks.truth.offline.site_errors import site_errors
 from benchmarks.truth.offline.site_scores import chain, chain_log, noise, noise_by_update, sqnr
 from benchmarks.truth.offline.weight_gradients import weight_gradient
+from hqtool import TraceWriter
 from hqtool.compare.comparison import Selection, compare
 from hqtool.compare.settings import ReplaySettings
 from hqtool.estimators.quantizer import parse_quantizer
@@ -87,13 +89,29 @@ def test_site_scores_by_hand():
         SimpleNamespace(layer="b", tensor=tensor, sqnr_db=db, noise=10 ** (-db / 10))
         for tensor, db in (("output", 10.0), ("grad_input", 0.0))
     ]
-    replayed = Replayed(network, sites, {})
+    replayed = Replayed(network, sites, {}, {})
     assert sqnr(replayed) == -5.0
     assert noise(replayed) == pytest.approx(1.1)
     assert noise_by_update(replayed) == pytest.approx(1.1 / 4)
     # The gradient's noise is in the weight gradients of two layers of three.
     assert chain(replayed) == pytest.approx(0.1 + 2 / 3)
     assert chain_log(replayed) == pytest.approx(math.log2(1.1) + 2 / 3)
+
+
+def test_site_errors_by_hand(tmp_path):
+    # int2 over (−1, 2) has the levels −1, 0, 1, 2: 4 is clipped to 2, 0.25 becomes 0, 1.5 is 2.
+    values = np.array([[4.0, 0.25], [1.5, -1.0]], np.float32)
+    with TraceWriter(tmp_path / "one.h5") as writer:
+        writer.write("fc", "output", 0, values)
+        writer.commit(0)
+    quantizer = parse_quantizer("fixed:lo=-1,hi=2@int2")
+    with TraceReader(tmp_path / "one.h5") as reader:
+        found = site_errors(reader, Site("fc", "output"), [quantizer])[quantizer]
+    assert found.granular == pytest.approx((0.25**2 + 0.5**2) / (16 + 1 / 16 + 2.25 + 1))
+    assert found.elements == pytest.approx((4 / 16 + 1 + 0.25 / 2.25 + 0) / 4)
+    # Channels (4, 1.5) and (0.25, −1): mean errors 4.25/2 and 1/32, variances 1.25² and 0.625².
+    ratios = 2.125 / 1.5625, (1 / 32) / 0.390625
+    assert found.channels == pytest.approx(sum(math.log2(1 + r) for r in ratios) / 2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How offline scores rank beside the accuracy that trainings lost, and which one is chosen.
 
-The rule was fixed before any correlation was computed, and is all in `chosen` and `wins`.
+The rule was fixed before any training had ended, and is all in `chosen` and `wins`.
 """
 
 from __future__ import annotations

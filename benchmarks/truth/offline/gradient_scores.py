@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 
 from benchmarks.truth.offline.gradient_sums import GradientSums
 from benchmarks.truth.offline.replayed import Replayed
-from benchmarks.truth.offline.site_scores import Score, noise_forward
-from benchmarks.truth.offline.sites import CRITERION, mean
+from benchmarks.truth.offline.site_figures import CRITERION, mean
+from benchmarks.truth.offline.site_scores import (
+    Score,
+    channels_forward,
+    elements_forward,
+    granular_forward,
+    noise_forward,
+)
 
 
 def _layers(r: Replayed, of: Callable[[GradientSums], NDArray[np.float64]]) -> Iterable[float]:
@@ -78,7 +84,28 @@ def forward_and_excess(r: Replayed) -> float:
     return noise_forward(r) + gw_excess_whole(r)
 
 
+def gw_granular_excess(r: Replayed) -> float:
+    """gw_excess_whole without what is clipped"""
+    return float(np.mean(_whole(r, "granular_error") / _whole(r, "batch_noise")))
+
+
+def granular_and_excess(r: Replayed) -> float:
+    """granular_forward + gw_granular_excess: as forward_and_excess, without overload"""
+    return granular_forward(r) + gw_granular_excess(r)
+
+
+def channels_and_excess(r: Replayed) -> float:
+    """channels_forward + gw_granular_excess"""
+    return channels_forward(r) + gw_granular_excess(r)
+
+
+def elements_and_excess(r: Replayed) -> float:
+    """elements_forward + gw_granular_excess"""
+    return elements_forward(r) + gw_granular_excess(r)
+
+
 GRADIENT_SCORES: tuple[Score, ...] = (
     *(gw_noise, gw_noise_max, gw_noise_whole, gw_angle, gw_bias, gw_lost, gw_excess),
-    *(gw_excess_whole, forward_and_gw, forward_and_excess),
+    *(gw_excess_whole, forward_and_gw, forward_and_excess, gw_granular_excess),
+    *(granular_and_excess, channels_and_excess, elements_and_excess),
 )

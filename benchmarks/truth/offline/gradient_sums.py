@@ -16,12 +16,14 @@ class GradientSums:
         exact: ‖g‖², where g is the exact weight gradient.
         made: ‖ĝ‖², where ĝ is made of the quantized operands.
         along: g·ĝ.
+        granular_error: ‖g_r − g‖², where g_r is made of operands whose clipped values stay exact.
         batch_noise: the variance of g over batches, ‖g_A − g_B‖² of the sums over its two halves.
     """
 
     exact: NDArray[np.float64]
     made: NDArray[np.float64]
     along: NDArray[np.float64]
+    granular_error: NDArray[np.float64]
     batch_noise: NDArray[np.float64]
 
     @property

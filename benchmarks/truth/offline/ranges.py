@@ -16,6 +16,7 @@ from hqtool.core.recorded import RecordedObservation
 from hqtool.estimators.protocol import advance, decide, widest
 from hqtool.estimators.quantizer import NEAREST, Quantizer
 from hqtool.trace.history import SiteHistory
+from hqtool.training.tensors.quantized import Quantized
 from hqtool.training.tensors.quantizing import Axes, quantized
 from hqtool.vocab import AnyRange, Record, Site
 
@@ -60,10 +61,10 @@ def quantized_values(
     quantizer: Quantizer | None,
     kept: dict[int, Record],
     seed: int = 0,
-) -> list[Tensor]:
+) -> list[Quantized]:
     """The kept tensors, quantized; as they are where the quantizer is None."""
     if quantizer is None:
-        return [_tensor(record.values) for record in kept.values()]
+        return [Quantized(_tensor(record.values), None) for record in kept.values()]
     wanted = dict(ranges_of(history, quantizer, kept))
     axes = Axes(history.axes.channel or -1, history.axes.output)
     stochastic = quantizer.rounding != NEAREST
@@ -74,7 +75,7 @@ def quantized_values(
             wanted[index],
             axes,
             noise_key(seed, site, record.step, record.micro, record.call) if stochastic else None,
-        ).values
+        )
         for index, record in kept.items()
     ]
 

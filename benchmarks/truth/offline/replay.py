@@ -9,10 +9,13 @@ import numpy as np
 
 from benchmarks.truth.offline.gradient_sums import GradientSums
 from benchmarks.truth.offline.replayed import Network, Replayed
+from benchmarks.truth.offline.site_errors import site_errors
+from benchmarks.truth.offline.site_figures import SiteErrors
 from benchmarks.truth.offline.sites import sites_by_setting
 from benchmarks.truth.offline.weight_gradients import Operands, gradient_sums
 from hqtool.compare.execute import counts_of
-from hqtool.compare.recipe_sites import classes_of, layers_in_order
+from hqtool.compare.recipe_sites import RecipeSites, classes_of, layers_in_order
+from hqtool.estimators.quantizer import Quantizer
 from hqtool.recipes.layer_facts import LayerFacts, facts_of_network
 from hqtool.recipes.recipe import Recipe
 from hqtool.trace.reader import TraceReader
@@ -26,8 +29,9 @@ def replayed(trace: str, recipes: Mapping[str, Recipe]) -> dict[str, Replayed]:
         trace: of a full-precision run, with whole tensors of all six kinds.
         recipes: by setting, no two under one name.
     """
-    sites, _ = sites_by_setting(trace, recipes)
+    sites, given = sites_by_setting(trace, recipes)
     with TraceReader(trace) as reader:
+        errors = {s: site_errors(reader, s, given.quantizers(s)) for s in given.given}
         facts = _facts(reader)
         operands = {
             name: {layer: operands_of(recipe, each) for layer, each in facts.items()}
@@ -40,9 +44,22 @@ def replayed(trace: str, recipes: Mapping[str, Recipe]) -> dict[str, Replayed]:
         network = _network(reader, {layer: next(iter(of.values())) for layer, of in made.items()})
     return {
         name: Replayed(
-            network, sites[name], {layer: made[layer][pair] for layer, pair in of.items()}
+            network,
+            sites[name],
+            _of_recipe(errors, given, recipe),
+            {layer: made[layer][pair] for layer, pair in operands[name].items()},
         )
-        for name, of in operands.items()
+        for name, recipe in recipes.items()
+    }
+
+
+def _of_recipe(
+    errors: Mapping[Site, Mapping[Quantizer, SiteErrors]], given: RecipeSites, recipe: Recipe
+) -> dict[tuple[str, str], SiteErrors]:
+    return {
+        (site.layer, site.tensor): errors[site][each.quantizer]
+        for site, each in given.of_recipe(recipe.name).items()
+        if each.quantizer is not None and errors[site]
     }
 
 

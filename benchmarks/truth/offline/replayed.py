@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.truth.offline.gradient_sums import GradientSums
-from benchmarks.truth.offline.sites import FORWARD, SiteFigures
+from benchmarks.truth.offline.site_figures import FORWARD, SiteErrors, SiteFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,13 @@ class Replayed:
 
     Args:
         sites: those that it quantizes.
+        errors: by layer and tensor kind, what more is known of these sites.
         gradients: of every layer, its weight gradient from quantized operands.
     """
 
     network: Network
     sites: Sequence[SiteFigures]
+    errors: Mapping[tuple[str, str], SiteErrors]
     gradients: Mapping[str, GradientSums]
 
     @property

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from benchmarks.truth.offline.replayed import Replayed
-from benchmarks.truth.offline.sites import SiteFigures, mean
+from benchmarks.truth.offline.site_figures import SiteFigures, mean
 
 
 def _of_quantized(r: Replayed, name: str) -> float:
@@ -131,6 +131,12 @@ def forward_and_bias(r: Replayed) -> float:
     return _noise(r.forward) + sum(s.bias for s in r.backward)
 
 
+def noise_split(r: Replayed) -> float:
+    """noise_forward, and noise_backward divided by the number of layers: forward noise adds up
+    before it reaches the loss, a layer's update has that of its own gradient"""
+    return _noise(r.forward) + _noise(r.backward) / len(r.network.layers)
+
+
 def chain(r: Replayed) -> float:
     """noise as it adds up at the weight gradients, mean over layers: all of forward's, and of
     backward's what comes before the layer"""
@@ -148,12 +154,57 @@ def _reached(r: Replayed, of: Callable[[SiteFigures], float]) -> float:
     return sum(of(s) * place.get(s.layer, 0) for s in r.backward) / len(place)
 
 
+# --- where the error lies in the tensor ---------------------------------------------------------
+
+
+def granular(r: Replayed) -> float:
+    """Σ over sites of granular noise: noise without that of clipped values (overload noise)"""
+    return _of_errors(r, r.sites, "granular")
+
+
+def channels(r: Replayed) -> float:
+    """Σ over sites of log2(1 + error/variance) of each channel, the mean over channels"""
+    return _of_errors(r, r.sites, "channels")
+
+
+def elements(r: Replayed) -> float:
+    """Σ over sites of the share of values lost, the mean of min(1, (x−q)²/x²)"""
+    return _of_errors(r, r.sites, "elements")
+
+
+def granular_forward(r: Replayed) -> float:
+    """granular noise over weights, inputs and outputs"""
+    return _of_errors(r, r.forward, "granular")
+
+
+def granular_split(r: Replayed) -> float:
+    """noise_split of granular noise"""
+    return granular_forward(r) + _of_errors(r, r.backward, "granular") / len(r.network.layers)
+
+
+def channels_forward(r: Replayed) -> float:
+    """channels over weights, inputs and outputs"""
+    return _of_errors(r, r.forward, "channels")
+
+
+def elements_forward(r: Replayed) -> float:
+    """elements over weights, inputs and outputs"""
+    return _of_errors(r, r.forward, "elements")
+
+
+def _of_errors(r: Replayed, sites: Iterable[SiteFigures], name: str) -> float:
+    found = (r.errors.get((s.layer, s.tensor)) for s in sites)
+    return sum(getattr(each, name) for each in found if each is not None)
+
+
 Score = Callable[[Replayed], float]
 
 SITE_SCORES: tuple[Score, ...] = (
     *(sqnr, sqnr_low, cosine, cosine_all, saturation, underflow, gain, variance),
     *(noise, noise_low, noise_max, noise_log, noise_by_macs, noise_by_update, lost_gradients),
-    *(noise_forward, noise_backward, forward_and_bias, chain, chain_log),
+    *(noise_forward, noise_backward, forward_and_bias, noise_split, chain, chain_log),
+    *(granular, channels, elements, granular_forward, channels_forward, elements_forward),
+    granular_split,
 )
 
 

@@ -4,54 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from hqtool.compare.comparison import Comparison, compare
+from benchmarks.truth.offline.site_figures import CRITERION, SiteFigures, mean
+from hqtool.compare.comparison import compare
+from hqtool.compare.recipe_sites import RecipeSites
 from hqtool.compare.results import Summary
 from hqtool.compare.settings import ReplaySettings
 from hqtool.compare.unquantized import NONE
 from hqtool.estimators.quantizer import Key
 from hqtool.recipes.recipe import Recipe
 
-#: Tensor kinds whose errors go forward to the loss; those of the others go backward.
-FORWARD = ("weight", "input", "output")
-
-#: FIELD: a gradient below √3 times its quantization noise teaches nothing any more.
-CRITERION = 1 / 3
-
 #: What a scored record is found by.
 Place = tuple[str, str, Key]
 
 
-@dataclass(frozen=True, slots=True)
-class SiteFigures:
-    """One site that a setting quantizes; means over its scored records, None is missing.
-
-    Args:
-        noise: error relative to the tensor's power, Σ(x−q)²/Σx²: 10^(−SQNR/10).
-        noise_low: the same of the mean SQNR of the worst tenth of records.
-        bias: (1−gain)², the part of `noise` along the tensor itself.
-        lost: share of records whose norm is below √3 × that of their error.
-    """
-
-    layer: str
-    tensor: str
-    sqnr_db: float | None
-    sqnr_db_low: float | None
-    cosine: float
-    saturation: float
-    underflow: float
-    noise: float
-    noise_low: float
-    bias: float
-    lost: float
-
-
 def sites_by_setting(
     trace: str, recipes: Mapping[str, Recipe]
-) -> tuple[dict[str, list[SiteFigures]], Comparison]:
-    """For each setting the sites that it quantizes, in the order of the trace; and all sites.
+) -> tuple[dict[str, list[SiteFigures]], RecipeSites]:
+    """For each setting the sites that it quantizes, in the order of the trace; what it gives them.
 
     Args:
         recipes: by setting; each under a name of its own.
@@ -65,7 +36,7 @@ def sites_by_setting(
         if summary.format != NONE and summary.recipe is not None:
             place = (summary.layer, summary.tensor, _key(summary))
             sites[names[summary.recipe]].append(_figures(summary, rows[place]))
-    return sites, found
+    return sites, found.recipes[0]
 
 
 def _key(summary: Summary) -> Key:
@@ -99,9 +70,3 @@ def _figures(summary: Summary, rows: Sequence[Mapping[str, float | None]]) -> Si
 def _noise(db: float | None) -> float:
     """Relative to the signal; 0 where there is no error."""
     return 0.0 if db is None else 10 ** (-db / 10)
-
-
-def mean(figures: Iterable[float]) -> float:
-    """0 of none."""
-    known = list(figures)
-    return sum(known) / len(known) if known else 0.0

@@ -13,6 +13,7 @@ from benchmarks.truth.offline.gradient_sums import GradientSums
 from benchmarks.truth.offline.ranges import kept_records, quantized_values
 from hqtool.estimators.quantizer import Quantizer
 from hqtool.trace.reader import TraceReader
+from hqtool.training.tensors.quantized import Quantized
 from hqtool.vocab import Site
 
 #: What quantizes a layer's X and its G_Y; None: nothing.
@@ -43,26 +44,28 @@ def gradient_sums(
         _operands(reader, Site(layer, kind), {pair[i] for pair in pairs} | {None})
         for i, kind in enumerate(("input", "grad_output"))
     )
-    exact = _gradients(geometry, x[None], g[None])
-    noise = [_batch_noise(geometry, *each) for each in zip(x[None], g[None], strict=True)]
-    return {
-        pair: _sums(exact, _gradients(geometry, x[pair[0]], g[pair[1]]), noise)
-        for pair in dict.fromkeys(pairs)
-    }
+    exact = [
+        weight_gradient(geometry, one.values, other.values)
+        for one, other in zip(x[None], g[None], strict=True)
+    ]
+    noise = [
+        _batch_noise(geometry, one.values, other.values)
+        for one, other in zip(x[None], g[None], strict=True)
+    ]
+    found = {}
+    for pair in dict.fromkeys(pairs):
+        made = zip(x[None], x[pair[0]], g[None], g[pair[1]], strict=True)
+        sums = [_sums(geometry, own, *each) for own, each in zip(exact, made, strict=True)]
+        found[pair] = GradientSums(*np.array(sums).T, np.array(noise))
+    return found
 
 
 def _operands(
     reader: TraceReader, site: Site, quantizers: set[Quantizer | None]
-) -> dict[Quantizer | None, list[Tensor]]:
+) -> dict[Quantizer | None, list[Quantized]]:
     history = reader.history(site)
     kept = kept_records(history)
     return {each: quantized_values(site, history, each, kept) for each in quantizers}
-
-
-def _gradients(
-    geometry: Mapping[str, Any], x: Sequence[Tensor], g: Sequence[Tensor]
-) -> list[Tensor]:
-    return [weight_gradient(geometry, *each) for each in zip(x, g, strict=True)]
 
 
 def _batch_noise(geometry: Mapping[str, Any], x: Tensor, g: Tensor) -> float:
@@ -72,11 +75,27 @@ def _batch_noise(geometry: Mapping[str, Any], x: Tensor, g: Tensor) -> float:
     return float((parts[0] - parts[1]).square().sum())
 
 
-def _sums(exact: Sequence[Tensor], made: Sequence[Tensor], noise: Sequence[float]) -> GradientSums:
-    pairs = list(zip(exact, made, strict=True))
-    return GradientSums(
-        np.array([float(g.square().sum()) for g, _ in pairs]),
-        np.array([float(q.square().sum()) for _, q in pairs]),
-        np.array([float((g * q).sum()) for g, q in pairs]),
-        np.array(noise),
-    )
+def _sums(
+    geometry: Mapping[str, Any],
+    exact: Tensor,
+    x: Quantized,
+    quantized_x: Quantized,
+    g: Quantized,
+    quantized_g: Quantized,
+) -> tuple[float, float, float, float]:
+    """‖g‖², ‖ĝ‖², g·ĝ, and the squared error of what is made of rounded operands, unclipped."""
+    made = weight_gradient(geometry, quantized_x.values, quantized_g.values)
+    rounded = made
+    if quantized_x.clipped is not None or quantized_g.clipped is not None:
+        operands = _unclipped(x, quantized_x), _unclipped(g, quantized_g)
+        rounded = weight_gradient(geometry, *operands)
+    products = (exact * exact, made * made, exact * made, (rounded - exact).square())
+    one, two, three, four = (float(each.sum()) for each in products)
+    return one, two, three, four
+
+
+def _unclipped(exact: Quantized, made: Quantized) -> Tensor:
+    """Quantized where it is not clipped, and exact where it is."""
+    if made.clipped is None:
+        return made.values
+    return torch.where(made.clipped, exact.values, made.values)
