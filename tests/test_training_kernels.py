@@ -104,7 +104,7 @@ LAYOUTS = {
 
 @compiled_only
 @each_rounding
-@pytest.mark.parametrize("name", ["int8", "e5m2"])
+@pytest.mark.parametrize("name", ["int8", "e5m2", "fp4-radix4"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout(
     monkeypatch: pytest.MonkeyPatch, layout: str, name: str, key: NoiseKey | None

@@ -84,13 +84,13 @@ class Codebook:
     def nearest(self, y: Any, xp: Any = np) -> Any:
         """The level nearest to each y; of NaN it is NaN."""
         edges = self.edges(np.float64 if is_plain(y) else _numpy_type(y, xp))
-        at = xp.searchsorted(_like(edges[1:-1], y, xp), y, side="right")
+        at = _places(_like(edges[1:-1], y, xp), y, xp)
         return xp.where(xp.isnan(y), y, _taken(_like(self.values, y, xp), at, xp))
 
     def neighbours(self, y: Any, xp: Any = np) -> tuple[Any, Any]:
         """The levels l ≤ y < u; farther than a gap beyond an end, the two outermost there."""
         levels = _like(self.extended, y, xp)
-        at = xp.searchsorted(levels[1:-1], y, side="right")
+        at = _places(levels[1:-1], y, xp)
         return _taken(levels, at, xp), _taken(levels, at + 1, xp)
 
     def drawn(self, y: Any, noise: Any, xp: Any = np) -> Any:
@@ -117,6 +117,12 @@ class Codebook:
         low = np.maximum(1.0 - y / below, 0.0) if self.lowest < 0 else 1.0
         high = np.maximum(1.0 - y / above, 0.0) if self.highest > 0 else 1.0
         return np.where(y < 0, low, high)
+
+
+def _places(edges: Any, y: Any, xp: Any) -> Any:
+    """How many edges are ≤ each y. In one row: of gaps in y's memory torch would warn the user."""
+    row = xp.reshape(y, (-1,)) if len(y.shape) > 1 else y
+    return xp.reshape(xp.searchsorted(edges, row, side="right"), y.shape)
 
 
 def is_plain(y: Any) -> bool:
