@@ -33,3 +33,9 @@ class DataError(HqtoolError):
     """A file or tensor is missing, broken or not what it should be."""
 
     exit_status = 3
+
+
+class Stopped(HqtoolError):
+    """What runs was to end here: its user had asked for that."""
+
+    exit_status = 1

@@ -123,6 +123,7 @@ def test_recipes_are_told_apart_by_their_rules(tmp_path):
         ('"s.py"', '"gone.py"', "key 'command': no script gone.py"),
         ('"paper-w8a8g8"', '"paper-w8a8g"', "key 'recipes': "),
         ('"paper-w8a8g8"', '"none"', "key 'recipes': two are called 'none'"),
+        ('"paper-w8a8g8"', '"statquant-bhq8"', "key 'recipes': recipe statquant-bhq8: bhq8 has no"),
         ("output =", "outputs =", "recipe number 2, key 'outputs'"),
         ("hindsight@int4", "hindsigt@int4", "recipe number 2, key 'output'"),
         ("seeds = [0, 1]", 'seeds = [0]\nbaseline = "int8"', "key 'baseline'"),

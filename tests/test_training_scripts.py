@@ -188,7 +188,11 @@ def test_a_tensor_that_is_not_finite_can_stop_it(folder: Path, warm_python: Warm
     command = ("--on-nonfinite", "stop", "nan.py")
     done = train(warm_python, folder, "paper-w8a8g8", *command)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "linear/output is not finite at step 0" in done.stderr
+    assert done.stderr.startswith(
+        "hqtool: linear/output is not finite at step 0: 2 NaN and 0 infinities\n"
+        "  train with a wider recipe, or with --on-nonfinite keep\n"
+    )
+    assert "Traceback" not in done.stderr
     done = train(warm_python, folder, "paper-w8a8g8", "nan.py")
     assert (done.returncode, done.stdout) == (0, "went on\n")
 
@@ -235,6 +239,7 @@ def test_what_overflows_under_a_loss_scale_is_no_divergence_until_it_is_1(
     ("args", "status", "said"),
     [
         (["--recipe", "paper-w8a8", "gan.py"], 2, "did you mean 'paper-w8a8g8'?"),
+        (["--recipe", "statquant-bhq8", "gan.py"], 2, "bhq8 has no levels to train with"),
         (["--recipe", "none", "missing.py"], 3, "missing.py"),
         (["--recipe", "none", "--min-coverage", "2", "gan.py"], 2, "0…1"),
         (["--recipe", "none", "--on-nonfinite", "stay", "gan.py"], 2, "keep"),

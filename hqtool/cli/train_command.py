@@ -19,6 +19,7 @@ from hqtool.display import harmless
 from hqtool.errors import UsageError
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.recipes.named import load_recipe
+from hqtool.recipes.trainable import require_trainable
 from hqtool.sizes import counted
 from hqtool.training.settings import LOSS_SCALES, ON_NONFINITE, TrainSettings
 
@@ -162,6 +163,7 @@ def command(
         announce(f"hqtool: {used}", quiet)
     settings = TrainSettings(**given)
     found = load_recipe(recipe)
+    require_trainable(found)
     target, *argv = program
     how: dict[str, Any] = {"recipe": found, "settings": settings, "module": module}
     if list_sites:

@@ -14,8 +14,9 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
-from hqtool.errors import DataError, UsageError
+from hqtool.errors import DataError, Stopped, UsageError
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
+from hqtool.launch.stderr_lines import complain
 from hqtool.outputs import same_file
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -68,7 +69,8 @@ def require_other_file(out: str | os.PathLike[str], target: str, *, module: bool
 def exit_status(run: Callable[[], None]) -> int:
     """Run a program, and handle its end as the interpreter would.
 
-    An exception is printed through sys.excepthook, without this package's frames.
+    An exception is printed through sys.excepthook, without this package's frames; of `Stopped` its
+    cause and remedy alone.
 
     Returns:
         the process's exit status.
@@ -77,6 +79,9 @@ def exit_status(run: Callable[[], None]) -> int:
         run()
     except SystemExit as end:
         return _status_of(end.code)
+    except Stopped as error:
+        complain(error)
+        return error.exit_status
     except BaseException as error:
         _print_exception(error)
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1

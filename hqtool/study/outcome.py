@@ -15,7 +15,10 @@ from hqtool.study.run import STDERR, STDOUT, Ended, Run
 Outcome = Literal["finished", "diverged", "failed", "timed-out"]
 
 #: The error with which `hqtool train --on-nonfinite stop` ends a training; it names site and step.
-_STOPPED = re.compile(r"^(?:\w+\.)*NotFinite: (.*)$", re.MULTILINE)
+#: A script that prints or raises it again names its class.
+_STOPPED = re.compile(
+    r"^(?:hqtool|(?:\w+\.)*NotFinite): (\S+ is not finite at step .*)$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from hqtool.errors import DataError, HqtoolError
 from hqtool.recipes.named import load_recipe
 from hqtool.recipes.recipe import Recipe
 from hqtool.recipes.recipe_file import KEYS_OF_TABLE, recipe_of_table, to_json
+from hqtool.recipes.trainable import require_trainable
 from hqtool.spec_file import check_schema, load_spec_file
 from hqtool.spec_table import SpecTable, short_repr
 from hqtool.study.metric import Metric
@@ -167,14 +168,20 @@ _HOW = 'write names, files or tables: ["none", "mine.toml", {name = "a", output 
 
 
 def _recipe(top: SpecTable, folder: Path, given: object, number: int) -> StudyRecipe:
+    found = _recipe_of(top, folder, given, number)
+    _checked(top, "recipes", lambda: require_trainable(found))
+    return StudyRecipe(found)
+
+
+def _recipe_of(top: SpecTable, folder: Path, given: object, number: int) -> Recipe:
     if isinstance(given, str) and given:
         recipe = _checked(top, "recipes", lambda: _loaded(given, folder))
-        return StudyRecipe(replace(recipe, name=given))
+        return replace(recipe, name=given)
     where = f"the file, recipe number {number}"
     table = SpecTable(given, where)
     table.only(KEYS_OF_TABLE)
     name = table.text("name")
-    return StudyRecipe(recipe_of_table(table, name))
+    return recipe_of_table(table, name)
 
 
 def _loaded(text: str, folder: Path) -> Recipe:

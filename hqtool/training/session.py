@@ -16,13 +16,14 @@ from torch import nn
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.stderr_lines import say
 from hqtool.recipes.recipe import Recipe
+from hqtool.recipes.trainable import require_trainable
 from hqtool.trace.writer import TraceWriter
 from hqtool.training.outcome import TrainOutcome, outcome_of
 from hqtool.training.settings import TrainSettings
 from hqtool.training.sites.saved_state import began, ended
 from hqtool.training.told.provenance import provenance
 from hqtool.training.told.run_trace import RunTrace
-from hqtool.training.trainer import Trainer, require_trainable
+from hqtool.training.trainer import Trainer
 from hqtool.vocab import Site
 from hqtool.watch.watcher import Watcher
 

@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from hqtool.capture.tensors import stats_of_tensor
-from hqtool.core.formats.block import BlockFormat
-from hqtool.errors import DataError, HqtoolError, UsageError
+from hqtool.errors import DataError, HqtoolError, Stopped
 from hqtool.launch.process_rank import rank_of_group, rank_of_process
 from hqtool.recipes.layer_facts import PRODUCT, LayerFacts
 from hqtool.recipes.recipe import Recipe
 from hqtool.recipes.recipe_file import to_json
+from hqtool.recipes.trainable import require_trainable
 from hqtool.training.call_operands import QuantizedCall
 from hqtool.training.ranks.sites import RankSites
 from hqtool.training.settings import TrainSettings
@@ -37,10 +37,8 @@ from hqtool.watch.position import Position
 from hqtool.watch.reporter import Reporter
 
 
-class NotFinite(HqtoolError):
+class NotFinite(Stopped):
     """A tensor holds NaN or infinities, and training was to stop there."""
-
-    exit_status = 1
 
 
 class Trainer:
@@ -359,17 +357,3 @@ def seed_of_rank(seed: int) -> int:
     """
     rank = (rank_of_group() or rank_of_process()).get("rank", 0)
     return seed + (rank << 32)
-
-
-def require_trainable(recipe: Recipe) -> None:
-    """Raises: UsageError: the recipe has a format that training cannot use."""
-    for rule in recipe.rules:
-        for quantizer in rule.quantizers.values():
-            if quantizer is None:
-                continue
-            format_ = quantizer.format.value
-            if not (isinstance(format_, BlockFormat) or hasattr(format_, "levels")):
-                cause = (
-                    f"recipe {recipe.name}: {quantizer.format.label} has no levels to train with"
-                )
-                raise UsageError(cause, "choose another format; compare can score this one")
