@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from hqtool.errors import DataError
 from hqtool.nearest import did_you_mean
@@ -59,9 +60,9 @@ class SpecTable:
         """A list of at least so many non-empty strings; a single string stands for a list of it.
 
         Raises:
-            DataError: anything else; or it has too few, and no default.
+            DataError: anything else; or it has too few, or is missing and has no default.
         """
-        value = self._values.get(key, default)
+        value: Any = self._values.get(key, default) if default or not least else self.get(key)
         values = [value] if isinstance(value, str) else value
         sound = isinstance(values, (list, tuple)) and all(isinstance(v, str) and v for v in values)
         if not sound or len(values) < least:

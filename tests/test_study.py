@@ -128,6 +128,10 @@ def test_offline_scores_beside_the_metric(tmp_path):
         "score": "sqnr_db", "recipes": 0, "spearman": None, "low": None, "high": None
     }  # fmt: skip
     assert found["table"][0]["traffic_bytes"] > 0
+    study.write_text(study.read_text().replace("digits.h5", "s.py").replace("[1]", "[1, 2]"))
+    done = hqtool("study", study, "-o", tmp_path / "out")
+    assert (done.status, "cannot be opened as HDF5" in done.err) == (3, True)
+    assert lines(tmp_path, "began") == [1]  # before anything runs
 
 
 def test_another_study_is_refused(tmp_path):

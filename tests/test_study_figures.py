@@ -120,6 +120,8 @@ def test_recipes_are_told_apart_by_their_rules(tmp_path):
         ("seeds = [0, 1]", "seed = [0, 1]", "key 'seed': unknown key"),
         ("seeds = [0, 1]", "seeds = []", "key 'seeds'"),
         ("([0-9.]+)", "[0-9.]+", "key 'metric'"),
+        ("metric =", "baseline =", "the file, key 'metric': missing"),
+        ("command =", "baseline =", "the file, key 'command': missing"),
         ('"s.py"', '"gone.py"', "key 'command': no script gone.py"),
         ('"paper-w8a8g8"', '"paper-w8a8g"', "key 'recipes': "),
         ('"paper-w8a8g8"', '"none"', "key 'recipes': two are called 'none'"),

@@ -17,7 +17,7 @@ from hqtool.report.study_report import study_report
 from hqtool.sizes import counted
 from hqtool.study.outcome import Result
 from hqtool.study.process import THREADS, cluster, here
-from hqtool.study.replayed import moved_by_recipe, offline_scores
+from hqtool.study.replayed import moved_by_recipe, offline_scores, require_scorable
 from hqtool.study.study import StudyResults, run_study, threads_for
 from hqtool.study.study_file import Study, read_study
 from hqtool.study.table import StudyTable, table_of
@@ -79,6 +79,7 @@ def command(
     timed out, or none gave a figure; a run that diverged is a result.
     """
     study = read_study(path)
+    require_scorable(study)
     place = Path(folder or f"{Path(path).stem}.study")
     _say_what_is_run(study, place, jobs, quiet)
     found = _run(study, place, jobs, scheduler, timeout, retry, quiet)

@@ -12,11 +12,11 @@ from hqtool.compare.recipe_totals import RecipeTotal, at_shared_sites, recipe_to
 from hqtool.compare.results import Summary
 from hqtool.compare.settings import ReplaySettings
 from hqtool.compare.unquantized import NONE
-from hqtool.errors import HqtoolError
+from hqtool.errors import DataError, HqtoolError
 from hqtool.study.outcome import Result
 from hqtool.study.run import TRACE
 from hqtool.study.study import StudyResults
-from hqtool.study.study_file import StudyRecipe
+from hqtool.study.study_file import Study, StudyRecipe
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import COUNTERPARTS
 
@@ -121,6 +121,15 @@ def _is_static(summaries: Iterable[Summary]) -> bool | None:
     if not any(s.replayed for s in quantized):
         return None
     return not any(s.looks for s in quantized if s.tensor != "weight")
+
+
+def require_scorable(study: Study) -> None:
+    """Raises: DataError: the study's trace cannot be read, or holds nothing."""
+    if study.trace is None:
+        return
+    with TraceReader(study.trace) as reader:
+        if not reader.sites:
+            raise DataError(f"{study.trace}: nothing was recorded", "name another trace, or none")
 
 
 def offline_scores(

@@ -117,11 +117,11 @@ def _study(top: SpecTable, path: Path) -> Study:
     check_schema(top, SCHEMA, "a study")
     top.only(KEYS)
     folder = path.absolute().parent
-    recipes = _recipes(top, folder)
+    recipes, pattern = _recipes(top, folder), top.text("metric")
     return Study(
         path=path,
         command=_command(top, folder),
-        metric=_checked(top, "metric", lambda: Metric(top.text("metric"))),
+        metric=_checked(top, "metric", lambda: Metric(pattern)),
         seeds=_seeds(top),
         recipes=recipes,
         baseline=_baseline(top, [each.name for each in recipes]),
