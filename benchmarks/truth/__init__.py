@@ -1,0 +1,1 @@
+"""Does replay tell which quantizer trains? The paper's tables in miniature."""
