@@ -105,6 +105,14 @@ def test_layers_of_unknown_class_are_told_by_recipe():
     assert found.of_recipe("typed")[B].quantizer is None
 
 
+def test_names_that_no_layer_has_are_told_by_recipe():
+    rules = ({"layers": ["a", "c*"], "output": INT8}, {"types": ["Conv2d", "Linear"]})
+    one = recipe("one", *rules)
+    known = {"a": ("Narrow", "Linear"), "b": ("Linear",)}
+    assert recipe_sites([one], SITES, known.get).unmet == {"one": ("c*", "Conv2d")}
+    assert recipe_sites([one], SITES, {}.get).unmet == {"one": ("c*",)}
+
+
 # --- totals -------------------------------------------------------------------------------------
 
 

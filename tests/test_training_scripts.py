@@ -87,8 +87,13 @@ def test_what_is_said_at_the_end(folder: Path, warm_python: WarmPython) -> None:
 
 
 def test_the_sites_are_listed_without_a_trace(folder: Path, warm_python: WarmPython) -> None:
-    done = train(warm_python, folder, "paper-w8a8g8", "-o", "run.h5", "--list-sites", "gan.py")
+    (folder / "r.toml").write_text(
+        'schema = "hqtool.recipe/1"\n[[rule]]\nlayers = ["*", "haed"]\nweight = "current@int8"\n'
+        'output = "hindsight@int8"\ngrad_input = "hindsight@int8/stochastic"\n'
+    )
+    done = train(warm_python, folder, "r.toml", "-o", "run.h5", "--list-sites", "gan.py")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == "hqtool: rule number 1 of r.toml names what did not run: haed\n"
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["0/grad_input", "hindsight@int8/stochastic"] in lines
     assert len(lines) == 12

@@ -388,3 +388,24 @@ def test_a_layer_wrongly_taken_for_the_last_one_is_told(asks: str) -> None:
     assert [str(site) for site in session.trainer.sites] == ["body/weight"]
     told = "taken for the last layer: body, by its place; head ran last"
     assert (told in session.outcome.lines()) == (asks == "last = true")
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ('layers = ["haed", "b*"]\nexclude = ["lm_*"]', "haed, lm_*"),
+        ('types = ["Linear", "Conv2d", "matmul"]', "Conv2d, matmul"),
+        ('layers = ["h*"]\nexclude = ["body"]\ntypes = ["Linear"]', None),
+        ("last = true", None),
+    ],
+)
+def test_what_rules_name_and_did_not_run_is_told(rule: str, told: str | None) -> None:
+    every = '[[rule]]\noutput = "current@int8"\n'
+    text = f'schema = "hqtool.recipe/1"\n{every}[[rule]]\n{rule}\nweight = "current@int8"'
+    model = Backward()
+    with hqtool.train(model, parse_recipe(text, "mine")) as session:
+        model(torch.randn(2, 3)).sum().backward()
+    assert session.outcome is not None
+    lines = [line for line in session.outcome.lines() if "did not run" in line]
+    expected = f"rule number 2 of mine names what did not run: {told}"
+    assert lines == ([expected] if told else [])

@@ -169,7 +169,10 @@ def command(
     if list_sites:
         from hqtool.training.aside import aside
 
-        _print_lines(aside(target, argv, steps=1, **how).listing())
+        listed = aside(target, argv, steps=1, **how)
+        _print_lines(listed.listing())
+        for line in listed.unmet:
+            announce(f"hqtool: {line}", quiet)
         return 0
     if verify:
         from hqtool.trial.verify import verify_training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,12 +44,14 @@ class RecipeSites:
         missing: recipe → tensor kinds that it quantizes, and the trace has not, nor what may stand
             for them.
         unjudged: recipe → layers whose class it asks for, which the trace does not tell.
+        unmet: recipe → names and classes in its rules that no layer of the trace has.
     """
 
     recipes: tuple[Recipe, ...]
     given: Mapping[Site, tuple[SiteQuantizer, ...]]
     missing: Mapping[str, tuple[str, ...]]
     unjudged: Mapping[str, tuple[str, ...]]
+    unmet: Mapping[str, tuple[str, ...]]
 
     def quantizers(self, site: Site) -> tuple[Quantizer, ...]:
         """The quantizers that the recipes give a site, each once."""
@@ -96,11 +98,16 @@ def recipe_sites(
         given=given,
         missing=_some({r.name: _missing(r, i, given.values()) for i, r in enumerate(recipes)}),
         unjudged=_some({r.name: tuple(r.unjudged(network.values())) for r in recipes}),
+        unmet=_some({r.name: _unmet(r, network.values()) for r in recipes}),
     )
 
 
 def _some(of: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {name: each for name, each in of.items() if each}
+
+
+def _unmet(recipe: Recipe, layers: Collection[LayerFacts]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for _, names in recipe.unmet(layers) for name in names))
 
 
 def _missing(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -49,6 +49,15 @@ class Rule:
             return False
         named = bool(set(self.types) & set(layer.types or ()))
         return named or (not self.types and (not layer.is_product or layer.name in self.layers))
+
+    def unmet(self, layers: Collection[LayerFacts]) -> list[str]:
+        """Names and classes in it that none of the layers has; classes only if all are known."""
+        globs = (*self.layers, *self.exclude)
+        missing = [each for each in globs if not any(_any((each,), one.name) for one in layers)]
+        if all(one.types is not None for one in layers):
+            known = {name for one in layers for name in one.types or ()}
+            missing += [each for each in self.types if each not in known]
+        return list(dict.fromkeys(missing))
 
     def cannot_judge(self, layer: LayerFacts) -> bool:
         """Whether it would take the layer's class to say if it applies, which is not known."""
@@ -113,6 +122,11 @@ class Recipe:
         """Whether the extremes of channels are what some site's estimator learns from."""
         quantizers = (q for rule in self.rules for q in rule.quantizers.values() if q is not None)
         return any(reads_channel_extremes(each.estimator.value) for each in quantizers)
+
+    def unmet(self, layers: Collection[LayerFacts]) -> list[tuple[int, list[str]]]:
+        """Of rules that name what none of the layers is: their number, from 1, and these names."""
+        found = [(number, rule.unmet(layers)) for number, rule in enumerate(self.rules, start=1)]
+        return [each for each in found if each[1]] if layers else []
 
     def unjudged(self, layers: Iterable[LayerFacts]) -> list[str]:
         """Names of layers whose class a rule asks for, and which is not known."""

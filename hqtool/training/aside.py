@@ -39,11 +39,16 @@ class AsideSite(NamedTuple):
 
 
 class Aside(NamedTuple):
-    """What ran aside: sites in the order in which they ran, and layers without a quantizer."""
+    """What ran aside: sites in the order in which they ran, and layers without a quantizer.
+
+    Args:
+        unmet: what rules name and no layer that ran is, in words.
+    """
 
     steps: int
     sites: tuple[AsideSite, ...]
     excluded: tuple[str, ...]
+    unmet: tuple[str, ...]
 
     @property
     def states(self) -> dict[Site, Any]:
@@ -142,5 +147,5 @@ def _run_to_end(
 def _write(run: TrainingRun, result: Path) -> None:
     sites = tuple(AsideSite(*each) for each in run.states())
     partial = result.with_suffix(".part")
-    partial.write_bytes(pickle.dumps(Aside(run.steps, sites, run.excluded())))
+    partial.write_bytes(pickle.dumps(Aside(run.steps, sites, run.excluded(), run.unmet())))
     partial.replace(result)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hqtool.recipes.layer_facts import LayerFacts
 from hqtool.recipes.recipe import Recipe
 from hqtool.sizes import counted
 from hqtool.training.told.coverage import Coverage
@@ -54,6 +55,7 @@ class TrainOutcome:
         moved: through memory, in a mean step; None where no geometry is known.
         time: how much longer it took, in words; None where that is not known.
         wrongly_last: see `Trainer`.
+        unmet: what rules name and no layer that ran is, in words.
     """
 
     recipe: str
@@ -69,6 +71,7 @@ class TrainOutcome:
     moved: Moved | None = None
     time: str | None = None
     wrongly_last: tuple[str, str] | None = None
+    unmet: tuple[str, ...] = ()
 
     @property
     def covers(self) -> float:
@@ -114,6 +117,7 @@ class TrainOutcome:
             lines.append("what torch.compile compiled ran eagerly")
         if self.watched.steps_by_forward:
             lines.append("no optimizer updated it: a step ends where the next forward pass begins")
+        lines += self.unmet
         if self.wrongly_last is not None:
             taken, ran = self.wrongly_last
             lines.append(f"taken for the last layer: {taken}, by its place; {ran} ran last")
@@ -181,4 +185,18 @@ def outcome_of(recipe: Recipe, trainer: Trainer, watched: Watched, seconds: floa
         moved(recipe, layers_of(trainer.sites, trainer.geometries), trainer.steps),
         trainer.time.line(),
         trainer.wrongly_last,
+        unmet_lines(recipe, trainer.layers),
+    )
+
+
+def unmet_lines(recipe: Recipe, layers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What the recipe's rules name and none of the layers is: often a name mistyped.
+
+    Args:
+        layers: name → classes.
+    """
+    facts = [LayerFacts(name, types) for name, types in layers.items()]
+    return tuple(
+        f"rule number {number} of {recipe.name} names what did not run: {', '.join(names)}"
+        for number, names in recipe.unmet(facts)
     )

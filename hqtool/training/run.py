@@ -14,6 +14,7 @@ from hqtool.launch.requirements import require_torch
 from hqtool.launch.script_process import ScriptProcess
 from hqtool.launch.stderr_lines import say
 from hqtool.recipes.recipe import Recipe
+from hqtool.training.outcome import unmet_lines
 from hqtool.training.plan import TrainPlan, plan_of
 from hqtool.training.settings import TrainSettings
 from hqtool.training.told.provenance import provenance
@@ -136,6 +137,12 @@ class TrainingRun(ScriptProcess):
             return ()
         quantized = {site.layer for site in self._session.trainer.sites}
         return tuple(name for name in self._session.trainer.layers if name not in quantized)
+
+    def unmet(self) -> tuple[str, ...]:
+        """What rules name and no layer that ran is, in words."""
+        if self._session is None:
+            return ()
+        return unmet_lines(self.plan.recipe, self._session.trainer.layers)
 
     def open_child(self) -> None:
         self._states, self._on_step = None, _note_rank

@@ -173,6 +173,8 @@ def recipe_notes(recipes: RecipeSites) -> Iterable[str]:
             f"{name} has rules for module types, and the trace does not tell those of "
             f"{counted(len(layers), 'layer')}: its rules with types do not apply there"
         )
+    for name, words in recipes.unmet.items():
+        yield f"{name} has rules for {_and(words)}, which no layer of the trace is"
 
 
 def _shared(by_kind: Mapping[Kind, Sequence[str]]) -> dict[tuple[str, ...], list[Kind]]:
