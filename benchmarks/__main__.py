@@ -1,6 +1,7 @@
 """Run benchmarks and write benchmarks/results.md.
 
-python -m benchmarks [replay|capture|train|tiling|kernels]
+python -m benchmarks [replay|capture|train|kernels|tiling|page]
+python -m benchmarks truth [--quick]    (trains for hours, and writes benchmarks/truth.md)
 """
 
 from __future__ import annotations
@@ -102,6 +103,11 @@ USUAL = [name for name in SECTIONS if name != "tiling" or "SCALESIM_PYTHON" in o
 
 def main() -> None:
     """Measure the sections named (default: `USUAL`), and keep earlier results of the others."""
+    if sys.argv[1:2] == ["truth"]:
+        from benchmarks.truth.__main__ import main as truth
+
+        truth(sys.argv[2:])
+        return
     chosen = sys.argv[1:] or USUAL
     kept = _sections(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in chosen:

@@ -19,15 +19,25 @@ from benchmarks.truth.settings import (
 )
 
 COLUMNS = (
-    "model", "setting", "table", "bits", "seed", "outcome", "accuracy", "traffic_bytes", "seconds",
+    "model", "setting", "table", "bits", "seed", "status", "accuracy", "seconds",
 )  # fmt: skip
 
 
-def train(folder: Path, models: Sequence[str], seeds: int, jobs: int = 2) -> None:
-    """Train all models with one seed under all settings, then with the next."""
+def train(
+    folder: Path,
+    models: Sequence[str],
+    seeds: int,
+    jobs: int = 2,
+    alone: Sequence[Setting] | None = None,
+) -> None:
+    """Train all models with one seed under all settings, then with the next.
+
+    Args:
+        alone: only under these.
+    """
     for count in range(1, seeds + 1):
         for model in models:
-            for name, chosen, calibrate in _parts(model):
+            for name, chosen, calibrate in [(model, alone, 0)] if alone else _parts(model):
                 text = study_text(model, chosen, range(count), calibrate)
                 _study(folder / name, text, jobs)
 
@@ -60,13 +70,12 @@ def _rows(model: str, path: Path, known: dict[str, Setting]) -> Iterator[tuple[o
     if not path.exists():
         return
     result = json.loads(path.read_text(encoding="utf-8"))
-    moved = {row["recipe"]: row["traffic_bytes"] for row in result["table"]}
     for run in sorted(result["runs"], key=_order(known)):
         if run["recipe"] in known:
             setting = known[run["recipe"]]
             yield (
                 model, setting.name, setting.table, setting.bits or "", run["seed"],
-                run["outcome"], _written(run["metric"]), _written(moved[run["recipe"]]),
+                run["outcome"], _written(run["metric"]),
                 round(run["seconds"], 1),
             )  # fmt: skip
 
