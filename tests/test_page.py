@@ -32,6 +32,8 @@ from hqtool.report.page.histogram import distinct_levels, histogram_of
 from hqtool.report.page.inputs import Inputs
 from hqtool.report.page.labels import sides
 from hqtool.report.page.rebuilt import comparison_of
+from hqtool.report.page.sections.two_runs import two_runs
+from hqtool.report.page.side_by_side import SideBySide
 from hqtool.report.page.thinning import kept
 from hqtool.vocab import Range, Stats, UsedRange
 
@@ -293,6 +295,32 @@ def test_a_site_of_three_hundred_takes_few_bytes(tmp_path: Path) -> None:
 
 
 # --- histograms ---------------------------------------------------------------------------------
+
+
+def test_two_runs_are_set_side_by_side_the_farthest_apart_first(tmp_path: Path) -> None:
+    """Ten times as large is 20 dB apart, although SQNR is the same; a sign is no difference."""
+    x = np.random.default_rng(3).standard_normal(64).astype("f4")
+    runs = {
+        "one": {"same": x, "grown": x, "mine": x},
+        "two": {"theirs": x, "same": -x, "grown": 10 * x},
+    }
+    for name, layers in runs.items():
+        with TraceWriter(tmp_path / f"{name}.h5") as writer:
+            for layer, values in layers.items():
+                writer.write(layer, "output", 0, values)
+            writer.commit(0)
+    paths = tuple(str(tmp_path / f"{name}.h5") for name in runs)
+    settings = ReplaySettings((parse_quantizer("current@int8-symmetric"),))
+    found = gather(Inputs(paths, None, None, ()), Request("", settings, Selection(), ()))
+    both = SideBySide.of(found)
+    assert both is not None
+    assert [pair.site.layer for pair in both.pairs] == ["grown", "same"]
+    assert [pair.apart_db for pair in both.pairs] == [pytest.approx(20), pytest.approx(0)]
+    assert [[site.layer for site in sites] for sites in both.alone] == [["mine"], ["theirs"]]
+    assert found.pictures[both.first_place].site.layer == "grown"
+    text = two_runs(found).html
+    assert "Only in " in text
+    assert "mine/output." in text
 
 
 def test_a_histogram_counts_every_value_with_its_weight() -> None:

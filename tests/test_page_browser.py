@@ -137,10 +137,10 @@ def test_every_section_is_drawn_with_data(digits: Shown) -> None:
 
 def test_a_click_on_the_heat_map_opens_the_site(digits: Shown) -> None:
     page, faults = digits
-    assert page.locator("#site-shown").inner_text().startswith("output: ")
+    assert page.locator("section:has(#site) .site-shown").inner_text().startswith("output: ")
     page.locator('figure[data-chart="layers-grad_input"] svg .mark-rect path').nth(20).click()
     page.wait_for_function("document.activeElement.id === 'site'")
-    assert page.locator("#site-shown").inner_text().startswith("grad_input: ")
+    assert page.locator("section:has(#site) .site-shown").inner_text().startswith("grad_input: ")
     shown = page.locator("#site-picker select").input_value()
     assert page.evaluate(f"PAGE.sites[{shown}].group") == "grad_input"
     assert faults == []
@@ -180,7 +180,7 @@ def test_it_fits_every_width(digits: Shown, width: int) -> None:
 def test_names_of_layers_and_files_are_inert(nasty: Shown) -> None:
     page, faults = nasty
     for place in range(len(NASTY)):
-        page.evaluate(f"openSite({place})")
+        page.evaluate(f"showSite({place})")
     page.locator('figure[data-chart="layers-output"] svg .mark-rect path').first.hover()
     told = page.locator("#vg-tooltip-element").inner_text()
     assert NASTY[0] in told
@@ -198,6 +198,13 @@ def test_two_runs_stand_side_by_side(nasty: Shown) -> None:
     page, faults = nasty
     points = page.locator('figure[data-chart="runs"] svg .mark-symbol path')
     assert points.count() >= 2 * len(NASTY)
+    page.locator("section:has(#runs) a[data-site]").last.press("Enter")
+    page.wait_for_function("document.activeElement.id === 'runs'")
+    shown = "[...new Set(dataOf('%s of both', PAGE.sites[shownSite]).values.map(r => r.run))]"
+    for what in ("range", "values"):
+        runs = [Path(name).name for name in page.evaluate(shown % what)]
+        assert runs == ["one.h5", "two<b>.h5"]
+        assert page.locator(f'figure[data-chart="runs-{what}"] svg .mark-line path').count() >= 2
     groups = page.locator("#site-picker optgroup").evaluate_all("all => all.map(g => g.label)")
     assert len(groups) == 4
     assert faults == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from hqtool.report.page.histogram import LINEAR_SHARE
 from hqtool.report.page.material import Material
 from hqtool.report.page.picture import SitePicture
 from hqtool.report.page.section import rounded
+from hqtool.report.page.side_by_side import SideBySide
 from hqtool.sizes import counted
 
 #: The end of the axis, on which a value's position is kept as a whole number.
@@ -25,10 +26,22 @@ POSITIONS = 9999
 MOST_TICKS = 3
 
 
-def embedded_sites(material: Material) -> list[dict[str, Any]]:
+def embedded_sites(material: Material, both: SideBySide | None = None) -> list[dict[str, Any]]:
     """What the page's script knows of each site."""
     several = len({picture.run for picture in material.pictures}) > 1
-    return [_site(each, material, several) for each in material.pictures]
+    sites = [_site(each, material, several) for each in material.pictures]
+    for pair in () if both is None else both.pairs:
+        places = [place for place in pair.places if place is not None]
+        there = [
+            {"site": place, "run": harmless(material.runs[material.pictures[place].run].path)}
+            for place in places
+        ]
+        for place in places:
+            sites[place]["data"] |= {
+                "range of both": {"together": there, "set": "steps"},
+                "values of both": {"together": there, "set": "histogram"},
+            }
+    return sites
 
 
 def _site(picture: SitePicture, material: Material, several: bool) -> dict[str, Any]:
@@ -147,8 +160,3 @@ def _errors(picture: SitePicture, drawn: Sequence[Quantizer]) -> dict[str, Any]:
             "columns": {"sqnr_db": columns},
         },
     }
-
-
-def sites_of_run(pictures: Sequence[SitePicture], run: int) -> Mapping[Any, SitePicture]:
-    """Site → its picture in one run."""
-    return {picture.site: picture for picture in pictures if picture.run == run}

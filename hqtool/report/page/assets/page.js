@@ -4,7 +4,7 @@
 const PAGE = JSON.parse(document.getElementById("page-data").textContent);
 const choices = new Map();  // "group/control" -> option chosen
 const views = new Map();  // chart -> its view
-let shownSite = 0;
+let shownSite = PAGE.firstSite;
 
 // --- data: columns as they are embedded -> rows
 
@@ -23,6 +23,12 @@ function sinhOf({ unit, step }, position) {
 }
 
 function rows(stored, others) {
+  if (stored.together) {
+    return stored.together.flatMap(({ site, ...told }) => {
+      const { data } = PAGE.sites[site];
+      return rows(data[stored.set], data).map((row) => ({ ...row, ...told }));
+    });
+  }
   const series = stored.series || {};
   const plain = stored.beside ? rows(others[stored.beside], others)
     : unpacked(Object.entries(stored).filter(([name]) => name !== "series"));
@@ -100,7 +106,7 @@ function draw(figure) {
   });
   view.addEventListener("click", (event, item) => {
     const site = item && item.datum && item.datum.site;
-    if (!chart.ofSite && Number.isInteger(site)) openSite(site);
+    if (!chart.ofSite && Number.isInteger(site)) openSite(site, figure);
   });
   view.run();
   views.set(chart, view);
@@ -174,13 +180,18 @@ function showSite(site) {
   const place = document.getElementById("site-picker");
   place.querySelector("select").value = site;
   const { facts, label, group } = PAGE.sites[site];
-  document.getElementById("site-shown").textContent = `${group}: ${label}. ${facts.summary}`;
+  for (const told of document.querySelectorAll(".site-shown")) {
+    told.textContent = `${group}: ${label}. ${facts.summary}`;
+  }
   redraw((chart) => chart.ofSite);
 }
 
-function openSite(site) {
+// Where it was asked for, if the site is drawn in that section; else in the section of sites.
+function openSite(site, asked) {
   showSite(site);
-  const heading = document.getElementById("site");
+  const section = asked.closest("section");
+  const drawnThere = section.querySelector(".site-shown");
+  const heading = drawnThere ? section.querySelector("h2") : document.getElementById("site");
   heading.scrollIntoView();
   heading.focus({ preventScroll: true });
 }
@@ -191,13 +202,13 @@ const figures = [...document.querySelectorAll("figure[data-chart]")];
 document.documentElement.classList.add("scripted");
 figures.forEach(addControls);
 addSitePicker();
-if (PAGE.sites.length) showSite(0);
+if (PAGE.sites.length) showSite(shownSite);
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-site]");
   if (!link) return;
   event.preventDefault();
-  openSite(Number(link.dataset.site));
+  openSite(Number(link.dataset.site), link);
 });
 
 const drawWhenNear = new IntersectionObserver((entries) => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hqtool.report.model import Column, Table, percent
@@ -36,7 +37,7 @@ def site(material: Material) -> Section:
     parts: list[Part] = [
         element("p", _thinned(), class_="note"),
         element("div", id="site-picker", class_="controls"),
-        element("p", id="site-shown", aria_live="polite"),
+        element("p", class_="site-shown", aria_live="polite"),
         _range_chart(estimators),
     ]
     if estimators:
@@ -105,12 +106,22 @@ def _range_chart(estimators: list[str]) -> Chart:
     ]
     layers = [band, *(lines if estimators else [])]
     spec = view(300, layer=layers)
-    options = {"a linear axis": {}, "a symmetric log axis": {"layer": [_symlog(x) for x in layers]}}
-    control = Control("Values on", options)
     caption = "Band: from the tensor's minimum to its maximum. Lines: what each estimator asks for."
     if IN_TRAINING in estimators:
         caption += " The first of them is what quantized the tensor in training."
-    return Chart("site-range", caption, spec, True, [control])
+    return Chart("site-range", caption, spec, True, [axis_choice(layers)])
+
+
+def axis_choice(layers: Sequence[Spec]) -> Control:
+    """On what axis the values of a site are drawn."""
+    options = {"a linear axis": {}, "a symmetric log axis": {"layer": [_symlog(x) for x in layers]}}
+    return Control("Values on", options)
+
+
+def symlog_axis(field: str) -> Spec:
+    """A site's values on a symmetric log axis."""
+    title = "value (symmetric log axis)"
+    return {**quantitative(field, title), "axis": TICKS, "scale": SYMLOG}
 
 
 def _symlog(layer: Spec) -> Spec:
@@ -155,7 +166,7 @@ def _marks_chart(estimators: list[str]) -> Chart:
 
 
 def _values_chart() -> Chart:
-    axis = {**quantitative("from", "value (symmetric log axis)"), "axis": TICKS, "scale": SYMLOG}
+    axis = symlog_axis("from")
     bars = {
         "data": named("histogram"),
         "mark": {"type": "rect", "color": "#56B4E9"},

@@ -1,102 +1,108 @@
-"""Two runs: the same sites side by side, the largest differences first."""
+"""Two runs: the same site of both side by side, the largest differences first."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from hqtool.compare.results import Summary
 from hqtool.report.compared.naming import lane_label
 from hqtool.report.model import Column, Table, decibels
-from hqtool.report.page.axes import Spec, hover, named, nominal, quantitative, told_apart, view
-from hqtool.report.page.embedded import sites_of_run
+from hqtool.report.page.axes import (
+    Spec,
+    dashes,
+    hover,
+    named,
+    nominal,
+    quantitative,
+    shapes,
+    told_apart,
+    view,
+)
 from hqtool.report.page.markup import Content, element, folded, table
 from hqtool.report.page.material import Material
-from hqtool.report.page.section import Chart, Section, columns_of
+from hqtool.report.page.section import Chart, Part, Section, columns_of
+from hqtool.report.page.sections.site import axis_choice, symlog_axis
+from hqtool.report.page.side_by_side import Pair, SideBySide
 from hqtool.report.page.site_link import SiteLinks
+from hqtool.sizes import counted
 from hqtool.vocab import Site
 
 #: So many sites are drawn.
 MOST_DRAWN = 20
 
+#: So many sites that only one run has are named.
+MOST_NAMED = 10
+
 
 def two_runs(material: Material) -> Section:
     """From the comparison of the first two traces."""
-    title = "Two runs"
-    comparison = material.comparison
-    paths = [] if comparison is None else [facts.path for facts in comparison.traces][:2]
-    if comparison is None or len(paths) < 2 or comparison.ranks is not None:
+    title, found = "Two runs", SideBySide.of(material)
+    if found is None:
         text = "One run was given; with a second trace the same sites stand here side by side."
         return Section("runs", title, [element("p", text)])
-    rows = _rows(material, paths)
-    if not rows:
-        return Section("runs", title, [element("p", "The two runs have no scored site in common.")])
-    quantizer = rows[0]["quantizer"]
-    parts: list[Content | Chart] = [
-        element("p", f"First {paths[0]}, then {paths[1]}; every site under {quantizer}."),
-        _chart(rows, paths),
-        folded(
-            "All shared sites as a table", table(_table(rows, paths), {"layer": SiteLinks.cell})
-        ),
-    ]
-    drawn = [{**row, "at": place} for place, row in enumerate(rows[:MOST_DRAWN])]
-    return Section("runs", title, parts, {"runs": columns_of(_long(drawn, paths), _NAMES)})
+    alone = _alone(found)
+    if not found.pairs:
+        text = "The two runs have no site in common."
+        return Section("runs", title, [element("p", text), *alone])
+    rows = [_row(pair) for pair in found.pairs]
+    scored = [row for row in rows if row["difference"] is not None][:MOST_DRAWN]
+    parts: list[Part] = [element("p", _introduction(found)), *alone]
+    if any(row["site"] is not None for row in rows):
+        parts += [element("p", class_="site-shown", aria_live="polite"), _pair_of_charts(found)]
+    if scored:
+        parts.append(_chart(len(scored), found.paths))
+    shared = table(_table(rows, found.paths), {"layer": SiteLinks.cell})
+    parts.append(folded("All shared sites as a table", shared))
+    drawn = [{**row, "at": place} for place, row in enumerate(scored)]
+    return Section("runs", title, parts, {"runs": columns_of(_long(drawn, found.paths), _NAMES)})
 
 
 _NAMES = ("site", "name", "at", "run", "sqnr_db", "difference")
 
 
-def _rows(material: Material, paths: list[str]) -> list[dict[str, Any]]:
-    """A row for each shared site, by the difference in SQNR under the first quantizer."""
-    first, second = (_summaries(material, path) for path in paths)
-    seen = [sites_of_run(material.pictures, run) for run in range(2)]
-    links = SiteLinks.of(material)
-    rows = []
-    for site, one in first.items():
-        other = second.get(site)
-        if other is not None:
-            row = _row(site, one, other, [each.get(site) for each in seen])
-            rows.append(row | {"site": links.place(paths[1], site)})
-    known = [row for row in rows if row["difference"] is not None]
-    return sorted(known, key=lambda row: -abs(row["difference"]))
+def _introduction(found: SideBySide) -> str:
+    first, second = found.paths
+    under = ""
+    if found.quantizer is not None:
+        key = found.quantizer.estimator, found.quantizer.format, found.quantizer.rounding
+        under = f" SQNR is that under {lane_label(key)}."
+    return (
+        f"First {first}, then {second}, site by site: those farthest apart come first, by the "
+        "difference of their mean SQNR or by 20·log10 of the ratio of their largest magnitudes, "
+        f"whichever is larger.{under}"
+    )
 
 
-def _summaries(material: Material, path: str) -> Mapping[Site, Summary]:
-    """Of each site the summary of the first quantizer."""
-    assert material.comparison is not None
+def _alone(found: SideBySide) -> list[Content]:
+    """Which sites only one of the runs has."""
+    return [
+        element("p", f"Only in {path}: {_names(sites)}.")
+        for path, sites in zip(found.paths, found.alone, strict=True)
+        if sites
+    ]
+
+
+def _names(sites: Sequence[Site]) -> str:
+    named_ = ", ".join(map(str, sites[:MOST_NAMED]))
+    more = len(sites) - MOST_NAMED
+    return f"{named_} and {counted(more, 'more site')}" if more > 0 else named_
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    first, second = pair.sqnr_db
     return {
-        result.task.site: next(s for s in result.summaries if s.recipe is None)
-        for result in material.comparison.results
-        if result.task.path == path and any(s.recipe is None for s in result.summaries)
+        "layer": pair.site.layer,
+        "tensor": pair.site.tensor,
+        "name": str(pair.site),
+        "site": pair.places[1] if pair.places[0] is None else pair.places[0],
+        "first": first,
+        "second": second,
+        "difference": pair.difference_db,
+        "ratio": pair.ratio,
     }
 
 
-def _row(site: Site, one: Summary, other: Summary, seen: list[Any]) -> dict[str, Any]:
-    mine, theirs = one.metrics["sqnr_db"], other.metrics["sqnr_db"]
-    sizes = [_largest(picture) for picture in seen]
-    ratio = sizes[1] / sizes[0] if sizes[0] and sizes[1] else None
-    return {
-        "layer": site.layer,
-        "tensor": site.tensor,
-        "name": str(site),
-        "quantizer": lane_label((one.estimator, one.format, one.rounding)),
-        "first": mine,
-        "second": theirs,
-        "difference": None if mine is None or theirs is None else theirs - mine,
-        "ratio": ratio,
-    }
-
-
-def _largest(picture: Any) -> float | None:
-    """The largest magnitude of all records of a site."""
-    if picture is None or picture.seen.range is None:
-        return None
-    found: float = max(map(abs, picture.seen.range))
-    return found if math.isfinite(found) else None
-
-
-def _long(rows: list[dict[str, Any]], paths: list[str]) -> list[dict[str, Any]]:
+def _long(rows: list[dict[str, Any]], paths: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {**row, "run": path, "sqnr_db": row[key]}
         for row in rows
@@ -104,7 +110,64 @@ def _long(rows: list[dict[str, Any]], paths: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _chart(rows: list[dict[str, Any]], paths: list[str]) -> Chart:
+# --- the site that is shown, in both runs
+
+
+def _pair_of_charts(found: SideBySide) -> tuple[Chart, Chart]:
+    return _range_chart(found.paths), _values_chart(found.paths)
+
+
+def _range_chart(paths: Sequence[str]) -> Chart:
+    x, y = quantitative("step", "step"), quantitative("min", "value")
+    told = hover(
+        ("run", "trace"), ("step", "step", ",d"), ("min", "min", ".4~g"), ("max", "max", ".4~g")
+    )
+    band: Spec = {
+        "mark": {"type": "area", "opacity": 0.2},
+        "encoding": {
+            "x": x, "y": {**y, "stack": None}, "y2": {"field": "max"}, "color": _color(paths),
+            "tooltip": told,
+        },
+    }  # fmt: skip
+    ends: list[Spec] = [
+        {
+            "mark": {"type": "line", "strokeWidth": 1.2},
+            "encoding": {
+                "x": x, "y": {**y, "field": end}, "color": _color(paths),
+                "strokeDash": nominal("run", "trace", scale=dashes(paths)),
+            },
+        }
+        for end in ("min", "max")
+    ]  # fmt: skip
+    layers = [band, *ends]
+    spec = view(260, data=named("range of both"), layer=layers)
+    caption = "From the tensor's minimum to its maximum in both runs, on one scale."
+    return Chart("runs-range", caption, spec, True, [axis_choice(layers)])
+
+
+def _values_chart(paths: Sequence[str]) -> Chart:
+    line = {"type": "line", "interpolate": "step-after", "strokeWidth": 1.5}
+    encoding = {
+        "x": symlog_axis("from"),
+        "y": quantitative("share", "share of the values", axis={"format": "~%"},
+                          scale={"zero": True}),
+        "color": _color(paths),
+        "strokeDash": nominal("run", "trace", scale=dashes(paths)),
+        "tooltip": hover(("run", "trace"), ("from", "from", ".4~g"), ("share", "share", ".3~%")),
+    }  # fmt: skip
+    spec = view(260, data=named("values of both"), mark=line, encoding=encoding)
+    caption = "Recorded values in both runs; where a run keeps none there is no line."
+    return Chart("runs-values", caption, spec, True)
+
+
+def _color(paths: Sequence[str]) -> Spec:
+    return nominal("run", "trace", scale=told_apart(paths))
+
+
+# --- all sites
+
+
+def _chart(shown: int, paths: Sequence[str]) -> Chart:
     y = nominal("name", "site (layer/tensor)", sort={"field": "at", "op": "min"})
     x = quantitative("sqnr_db", "SQNR, mean (dB)")
     line: Spec = {
@@ -116,10 +179,8 @@ def _chart(rows: list[dict[str, Any]], paths: list[str]) -> Chart:
         "encoding": {
             "x": x,
             "y": y,
-            "color": nominal("run", "trace", scale=told_apart(paths)),
-            "shape": nominal(
-                "run", "trace", scale={"domain": paths, "range": ["circle", "square"]}
-            ),
+            "color": _color(paths),
+            "shape": nominal("run", "trace", scale=shapes(paths)),
             "tooltip": hover(
                 ("name", "site"),
                 ("run", "trace"),
@@ -129,12 +190,11 @@ def _chart(rows: list[dict[str, Any]], paths: list[str]) -> Chart:
         },
     }
     spec = view({"step": 20}, data=named("runs"), layer=[line, points])
-    shown = min(MOST_DRAWN, len(rows))
-    caption = f"The {shown} sites that differ most in mean SQNR, the largest difference first."
+    caption = f"The {shown} scored sites that are farthest apart; a click shows one above."
     return Chart("runs", caption, spec)
 
 
-def _table(rows: list[dict[str, Any]], paths: list[str]) -> Table:
+def _table(rows: list[dict[str, Any]], paths: Sequence[str]) -> Table:
     columns = (
         Column("layer", "layer", number=False),
         Column("tensor", "tensor", number=False),
@@ -143,4 +203,4 @@ def _table(rows: list[dict[str, Any]], paths: list[str]) -> Table:
         Column("difference", "difference dB", "{:+.2f}".format),
         Column("ratio", "largest magnitude, ratio", "{:.3g}×".format),
     )
-    return Table("Shared sites, the largest difference first", columns, tuple(rows))
+    return Table("Shared sites, those farthest apart first", columns, tuple(rows))
