@@ -30,7 +30,7 @@ from hqtool.report.page.embedded import embedded_sites
 from hqtool.report.page.gathering import DEFAULT_QUANTIZERS, Request, gather, points_of
 from hqtool.report.page.histogram import distinct_levels, histogram_of
 from hqtool.report.page.inputs import Inputs
-from hqtool.report.page.labels import sides
+from hqtool.report.page.labels import NARROW, sides
 from hqtool.report.page.rebuilt import comparison_of
 from hqtool.report.page.sections.two_runs import two_runs
 from hqtool.report.page.side_by_side import SideBySide
@@ -356,6 +356,8 @@ def test_a_name_stands_where_it_meets_nothing() -> None:
     assert sides([(0.1, 0.5)], ["alone"]) == ["right"]
     assert sides([(0.99, 0.5)], ["at the edge"]) == ["left"]
     assert sides([(0.5, 0.5), (0.5, 0.5)], ["first", "second"]) == ["right", "left"]
+    assert sides([(0.6, 0.5)], ["some long name"]) == ["right"]
+    assert sides([(0.6, 0.5)], ["some long name"], NARROW) == ["left"]
     crowd = [(0.5 + i / 1000, 0.5) for i in range(6)]
     found = sides(crowd, ["crowded name"] * 6)
     assert found == ["right", "left", "right below", "left below", None, None]

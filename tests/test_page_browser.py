@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -174,6 +175,12 @@ def test_it_fits_every_width(digits: Shown, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     widest = "Math.max(...[...document.querySelectorAll('figure svg')].map(e => e.clientWidth))"
     page.wait_for_function(f"{widest} <= {width} && {widest} > {width} / 3")
+    names = page.locator('figure[data-chart="tradeoff"] .mark-text.role-mark text').all()
+    boxes = [name.bounding_box() for name in names]
+    assert len(boxes) > 5
+    for one, other in itertools.combinations(boxes, 2):
+        across = one["x"] < other["x"] + other["width"] and other["x"] < one["x"] + one["width"]
+        assert not across or abs(one["y"] - other["y"]) >= 0.7 * one["height"]
     assert faults == []
 
 

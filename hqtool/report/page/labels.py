@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: Share of a chart's width that a character takes, and of its height that a line takes.
-CHARACTER, LINE = 0.013, 0.06
+#: Share of a chart's width that a character takes where it is wide, and where it is narrow.
+WIDE, NARROW = 0.013, 0.033
 
-#: Distance of a name from its point, as a share of the width.
-GAP = 0.012
+#: A chart of fewer pixels is narrow.
+NARROW_WIDTH = 400
+
+#: Share of a chart's height that a line takes.
+LINE = 0.06
 
 
 class _Box(NamedTuple):
@@ -33,27 +36,30 @@ PLACES = {
 }
 
 
-def sides(points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[str | None]:
+def sides(
+    points: Sequence[tuple[float, float]], names: Sequence[str], character: float = WIDE
+) -> list[str | None]:
     """On which side of each point its name stands, of `PLACES`; None without room.
 
     Args:
         points: on a unit square, the most important first.
+        character: share of the chart's width that one takes.
     """
-    taken = [_Box(x - GAP, x + GAP, y - LINE / 4, y + LINE / 4) for x, y in points]
+    taken = [_Box(x - character, x + character, y - LINE / 4, y + LINE / 4) for x, y in points]
     found: list[str | None] = []
     for (x, y), name in zip(points, names, strict=True):
-        boxes = {side: _beside(x, y, name, side) for side in PLACES}
+        boxes = {side: _beside(x, y, character, name, side) for side in PLACES}
         free = [s for s, box in boxes.items() if _inside(box) and not any(map(box.meets, taken))]
         found.append(free[0] if free else None)
         taken += [boxes[free[0]]] if free else []
     return found
 
 
-def _beside(x: float, y: float, name: str, side: str) -> _Box:
+def _beside(x: float, y: float, character: float, name: str, side: str) -> _Box:
     """A name stands half a line above its point, or below."""
     right, above = PLACES[side]
-    width = CHARACTER * len(name)
-    left = x + 1.5 * GAP if right else x - 1.5 * GAP - width
+    width = character * len(name)
+    left = x + 1.5 * character if right else x - 1.5 * character - width
     return _Box(left, left + width, y, y + LINE) if above else _Box(left, left + width, y - LINE, y)
 
 

@@ -10,7 +10,7 @@ from hqtool.report.page.axes import named, quantitative, view
 from hqtool.report.page.markup import element, paragraphs, table
 from hqtool.report.page.material import Document, Material
 from hqtool.report.page.section import Chart, Columns, Part, Section, columns_of
-from hqtool.report.page.sections.tradeoff import error_bars, labelled, metric_name
+from hqtool.report.page.sections.tradeoff import SIDES, error_bars, labelled, metric_name
 from hqtool.report.study_report import decimals, plus_minus
 from hqtool.sizes import binary_bytes, counted
 
@@ -31,7 +31,7 @@ def study(material: Material) -> Section:
         for score in _scores(document):
             chosen = [row for row in rows if row[score] is not None]
             named = labelled(chosen, [row[score] for row in chosen])
-            data[f"study-{place}-{score}"] = columns_of(named, [*_scored({}), "label", "side"])
+            data[f"study-{place}-{score}"] = columns_of(named, [*_scored({}), *SIDES])
     return Section("study", "Study", parts, data)
 
 

@@ -15,17 +15,22 @@ from hqtool.report.page.axes import (
     Spec,
     hover,
     named,
-    only,
     quantitative,
     view,
 )
-from hqtool.report.page.labels import PLACES, on_unit_square, sides
+from hqtool.report.page.labels import NARROW, NARROW_WIDTH, PLACES, on_unit_square, sides
 from hqtool.report.page.markup import Content, element
 from hqtool.report.page.material import NOTHING_SCORED, Document, Material
 from hqtool.report.page.section import Chart, Columns, Control, Section, columns_of
 
 #: The figures that totals have, on the axis of quality.
 SHOWN = ("SQNR, mean", "cosine")
+
+#: Where a point's name stands in a wide chart and in a narrow one; nowhere where there is no room.
+SIDES, NOWHERE = ("side", "narrow_side"), "nowhere"
+
+#: Which of both holds for the width of the chart.
+SIDE = f"(width < {NARROW_WIDTH} ? datum.narrow_side : datum.side)"
 
 COLOURS = {
     "domain": ["on the Pareto front", "another choice is as cheap and better"],
@@ -63,7 +68,7 @@ def tradeoff(material: Material) -> Section:
 
 
 def labelled(rows: list[dict[str, Any]], across: Sequence[float]) -> list[dict[str, Any]]:
-    """The rows with `label`, the name where there is room for it, and `side`, where it stands.
+    """The rows with the side on which `choice` stands: `side`, and `narrow_side` if narrow.
 
     Args:
         rows: with the height of each as `mean` or `sqnr_db`, the most important first.
@@ -71,10 +76,11 @@ def labelled(rows: list[dict[str, Any]], across: Sequence[float]) -> list[dict[s
     """
     upwards = [row["mean"] if "mean" in row else row["sqnr_db"] for row in rows]
     names = [row["choice"] for row in rows]
-    found = sides(on_unit_square(across, upwards), names)
+    points = on_unit_square(across, upwards)
+    found = zip(rows, sides(points, names), sides(points, names, NARROW), strict=True)
     return [
-        {**row, "label": row["choice"] if side else "", "side": side or "right"}
-        for row, side in zip(rows, found, strict=True)
+        {**row, "side": side or NOWHERE, "narrow_side": narrow or NOWHERE}
+        for row, side, narrow in found
     ]
 
 
@@ -180,7 +186,7 @@ def names_beside(x: Spec, y: Spec, transform: Sequence[Spec] = ()) -> list[Spec]
     """The labels of points, on the side that has room for them."""
     return [
         {
-            "transform": [*transform, *only({"side": side})],
+            "transform": [*transform, {"filter": f"{SIDE} === '{side}'"}],
             "mark": {
                 "type": "text",
                 "align": "left" if right else "right",
@@ -188,7 +194,7 @@ def names_beside(x: Spec, y: Spec, transform: Sequence[Spec] = ()) -> list[Spec]
                 "dy": -8 if above else 9,
                 "limit": 160,
             },
-            "encoding": {"x": x, "y": y, "text": {"field": "label"}},
+            "encoding": {"x": x, "y": y, "text": {"field": "choice"}},
         }
         for side, (right, above) in PLACES.items()
     ]
