@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.__main__ import machine
-from benchmarks.truth.correlation import RUNS, write_rows
+from benchmarks.truth.correlation import RUNS, SCORES, write_rows
 from benchmarks.truth.document import ABOUT, write
 from benchmarks.truth.runs import Runs
+from benchmarks.truth.scoring import COLUMNS as SCORE_COLUMNS
+from benchmarks.truth.scoring import score_rows
 from benchmarks.truth.settings import COMMANDS, Setting, settings
 from benchmarks.truth.tables import settings_table
 from benchmarks.truth.trainings import COLUMNS, rows_of, train
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def keep(folder: Path) -> None:
     """Keep the runs that ended, score their settings, and write the document."""
     write_rows(RUNS, COLUMNS, rows_of(folder))
+    write_rows(SCORES, SCORE_COLUMNS, score_rows(folder, list(COMMANDS)))
     ABOUT.write_text(json.dumps({"machine": machine()}) + "\n", encoding="utf-8")
     write()
 
