@@ -58,13 +58,17 @@ COMPILED = """
     optimizer.step()
     """
 
-#: Parameters that are sharded by FSDP2, over one process.
+#: Parameters that are sharded by FSDP2, over one process. It prints which run it is of those that
+#: have met at the same place, as torchrun keeps it.
 SHARDED = """
-    import torch
+    import os, torch
     import torch.distributed as dist
     from torch import nn
     from torch.distributed.fsdp import fully_shard
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "{port}", "RANK": "0",
+                    "WORLD_SIZE": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    dist.init_process_group("gloo")
+    print("run", dist.distributed_c10d._get_default_store().add("runs", 1))
     torch.manual_seed(1)
     model = fully_shard(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -83,15 +87,18 @@ IDLE = "print('idle')"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("verify")
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     for name, (before, after) in SCRIPTS.items():
         source = textwrap.dedent(TRAINING).format(before=before, after=after)
         (folder / f"{name}.py").write_text(source)
     (folder / "idle.py").write_text(IDLE)
     for name, source in FURTHER.items():
+        source = source.replace("{port}", str(store.port)) if name == "sharded" else source
         (folder / f"{name}.py").write_text(textwrap.dedent(source))
-    return folder
+    yield folder
+    del store
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from hqtool.errors import DataError, UsageError
+from hqtool.launch.meeting import meet_apart
 from hqtool.launch.program import find_program
 from hqtool.launch.requirements import require_torch
 from hqtool.recipes.recipe import Recipe
 from hqtool.training.plan import TrainPlan
-from hqtool.training.ranks.aside import meet_apart, part
+from hqtool.training.ranks.aside import part
 from hqtool.training.run import TrainingRun
 from hqtool.training.settings import TrainSettings
 from hqtool.vocab import Site
@@ -135,7 +136,7 @@ def _run_to_end(
         following = replace(settings, follow_fork=True, min_coverage=0.0)
         plan = TrainPlan(None, os.getcwd(), (), recipe, following, quiet=True)
         run = _AsideRun(plan, on_step=stepped)
-        meet_apart()
+        meet_apart("aside")
         status = run.run(program)
         if run.steps:
             _write(run, result)

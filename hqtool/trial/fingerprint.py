@@ -20,6 +20,7 @@ from hqtool.capture.run import run_script
 from hqtool.capture.settings import CaptureSettings
 from hqtool.errors import HqtoolError
 from hqtool.launch.importing import after_import
+from hqtool.launch.meeting import meet_apart
 from hqtool.launch.program import exit_status, find_program
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the script that the command line's only argument describes, a JSON object.
 
-    Its keys: `target`, `argv` and `module`; `report`, the file to write; `by`, 'capture', 'train',
-    or null for a plain run; `out`, the trace, or null; `settings`; of a training `recipe`, its name
-    and TOML, and `calibrate`, the steps that set ranges up, or null.
+    Its keys: `target`, `argv` and `module`; `report`, the file to write; `how`, the run's name,
+    under which its ranks meet; `by`, 'capture', 'train', or null for a plain run; `out`, the trace,
+    or null; `settings`; of a training `recipe`, its name and TOML, and `calibrate`, the steps that
+    set ranges up, or null.
     """
     job = json.loads(sys.argv[1])
+    meet_apart(job["how"])
     Fingerprint(job["report"], eager=job["by"] is None).begin()
     sys.exit(_run(job))
 

@@ -43,14 +43,15 @@ def finished_run(job: dict[str, Any], how: str, quiet: bool) -> FinishedRun:
     """Run a script to its end.
 
     Args:
-        job: as `hqtool.trial.fingerprint.main` takes it, but for `report`.
+        job: as `hqtool.trial.fingerprint.main` takes it, but for `report` and `how`.
         how: told beside its name.
     """
     if not quiet:
         say(f"running {job['target']} {how}")
     with tempfile.TemporaryDirectory(prefix="hqtool-") as folder:
         out, err, report = (Path(folder, name) for name in ("out", "err", "report"))
-        command = [sys.executable, "-c", _CHILD, json.dumps(job | {"report": str(report)})]
+        described = json.dumps(job | {"report": str(report), "how": how})
+        command = [sys.executable, "-c", _CHILD, described]
         began = time.perf_counter()
         status = _wait_for(command, out, err)
         seconds = time.perf_counter() - began
