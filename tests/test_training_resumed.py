@@ -12,16 +12,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from command import hqtool as command_line  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from warm_python import WarmPython  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool import training  # noqa: E402
 from hqtool.errors import DataError  # noqa: E402
+from hqtool.estimators.plain_states import from_plain, to_plain  # noqa: E402
 from hqtool.recipes.recipe import Recipe  # noqa: E402
-from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
+from hqtool.recipes.recipe_file import dumps, parse_recipe  # noqa: E402
 from hqtool.trace.reader import TraceReader  # noqa: E402
-from hqtool.training.sites.plain_values import from_plain, to_plain  # noqa: E402
 from hqtool.vocab import EntryRanges, Range  # noqa: E402
 
 SCRIPT = """
@@ -109,7 +110,8 @@ def train_some(model: nn.Module, steps: range) -> Tensor:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_every_estimators_state_passes_through_json(estimator: str) -> None:
+def test_every_estimators_state_passes_through_json(estimator: str, tmp_path: Path) -> None:
+    """And RUN.h5 tells it, for its replay to begin with it, too."""
     torch.manual_seed(0)
     how = recipe(output=f"{estimator}@int4", grad_output=f"{estimator}@int4")
     whole = nn.Linear(5, 3)
@@ -121,10 +123,36 @@ def test_every_estimators_state_passes_through_json(estimator: str) -> None:
         saved = json.loads(json.dumps(training.state_dict()))
     assert saved["step"] == 3
     assert set(saved["sites"]) == {"linear/output", "linear/grad_output"}
-    with hqtool.train(parts, how):
+    with hqtool.train(parts, how, tmp_path / "run.h5"):
         training.load_state_dict(saved)
         assert json.loads(json.dumps(training.state_dict()))["sites"] == saved["sites"]
         assert torch.equal(train_some(parts, range(3, 6)), wanted)
+    if not estimator.startswith("dsgc"):  # it searches in values, which are not recorded
+        assert replayed(tmp_path / "run.h5", how) == used(tmp_path / "run.h5")
+
+
+Ranges = dict[tuple[str, int], tuple[float, float, bool]]
+
+
+def replayed(run: Path, how: Recipe) -> Ranges:
+    recipe = run.with_suffix(".toml")
+    recipe.write_text(dumps(how))
+    done = command_line("compare", run, "--recipe", recipe, "--per-step", "--json", "-", "-q")
+    assert done.status == 0, done.err
+    return {
+        (f"{row['layer']}/{row['tensor']}", row["step"]): (row["lo"], row["hi"], row["looked"])
+        for row in json.loads(done.out)["steps"]
+    }
+
+
+def used(run: Path) -> Ranges:
+    with TraceReader(run) as trace:
+        return {
+            (str(site), each.step): (*each.range, each.looked)
+            for site in trace.sites
+            for each in trace.records(site)
+            if each.range is not None
+        }
 
 
 def test_asking_changes_nothing() -> None:

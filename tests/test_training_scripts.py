@@ -109,6 +109,7 @@ def test_calibration_sets_ranges_up_and_training_begins_anew(
     assert [line.split()[0] for line in done.stdout.splitlines()[:-1]] == ["0", "1", "2", "3"]
     with TraceReader(folder / "run.h5") as trace:
         assert trace.run["calibrated"] is True
+        assert trace.run["began_with"].keys() == set(map(str, trace.sites))
         for site in trace.sites:
             if site.tensor == "output":
                 assert not any(each.looked for each in trace.records(site))

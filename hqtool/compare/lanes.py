@@ -16,8 +16,10 @@ from hqtool.core.recorded import RecordedObservation
 from hqtool.errors import UsageError
 from hqtool.estimators.entry_statistics import reads_channel_extremes
 from hqtool.estimators.ledger import Ledger
+from hqtool.estimators.plain_states import from_plain
 from hqtool.estimators.protocol import Plan, Reading, advance, decide, widest
 from hqtool.estimators.quantizer import Quantizer
+from hqtool.estimators.schedule import EveryInterval
 from hqtool.estimators.search_gap import SearchGap, search_gap
 from hqtool.estimators.smoothing import Latest
 from hqtool.estimators.whole_history import (
@@ -155,9 +157,12 @@ class SteppedLanes:
 
     Args:
         past: index of the first record past calibration.
+        state: what it begins with; None: it begins anew.
     """
 
-    def __init__(self, lanes: Sequence[Lane], history: SiteHistory, past: int) -> None:
+    def __init__(
+        self, lanes: Sequence[Lane], history: SiteHistory, past: int, state: Any = None
+    ) -> None:
         self.lanes = lanes
         self._history = history
         self._records = _CountedRecords(history, past)
@@ -171,7 +176,8 @@ class SteppedLanes:
         self._with_values = np.flatnonzero(with_values)
         self._formats = tuple(dict.fromkeys(lane.format for lane in lanes))
         decided_at, self._state_of = _decided_at(lanes)
-        self._states = [self._estimator.start() for _ in decided_at]
+        start = self._estimator.start() if state is None else state
+        self._states = [start for _ in decided_at]
         self._readings: list[list[Reading | None]] = [[] for _ in self._states]
         self._used: list[list[AnyRange]] = [[] for _ in self._states]
         self._plans: list[Plan] = []
@@ -298,15 +304,36 @@ Lanes = PrecomputedLanes | SteppedLanes
 
 
 def groups_of(lanes: Sequence[Lane], history: SiteHistory, past: int) -> list[Lanes]:
-    """The lanes of each estimator together.
+    """The lanes of each estimator together; apart that of the quantizer that a run began with.
 
     Args:
         past: index of the first record after calibration.
     """
     by_estimator: dict[str, list[Lane]] = {}
+    began = [lane for lane in lanes if _began(lane, history)]
+    apart = {lane.place for lane in began}
     for lane in lanes:
-        by_estimator.setdefault(lane.quantizer.estimator.label, []).append(lane)
-    return [_group(group, history, past) for group in by_estimator.values()]
+        if lane.place not in apart:
+            by_estimator.setdefault(lane.quantizer.estimator.label, []).append(lane)
+    return [
+        *(_group(group, history, past) for group in by_estimator.values()),
+        *(SteppedLanes([lane], history, past, _began_with(history)) for lane in began),
+    ]
+
+
+def _began(lane: Lane, history: SiteHistory) -> bool:
+    """Whether a run of this quantizer began with a state from elsewhere, which replay can follow.
+
+    It cannot where searches are due at steps that were counted from an earlier run on.
+    """
+    schedule = getattr(lane.quantizer.estimator.value, "schedule", None)
+    began = history.began
+    is_same = began is not None and began.quantizer == lane.quantizer.label
+    return is_same and not isinstance(schedule, EveryInterval)
+
+
+def _began_with(history: SiteHistory) -> Any:
+    return None if history.began is None else from_plain(history.began.state)
 
 
 def _group(lanes: Sequence[Lane], history: SiteHistory, past: int) -> Lanes:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from hqtool.report.info_used import USED_COLUMNS, training_fact, used_entries
 from hqtool.report.model import Column, Report, Table
 from hqtool.sizes import binary_bytes, counted
+from hqtool.trace.history import BEGAN
 from hqtool.trace.overview import SiteSummary
 from hqtool.trace.reader import TraceReader
 from hqtool.vocab import TENSOR_KINDS
@@ -156,7 +157,8 @@ WHOLE_RECIPE = "rules"
 
 def run_facts(reader: TraceReader, state: str) -> dict[str, str]:
     """State, steps, and what the recorder noted."""
-    noted = {str(name): flat(value) for name, value in reader.run.items() if name != WHOLE_RECIPE}
+    told = {name: value for name, value in reader.run.items() if name not in (WHOLE_RECIPE, BEGAN)}
+    noted = {str(name): flat(value) for name, value in told.items()}
     if reader.is_of_quantized_run and "training" in noted:
         noted["training"] = training_fact(reader.run["training"])
     facts = {"state": STATE_SENTENCES[state], "steps": step_words(reader.steps), **noted}

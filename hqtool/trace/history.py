@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqtool.core.arrangement import UNKNOWN_AXES, Axes
-from hqtool.vocab import Record, Stats
+from hqtool.vocab import Record, Site, Stats
+
+#: The entry of a run's provenance that says of sites with what state their estimators began.
+BEGAN = "began_with"
+
+
+class Began(NamedTuple):
+    """What a quantized run began a site with: calibrated, or gone on from a checkpoint.
+
+    Args:
+        quantizer: its label.
+        state: of its estimator, as `hqtool.estimators.plain_states` writes it.
+    """
+
+    quantizer: str
+    state: Any
+
+
+def began_of(run: Mapping[str, Any], site: Site) -> Began | None:
+    """What a run's provenance says of a site; None where it began anew."""
+    found = run.get(BEGAN, {}).get(str(site))
+    return None if found is None else Began(**found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +48,7 @@ class SiteHistory:
         record: reads the record with an index, its values, and the extremes of its channels.
         shape: the tensor's full shape at the record with an index.
         axes: which axes of the tensors are the channels'.
+        began: what a quantized run began with; None where it began anew.
     """
 
     steps: NDArray[np.int64]
@@ -38,6 +60,7 @@ class SiteHistory:
     shape: Callable[[int], tuple[int, ...]]
     of_quantized_run: bool = False
     axes: Axes = UNKNOWN_AXES
+    began: Began | None = None
 
     def __len__(self) -> int:
         return self.steps.size

@@ -25,7 +25,7 @@ from hqtool.core.arrangement import axes_of
 from hqtool.core.samples import by_place
 from hqtool.errors import DataError
 from hqtool.trace.hdf5_files import ClosedAtEnd
-from hqtool.trace.history import SiteHistory, history_of
+from hqtool.trace.history import SiteHistory, began_of, history_of
 from hqtool.trace.overview import SiteSummary, joined_overview
 from hqtool.trace.reader import Prefix, TraceReader
 from hqtool.trace.schema import Row
@@ -204,6 +204,7 @@ class RanksReader(ClosedAtEnd):
             has_channel_extremes=np.full(len(shared), extremes),
             of_quantized_run=all(trace.is_of_quantized_run for trace in self.traces),
             axes=axes_of((self.geometry(site.layer) or {}).get("op"), site.tensor),
+            began=began_of(self._by_rank[0].run, site),  # what ranks join is the same on all
         )
 
     def _shared_rows(self, site: Site) -> Iterator[list[Row]]:

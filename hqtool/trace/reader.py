@@ -22,7 +22,7 @@ from hqtool.errors import DataError, UsageError
 from hqtool.trace.check import damaged_values
 from hqtool.trace.content import from_stored
 from hqtool.trace.hdf5_files import ClosedAtEnd
-from hqtool.trace.history import SiteHistory
+from hqtool.trace.history import SiteHistory, began_of
 from hqtool.trace.journal import JournalContent, journal_content
 from hqtool.trace.overview import RowTally, SiteSummary, summary_of, tallies_of
 from hqtool.trace.raw import BLOCK_ROWS, RawTrace, damage_as_data_error, intact, require_crc
@@ -169,6 +169,7 @@ class TraceReader(ClosedAtEnd):
             shape=lambda index: self._journal.shapes[int(rows["shape"][index])],
             of_quantized_run=self.is_of_quantized_run,
             axes=axes_of((self.geometry(site.layer) or {}).get("op"), site.tensor),
+            began=began_of(self.run, site),
         )
 
     def record(

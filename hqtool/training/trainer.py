@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hqtool.capture.tensors import stats_of_tensor
 from hqtool.errors import DataError, HqtoolError, Stopped
+from hqtool.estimators.plain_states import from_plain, to_plain
 from hqtool.launch.process_rank import rank_of_group, rank_of_process
 from hqtool.recipes.layer_facts import PRODUCT, LayerFacts
 from hqtool.recipes.recipe import Recipe
@@ -22,7 +23,6 @@ from hqtool.training.call_operands import QuantizedCall
 from hqtool.training.ranks.sites import RankSites
 from hqtool.training.settings import TrainSettings
 from hqtool.training.sites.layer_sites import LayerSites
-from hqtool.training.sites.plain_values import from_plain, to_plain
 from hqtool.training.sites.saved_state import SCHEMA
 from hqtool.training.sites.trained_site import Place, TrainedSite, Treated
 from hqtool.training.tensors.quantizing import Axes
@@ -134,6 +134,7 @@ class Trainer:
             self._states[site] = from_plain(plain)
             if site in self.sites:
                 self.sites[site].go_on_from(self._states[site])
+                self._has_begun(self.sites[site])
 
     def _rules(self) -> str:
         """The recipe's rules in one text, whatever it is called."""
@@ -234,10 +235,17 @@ class Trainer:
                 records_all=self._trace is not None or self._settings.on_nonfinite == "stop",
                 divides=self._settings.loss_scale == "divided",
             )
-            site.state = self._states.get(site.site, site.state)
+            if site.site in self._states:
+                site.state = self._states[site.site]
+                self._has_begun(site)
             self.ranks.met(site)
             self.sites[site.site] = found[kind] = site
         return LayerSites(found, self._recipe.straight_through(facts))
+
+    def _has_begun(self, site: TrainedSite) -> None:
+        """A site has got a state from elsewhere: where that is before its first tensor, note it."""
+        if self._trace is not None and not site.records:
+            self._trace.began(site.site, site.quantizer.label, site.state)
 
     def _facts(self, layer: RunningLayer) -> LayerFacts:
         """A layer as rules see it.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from hqtool.errors import DataError
+from hqtool.estimators.plain_states import to_plain
 from hqtool.launch.stderr_lines import say
+from hqtool.trace.history import BEGAN, Began
 from hqtool.trace.writer import TraceFull, TraceWriter
 from hqtool.training.sites.trained_site import Treated
 from hqtool.vocab import Site, UsedRange
@@ -34,6 +37,14 @@ class RunTrace:
         self.writer = writer
         self.full: str | None = None
         self._waiting: list[tuple[Site, Position, Treated, bool]] = []
+        self._began: dict[str, Began] = {}
+        self._has_begun = False
+
+    def began(self, site: Site, quantizer: str, state: Any) -> None:
+        """A site begins with a state that it has from elsewhere: replay begins with it, too."""
+        with suppress(DataError):  # of an outside package, which cannot be written
+            self._began[str(site)] = Began(quantizer, to_plain(state))
+            self._has_begun = True
 
     def write(
         self, site: Site, position: Position, treated: Treated, *, plain: bool = False
@@ -87,6 +98,9 @@ class RunTrace:
     def commit(self, step: int) -> None:
         """Make a step durable."""
         self._write_waiting()
+        if self._has_begun:
+            self._has_begun = False
+            self.note(BEGAN, {site: each._asdict() for site, each in self._began.items()})
         with self._going_on():
             self.writer.commit(step)
 
