@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import select
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from command import finish, start
 from warm_python import WarmPython
 
 from hqtool.recipes.named import load_recipe
@@ -106,6 +110,37 @@ def test_workers_of_data_loaders_leave_nothing(ran: Callable[..., Ran]) -> None:
     done, files, _ = ran("workers", "--follow-fork")
     assert (done.returncode, files) == (0, [("complete", 4)])
     assert ", a child:" not in done.stderr
+
+
+#: Says that it runs, and then waits; its end closes the pipe.
+WAITS = """
+import threading
+pipe = open("pipe", "wb", 0)
+pipe.write(b"runs")
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [(("--calibrate", "3"), signal.SIGTERM), (("--list-sites",), signal.SIGKILL)],
+)
+def test_steps_aside_end_with_the_command(
+    tmp_path: Path, options: tuple[str, ...], number: signal.Signals
+) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    os.mkfifo(tmp_path / "pipe")
+    command = ("train", "--recipe", "paper-w8a8g8", *options, "waits.py")
+    process = start(tmp_path, "-m", "hqtool", *command, TMPDIR=str(tmp_path))
+    with open(tmp_path / "pipe", "rb", 0) as pipe:
+        assert pipe.read(4) == b"runs"
+        process.send_signal(number)
+        finish(process)
+        readable, _, _ = select.select([pipe], [], [], 10)
+        assert readable
+        assert pipe.read() == b""
+    assert process.returncode == -number
+    assert number == signal.SIGKILL or not list(tmp_path.glob("hqtool-*"))
 
 
 def test_a_plan_reaches_another_process_whole() -> None:

@@ -11,7 +11,7 @@ import click
 from hqtool.capture.settings import STEP_ENDS
 from hqtool.cli.choice import choice_of
 from hqtool.cli.defaults import config_file, config_option, defaults_used
-from hqtool.cli.files import INPUT, REGULAR_OUTPUT
+from hqtool.cli.files import INPUT, REGULAR_OUTPUT, terminable
 from hqtool.cli.output import announce
 from hqtool.cli.script_command import ScriptCommand
 from hqtool.cli.streams import own_streams
@@ -169,7 +169,8 @@ def command(
     if list_sites:
         from hqtool.training.aside import aside
 
-        listed = aside(target, argv, steps=1, **how)
+        with terminable():
+            listed = aside(target, argv, steps=1, **how)
         _print_lines(listed.listing())
         for line in listed.unmet:
             announce(f"hqtool: {line}", quiet)
@@ -184,7 +185,8 @@ def command(
     if calibrate is not None:
         from hqtool.training.aside import aside
 
-        first = aside(target, argv, steps=calibrate, **how)
+        with terminable():
+            first = aside(target, argv, steps=calibrate, **how)
         states = first.states
         announce(f"hqtool: ranges calibrated on {counted(first.steps, 'step')}", quiet)
     from hqtool.training.run import train_script

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -92,16 +93,42 @@ def _run_aside(
         result = Path(folder, "aside")
         sys.stdout.flush()
         sys.stderr.flush()
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if not child:
+            _end_with(parent)
             _run_to_end(program, recipe, settings, steps, result)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = _status_of(child)
         if not result.exists():
             cause = f"the script ended, with status {status}, before its first step did"
             remedy = "see what it prints: python SCRIPT; what a child process trains is not reached"
             raise DataError(cause, remedy)
         found: Aside = pickle.loads(result.read_bytes())
     return found
+
+
+def _status_of(child: int) -> int:
+    """Wait for the end of a child; where this process is to end first, the child is killed."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+
+
+def _end_with(parent: int) -> None:
+    """Let the system kill this process when its parent is killed (Linux)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_ON_PARENTS_END, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before
+        os._exit(1)
+
+
+#: The option PR_SET_PDEATHSIG of prctl.
+_ON_PARENTS_END = 1
 
 
 class _AsideRun(TrainingRun):
