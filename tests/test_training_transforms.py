@@ -129,16 +129,41 @@ def fake(model: nn.Module) -> Any:
         return model(torch.randn(5, 4)).shape
 
 
+def nested(model: nn.Module, layout: torch.layout) -> Any:
+    """Two sequences of 2 and 3 positions: 5 in all."""
+    y = model(torch.nested.nested_tensor([X[:2], X[2:]], layout=layout))
+    return torch.cat(y.unbind()).shape
+
+
 WITHOUT_VALUES: dict[str, Callable[[nn.Module], Any]] = {
     "fake": fake,
     "traced": lambda model: make_fx(model)(X)(X).shape,
     "a subclass": lambda model: model(Wraps(X)).shape,
+    "nested, strided": lambda model: nested(model, torch.strided),
+    "nested, jagged": lambda model: nested(model, torch.jagged),
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("name", WITHOUT_VALUES)
 def test_tensors_without_values(name: str) -> None:
     with torch.no_grad():
         found, session = quantized(WITHOUT_VALUES[name])
     assert found == (5, 2)
     assert not session.trainer.sites
+
+
+@pytest.mark.parametrize("per", ["tensor", "channel", "sample"])
+def test_batches_without_samples(per: str) -> None:
+    """They are let pass: they teach nothing, and their gradients are 0."""
+    by = f"hindsight:per={per}@int8"
+    kinds = ("input", "output", "grad_output", "grad_input", "grad_weight")
+    rules = "\n".join(f'{kind} = "{by}"' for kind in kinds)
+    model = network()
+    with hqtool.train(
+        model, parse_recipe(f'schema = "hqtool.recipe/1"\n[[rule]]\n{rules}', "mine")
+    ) as session:
+        model(torch.empty(0, 4, requires_grad=True)).sum().backward()
+        assert not model[0].weight.grad.any()
+        model(X).sum().backward()
+    assert session.trainer.sites

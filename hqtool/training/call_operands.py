@@ -250,7 +250,7 @@ def _is_real(x: Tensor) -> bool:
     """Whether a tensor can be quantized: it is dense, with floating-point values of its own."""
     with Unseen():
         dense = x.layout is torch.strided and not x.is_nested
-        return x.is_floating_point() and dense and has_values(x)
+        return x.is_floating_point() and dense and has_values(x) and x.numel() > 0
 
 
 def _requires_grad(x: Tensor) -> bool:

@@ -866,6 +866,8 @@ def _why_out_of_reach(module: nn.Module, x: Tensor | None) -> str | None:
         return "no tensor among its arguments"
     if transform := running_transform():
         return f"ran within {transform}"
+    if x.is_nested:
+        return "of nested tensors"
     if not has_values(x):
         return "of tensors without values of their own, as of some subclasses"
     return why_unreadable(x)
