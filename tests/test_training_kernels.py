@@ -11,6 +11,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import hqtool  # noqa: E402
+from hqtool.capture.memory import array_over  # noqa: E402
 from hqtool.capture.tensors import stats_of_tensor  # noqa: E402
 from hqtool.core.formats.named import FORMATS  # noqa: E402
 from hqtool.core.noise import Noise, noise_key  # noqa: E402
@@ -130,6 +131,47 @@ def test_statistics_read_on_the_way_are_those_read_alone(layout: str) -> None:
     done = quantizing.quantized_by_kernel(x, FORMATS.parse("int8").value, Range(-1.0, 1.0))
     assert done is not None
     assert done.stats == stats_of_tensor(dense(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_reading_leaves_no_mark_on_a_tensor(layout: str, dtype: torch.dtype) -> None:
+    """Its memory can be given up afterwards, as `Tensor.numpy` would forbid."""
+    x = LAYOUTS[layout](values(4, 3, 6, 5).to(dtype))
+    array = array_over(x).copy()
+    bits = array.view(np.int16) if dtype == torch.bfloat16 else array
+    assert torch.equal(torch.from_numpy(bits).view(dtype), x)
+    stats_of_tensor(x)
+    quantizing.quantized(x, FORMATS.parse("int8").value, Range(-1.0, 1.5), quantizing.Axes(-3))
+    assert x.untyped_storage().resizable()
+
+
+def test_parameters_that_fsdp_frees_between_passes() -> None:
+    """Over one process; their memory is taken and given up in each pass."""
+    from torch.distributed.fsdp import fully_shard
+
+    found = []
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        for sharded in (False, True):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+            if sharded:
+                fully_shard(model[0])
+                fully_shard(model)
+            optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            with hqtool.train(model, "paper-w8a8g8"):
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    loss = model(values(5, 4)).square().sum()
+                    loss.backward()
+                    optimizer.step()
+            found.append(loss.item())
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hqtool.capture.memory import array_over
 from hqtool.kernels import ArraySums, array_sums
 from hqtool.kernels.plain import sums_in_float64
 from hqtool.vocab import SampleLayout, Stats
@@ -113,18 +114,15 @@ def stats_of_sums(sums: ArraySums, tensor: Tensor) -> Stats:
 
 def _array_of(tensor: Tensor) -> NDArray[Any]:
     """The values in memory order, as the kernels take them: those of bfloat16 as their bits."""
-    if tensor.dtype == torch.bfloat16:
-        bits = tensor.detach().resolve_neg().view(torch.int16)
-        return bits.numpy(force=True).ravel("K").view(np.uint16)
-    if tensor.dtype not in (torch.float16, *_SUMMED_TYPES):
+    if tensor.dtype not in (torch.float16, torch.bfloat16, *_SUMMED_TYPES):
         tensor = tensor.detach().float()
-    return tensor.numpy(force=True).ravel("K")
+    return array_over(tensor).ravel("K")
 
 
 def _chunks(tensor: Tensor, elements: int) -> Iterator[NDArray[Any]]:
     """The values in memory order, so many at a time, as float32 or float64."""
     for piece in torch.split(flat_view(tensor), elements):
-        yield (piece if piece.dtype in _SUMMED_TYPES else piece.float()).numpy(force=True)
+        yield array_over(piece if piece.dtype in _SUMMED_TYPES else piece.float())
 
 
 def _quick_moments(sums: ArraySums) -> _MeanStd | None:
@@ -245,6 +243,4 @@ def all_values(tensor: Tensor) -> KeptValues:
 
 def to_numpy(tensor: Tensor) -> tuple[NDArray[Any], str | None]:
     """A CPU tensor's memory as an array, and the name of its type where numpy lacks the type."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy(force=True).view(np.uint16), "bfloat16"
-    return tensor.numpy(force=True), None
+    return array_over(tensor), "bfloat16" if tensor.dtype == torch.bfloat16 else None

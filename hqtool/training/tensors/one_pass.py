@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hqtool.capture.memory import array_over
 from hqtool.capture.tensors import memory_order, stats_of_sums
 from hqtool.core.formats.codebook import CodebookLevels
 from hqtool.core.formats.floating import FloatCodebook
@@ -62,11 +62,7 @@ def in_one_pass(
 
 def _memory(x: Tensor) -> NDArray[Any]:
     """The memory of a dense tensor as a contiguous array; that of bfloat16 as its bits."""
-    if not x.is_contiguous():
-        x = x.permute(memory_order(x))
-    if x.dtype == torch.bfloat16:
-        return x.view(torch.int16).numpy().view(np.uint16)
-    return x.numpy()
+    return array_over(x if x.is_contiguous() else x.permute(memory_order(x)))
 
 
 def grid_of(levels: Levels, *, stochastic: bool) -> Grid | None:
