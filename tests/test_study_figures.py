@@ -9,6 +9,8 @@ import pytest
 from hqtool.errors import DataError, UsageError
 from hqtool.study.figures import Estimate, paired_difference, rank_correlation, spread
 from hqtool.study.metric import Metric
+from hqtool.study.outcome import result_of
+from hqtool.study.run import Ended, Run
 from hqtool.study.study_file import read_study
 
 
@@ -139,3 +141,25 @@ def test_what_is_wrong_is_named(tmp_path, old, new, told):
     with pytest.raises(DataError, match=r"study\.toml: the file") as error:
         study_of(tmp_path, GOOD.replace(old, new))
     assert told in error.value.cause
+
+
+CLOSING = "hqtool: 2 steps, 6 sites quantized by mine\nhqtool: next: hqtool info run.h5\n"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason"),
+    [
+        (f"Traceback (most recent call last):\n  x()\nValueError: broken\n{CLOSING}",
+         "ValueError: broken"),
+        (f"a warning\nhqtool: coverage 33.3 % is below --min-coverage 0.9\n{CLOSING}",
+         "coverage 33.3 % is below --min-coverage 0.9"),
+        ("hqtool: s.py: no such script\n  give the path of a Python file\n",
+         "hqtool: s.py: no such script"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_why_a_run_failed(tmp_path, complaint, reason):
+    (tmp_path / "stderr.txt").write_text(complaint)
+    run = Run(study_of(tmp_path, GOOD).recipes[0], 0, tmp_path)
+    found = result_of(run, Ended(1, False, 1.0), Metric("accuracy: ([0-9.]+)"))
+    assert (found.outcome, found.reason) == ("failed", f"exit status 1: {reason}".rstrip(": "))

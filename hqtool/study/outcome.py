@@ -21,6 +21,11 @@ _STOPPED = re.compile(
 )
 
 
+#: What hqtool's own lines begin with, and the one with which `--min-coverage` fails a run.
+_HQTOOL = "hqtool: "
+_BELOW = re.compile(rf"{_HQTOOL}coverage .* is below --min-coverage ")
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A run that ended.
@@ -60,8 +65,20 @@ def result_of(run: Run, ended: Ended, metric: Metric) -> Result:
 def _failure(ended: Ended, complaint: str) -> str:
     status = ended.status or 0
     how = f"exit status {status}" if status > 0 else _signal_name(-status)
+    reason = _reason(complaint)
+    return f"{how}: {reason[:200]}" if reason else how
+
+
+def _reason(complaint: str) -> str:
+    """The line of stderr that says why a run failed.
+
+    It is the script's last one, which what `hqtool train` says at the end follows; else the error
+    with which that ended before the script began.
+    """
     said = [line for line in complaint.splitlines() if line and not line[0].isspace()]
-    return f"{how}: {said[-1][:200]}" if said else how
+    gates = [line.removeprefix(_HQTOOL) for line in said if _BELOW.match(line)]
+    own = [line for line in said if not line.startswith(_HQTOOL)]
+    return gates[-1] if gates else own[-1] if own else said[0] if said else ""
 
 
 def _signal_name(number: int) -> str:
