@@ -409,3 +409,41 @@ def test_what_rules_name_and_did_not_run_is_told(rule: str, told: str | None) ->
     lines = [line for line in session.outcome.lines() if "did not run" in line]
     expected = f"rule number 2 of mine names what did not run: {told}"
     assert lines == ([expected] if told else [])
+
+
+class OwnProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        return gradient @ weight, gradient.T @ x
+
+
+class Multiplies(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return OwnProduct.apply(x, self.weight)
+
+
+def test_products_in_functions_of_the_scripts_own_are_left_alone_and_told() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 3), Multiplies()), torch.randn(2, 3)
+    found = recipe(layers="1*", output="current@int2", weight="current@int2")
+    plain = model(x)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with hqtool.train(model, found) as session:
+        y = model(x)
+        y.sum().backward()
+        optimizer.step()
+    assert torch.equal(y, plain)
+    assert not session.trainer.sites
+    told = session.outcome.lines()
+    assert "  out of reach: 50.0 % within functions of autograd of the script's own" in told
+    assert "not quantized: 1.weight (no recorded layer or product used it)" in told

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -463,6 +464,8 @@ class ModuleCalls:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Called in place of a function that multiplies."""
+        if self._operands is not None and self._within_own_function():
+            return self._left_in_function(function, args, kwargs)
         if function is F.scaled_dot_product_attention:
             if not (self._is_watching() and self._may_read_functions()):
                 return function(*args, **kwargs)
@@ -481,6 +484,34 @@ class ModuleCalls:
         layer, x, geometry, weight, parameter = found
         run = _multiplied_by(function, args, kwargs, x, weight, product.multiplications)
         return self._through(layer, x, run, geometry, parameter)
+
+    def _within_own_function(self) -> bool:
+        """Whether a function of autograd runs that the script has defined, in a module's pass.
+
+        Its backward pass is its own, too: what it multiplies cannot be quantized in both, or learn.
+        A part of a model that is computed again runs within such a function of torch.
+        """
+        if torch.is_grad_enabled() or not self._running.frames or self._checkpoints.segment:
+            return False
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and frame.f_code is not _CODE_OF_CALL:
+            if frame.f_code is _CODE_OF_APPLY:
+                return True
+            frame = frame.f_back
+        return False
+
+    def _left_in_function(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        assert self._operands is not None
+        result, count = function(*args, **kwargs), 0
+        with self._listener.guard("products"), Unseen():
+            if function is F.scaled_dot_product_attention:
+                count = multiplications_of_attention(*args, **kwargs)
+            elif (product := product_of(function, args, kwargs)) is not None:
+                count = product.multiplications(result)
+        self._operands.out_of_reach("within functions of autograd of the script's own", count)
+        return result
 
     # Products of two activations
 
@@ -857,6 +888,11 @@ class ModuleCalls:
     def _was_read(self, module: nn.Module, part: str) -> bool:
         """Whether a layer was read when it ran first, before its activations are computed again."""
         return self._read_at.get(module, {}).get(part, -2) >= self._steps.step - 1
+
+
+#: What runs while a module is called, and while a function of autograd is applied.
+_CODE_OF_CALL = nn.Module._call_impl.__code__
+_CODE_OF_APPLY = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
 def _why_out_of_reach(module: nn.Module, x: Tensor | None) -> str | None:

@@ -24,6 +24,7 @@ class Unrecorded:
     Args:
         owners: finds the module that a parameter belongs to.
         wants: whether a layer of that name was asked for.
+        can_choose: the classes of layers can be chosen: a user is told how.
 
     Attributes:
         are_outside_layers: some parameters are used outside layers, recorded or not.
@@ -33,7 +34,13 @@ class Unrecorded:
     """
 
     def __init__(
-        self, names: Names, types: LayerTypes, owners: Owners, wants: Callable[[str], bool]
+        self,
+        names: Names,
+        types: LayerTypes,
+        owners: Owners,
+        wants: Callable[[str], bool],
+        *,
+        can_choose: bool = True,
     ) -> None:
         self.are_outside_layers = self.are_outside_modules = False
         self.reasons: dict[str, str] = {}
@@ -42,6 +49,7 @@ class Unrecorded:
         self._types = types
         self._owners = owners
         self._wants = wants
+        self._can_choose = can_choose
         self._ran: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # and were read
         self._awaited: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -182,8 +190,8 @@ class Unrecorded:
             copies = "run by DataParallel in copies made for each pass"
             self._add(name, copies if self._has_replicas else "not called as a module")
             return
-        kind = type(module).__name__
-        remedy = "" if module is self._owners.unowned else f"; see --module-types {kind}"
+        chosen = self._can_choose and module is not self._owners.unowned
+        remedy = f"; see --module-types {type(module).__name__}" if chosen else ""
         self._add(
             f"{name}.{owner.name}" if name else owner.name,
             f"no recorded layer or product used it{remedy}",

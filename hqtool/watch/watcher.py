@@ -91,7 +91,9 @@ class Watcher:
         self._names = Names(types.may_be_named, model)
         self._owners = Owners(model)
         self._names.exempt(self._owners.unowned)
-        self._unrecorded = Unrecorded(self._names, types, self._owners, listener.asks_for)
+        acts = operands is not None  # on all layers, whatever their classes
+        wants = listener.asks_for
+        self._unrecorded = Unrecorded(self._names, types, self._owners, wants, can_choose=not acts)
         self._steps = Steps(step_on, positions, listener)
         self._loss_scale = LossScale(listener.guard, self._update_skipped)
         self.reporter = Reporter(
