@@ -57,6 +57,7 @@ def _summary(x, score):
         "saturation": saturated / len(x) if some else None,
         "underflow": underflowed / nonzero if nonzero else None,
         "nonfinite": (values - len(x)) / values if values else None,
+        "noise": (err / xx if nonzero else 0.0) if some else None,
     }
 
 

@@ -184,4 +184,5 @@ def metrics(x, axis, name, **settings):
         "saturation": saturated / count if count else None,
         "underflow": underflowed / nonzero if nonzero else None,
         "nonfinite": (values - count) / values if values else None,
+        "noise": (err / xx if nonzero else 0.0) if count else None,
     }

@@ -36,6 +36,7 @@ def test_all_zero(rounding):
             "saturation": 0,
             "underflow": None,
             "nonfinite": 0,
+            "noise": 0,
         }
 
 
@@ -51,6 +52,7 @@ def test_empty_range_saturates_every_nonzero_value(rounding):
         "saturation": 0.5,
         "underflow": 1,
         "nonfinite": 0,
+        "noise": 1,
     }
 
 
@@ -181,6 +183,7 @@ def exact_metrics(x, lo, hi, bits):
         "cosine": math.sqrt(xq**2 / (xx * qq)),
         "norm_ratio": math.sqrt(qq / xx),
         "gain": float(xq / xx),
+        "noise": float(err / xx),
     }
 
 

@@ -73,6 +73,7 @@ def oracle_metrics(values, ranges, per, axis, bits, scheme, rounding):
         "saturation": saturated / n,
         "underflow": underflowed / nonzero,
         "nonfinite": (values.size - n) / values.size,
+        "noise": err / xx,
     }
 
 

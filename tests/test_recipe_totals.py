@@ -120,7 +120,9 @@ def summary(site: Site, label: str | None, recipe: str | None = "r", **figures: 
     """A site's summary, twenty records of ten steps, under a quantizer or none."""
     quantizer = parse_quantizer(label) if label else None
     estimator, format_, rounding = quantizer.key if quantizer else ("none", "none", "none")
-    metrics = dict.fromkeys(METRICS) | {k: figures.pop(k, None) for k in ("sqnr_db", "cosine")}
+    metrics = dict.fromkeys(METRICS) | {
+        k: figures.pop(k, None) for k in ("sqnr_db", "cosine", "noise")
+    }
     return Summary(
         layer=site.layer, tensor=site.tensor, estimator=estimator, format=format_,
         rounding=rounding, bits=quantizer.bits if quantizer else 32, steps=4, metrics=metrics,
@@ -192,9 +194,33 @@ def test_no_best_quality_where_recipes_quantize_different_sites():
     assert not alike(both)
     assert alike(both[:3]) is False
     (table,) = recipe_tables(recipe_totals(both), both)
-    assert [c.key for c in table.columns if c.best] == ["traffic_bytes"]
+    assert [c.key for c in table.columns if c.best] == ["noise", "traffic_bytes"]
     nothing = summary(A, None, "none", looks=0, static_bytes=1, traffic_bytes=1)
     assert alike([*SUMMARIES[:2], nothing])
+
+
+UNBILLED = {"looks": 0, "static_bytes": None, "traffic_bytes": None}
+
+
+def test_noise_adds_up_forward_and_is_a_mean_over_layers_backward():
+    """Of two layers: outputs 0.1 + 0.02, gradients (0.3 + 0.1) / 2; what is exact adds nothing."""
+    noises = {A: 0.1, B: 0.02, B_GRAD: 0.3, A_GRAD: 0.1}
+    found = totals(
+        [summary(site, INT8, "r", noise=noise, **UNBILLED) for site, noise in noises.items()]
+    )
+    assert found["r", "output"].noise == pytest.approx(0.12)
+    assert found["r", "grad_input"].noise == pytest.approx(0.2)
+    assert found["r", None].noise == pytest.approx(0.32)
+    some = totals(
+        [summary(A, INT8, "s", noise=0.1, **UNBILLED), summary(B, INT8, "s", **UNBILLED),
+         summary(A_GRAD, None, "s", noise=0.0, **UNBILLED)]
+    )  # fmt: skip
+    assert found_noise(some, "s") is None  # b was not scored: a sum without it would be too low
+    assert found_noise(totals([summary(A, None, "n", noise=0.0, **UNBILLED)]), "n") is None
+
+
+def found_noise(of: dict[tuple[str, str | None], RecipeTotal], recipe: str) -> float | None:
+    return of[recipe, None].noise
 
 
 def test_means_to_compare_are_over_the_sites_that_all_quantize():

@@ -13,6 +13,9 @@ from hqtool.estimators.quantizer import label_of
 from hqtool.traffic.bill import DEFAULT_BITS
 from hqtool.vocab import COUNTERPARTS, TENSOR_KINDS, Site
 
+#: The tensor kinds that go backward.
+GRADIENTS = ("grad_input", "grad_output", "grad_weight")
+
 ACCUMULATOR_BYTES = DEFAULT_BITS.acc / 8
 
 
@@ -29,6 +32,7 @@ class RecipeTotal:
         sites: number of sites replayed.
         unquantized: how many of them the recipe leaves as they are.
         sqnr_db_low: mean of the sites' worst tenths of records.
+        noise: summed over the sites; see `network_noise`. None where nothing is quantized.
         exact: whether no scored record has an error.
         static_bytes, traffic_bytes: moved in a step if no look were taken, and as replayed, over
             the sites that have a bill; see `bill_of`. None without any.
@@ -50,6 +54,7 @@ class RecipeTotal:
     looks: float
     worst: Site | None
     on_chip_bytes: float = 0.0
+    noise: float | None = None
 
 
 def recipe_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
@@ -72,6 +77,25 @@ def lane_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
         if s.recipe is None:
             of_lane.setdefault(label_of(s.estimator, s.format, s.rounding), []).append(s)
     return [total for name, of in of_lane.items() for total in _totals(name, of)]
+
+
+def network_noise(summaries: Iterable[Summary], layers: int) -> float | None:
+    """How much noise quantization adds to a network: Σ(x−q)²/Σx², summed over its sites.
+
+    That of weights, inputs and outputs adds up on its way to the loss. The update of a layer has
+    the noise of its own gradients, so that theirs is a mean over layers. It ranks recipes that
+    quantize different tensors as accuracy does: `benchmarks/truth.md`, candidate `noise_split`.
+
+    Args:
+        summaries: of the sites that are quantized.
+        layers: of the network.
+
+    Returns:
+        None where nothing is quantized, or a site has no scored record.
+    """
+    noises = [(s.metrics["noise"], s.tensor in GRADIENTS) for s in summaries]
+    known = [noise / layers if back else noise for noise, back in noises if noise is not None]
+    return math.fsum(known) if known and len(known) == len(noises) else None
 
 
 def gain_db(
@@ -118,10 +142,12 @@ def _quantized(recipe: str, summaries: Sequence[Summary]) -> dict[Site, float | 
 def _totals(recipe: str, summaries: Sequence[Summary]) -> list[RecipeTotal]:
     kinds = [kind for kind in TENSOR_KINDS if any(s.tensor == kind for s in summaries)]
     bills = _bills(summaries)
+    layers = len({s.layer for s in summaries})
     of_kinds = [
-        _total(recipe, kind, [s for s in summaries if s.tensor == kind], bills) for kind in kinds
+        _total(recipe, kind, [s for s in summaries if s.tensor == kind], bills, layers)
+        for kind in kinds
     ]
-    return [*of_kinds, _total(recipe, None, summaries, bills)]
+    return [*of_kinds, _total(recipe, None, summaries, bills, layers)]
 
 
 class BytesMoved(NamedTuple):
@@ -175,6 +201,7 @@ def _total(
     tensor: str | None,
     summaries: Sequence[Summary],
     bills: Mapping[Site, BytesMoved],
+    layers: int,
 ) -> RecipeTotal:
     quantized = [s for s in summaries if s.format != NONE]
     return RecipeTotal(
@@ -191,6 +218,7 @@ def _total(
         on_chip_bytes=_sum(_a_step(s, bills[_site(s)].on_chip) for s in summaries) or 0.0,
         looks=sum(s.looks / s.replayed_steps for s in quantized if s.replayed_steps),
         worst=_worst(quantized),
+        noise=network_noise(quantized, layers),
     )
 
 

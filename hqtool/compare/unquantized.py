@@ -25,6 +25,7 @@ _EXACT: Measured = {
     "gain": 1.0,
     "saturation": 0.0,
     "underflow": 0.0,
+    "noise": 0.0,
 }
 
 

@@ -74,6 +74,12 @@ def underflow(m: Moments) -> Array:
     return found
 
 
+def noise(m: Moments) -> Array:
+    """Σ(x−q)² / Σx², the reciprocal of SQNR; 0 for an all-zero tensor."""
+    found: Array = np.where(m.xx > 0, m.err / m.xx, np.nan)
+    return np.where((m.nonzero == 0) & (m.count > 0), 0.0, found)
+
+
 def nonfinite(m: Moments) -> Array:
     """Share of NaN and infinities among all values of the record."""
     return np.full_like(m.qq, m.nonfinite)
@@ -112,6 +118,7 @@ METRICS: dict[str, Metric] = {
         Metric("saturation", "share", "values clipped at an end of the grid", saturation),
         Metric("underflow", "share", "nonzero values that become 0", underflow),
         Metric("nonfinite", "share", "NaN and infinities, left out of all else", nonfinite),
+        Metric("noise", "", "quantization noise to signal: Σ(x−q)²/Σx²; adds up over sites", noise),
     )
 }
 

@@ -257,7 +257,9 @@ def _gain(row: TableRow, first: TableRow) -> float | None:
 
 
 def summary_row(s: Summary) -> dict[str, Any]:
-    """One row of the contract's `summary`."""
+    """One row of the contract's `summary`: what came later stands last."""
+    metrics = dict(s.metrics)
+    noise = metrics.pop("noise")
     return {
         "layer": s.layer,
         "tensor": s.tensor,
@@ -266,7 +268,7 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "rounding": s.rounding,
         "bits": s.bits,
         "steps": s.steps,
-        **s.metrics,
+        **metrics,
         "looks": s.looks,
         "evaluations": s.evaluations,
         "static_bytes": s.static_bytes,
@@ -290,6 +292,7 @@ def summary_row(s: Summary) -> dict[str, Any]:
         "learned_steps": s.learned_steps,
         "elements": s.elements,
         "spilled": s.spilled,
+        "noise": noise,
     }
 
 

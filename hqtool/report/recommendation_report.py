@@ -35,7 +35,7 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("sqnr_db", "sqnr_db_low"), decibels),
     **dict.fromkeys(("saturation", "underflow", "nonfinite"), percent),
     **dict.fromkeys(("cosine", "norm_ratio", "gain"), _six_digits),
-    "mse": "{:.3g}".format,
+    **dict.fromkeys(("mse", "noise"), "{:.3g}".format),
 }
 
 

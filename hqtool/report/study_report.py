@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hqtool.compare.recommending.targets import LOWER_IS_BETTER
 from hqtool.report.model import Column, Report, Table, TableRow, decibels
 from hqtool.sizes import binary_bytes, counted
 from hqtool.study.figures import FEWEST_RECIPES, Estimate
@@ -25,6 +26,7 @@ FEW_RECIPES = 8
 _SCORES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sqnr_db": ("SQNR dB", decibels),
     "cosine": ("cosine", "{:.6f}".format),
+    "noise": ("noise", "{:.2g}".format),
 }
 
 
@@ -86,6 +88,7 @@ def _row(row: RecipeRow) -> dict[str, Any]:
         "seconds": row.seconds,
         "sqnr_db": row.scores.sqnr_db if row.scores else None,
         "cosine": row.scores.cosine if row.scores else None,
+        "noise": row.scores.noise if row.scores else None,
     }
 
 
@@ -186,12 +189,18 @@ def _sentences(table: StudyTable) -> Iterator[str]:
             yield f"No rank correlation of {label} with {metric}: {_why_none(recipes)}."
         else:
             yield (
-                f"Over {counted(recipes, 'recipe')} {label} on the trace ranks as {metric} does "
+                f"Over {counted(recipes, 'recipe')} {label} on the trace {_ranks(name, metric)} "
                 f"with Spearman's ρ = {found.value:+.2f} "
                 f"(95 % bootstrap {found.low:+.2f} … {found.high:+.2f})."
             )
     if any(found.value is not None and n < FEW_RECIPES for found, n in table.correlations.values()):
         yield f"An interval from fewer than {FEW_RECIPES} recipes says little."
+
+
+def _ranks(score: str, metric: str) -> str:
+    if score in LOWER_IS_BETTER:
+        return f"(less is better) ranks against {metric}"
+    return f"ranks as {metric} does"
 
 
 def _why_none(recipes: int) -> str:

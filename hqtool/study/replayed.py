@@ -41,10 +41,16 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Means over the sites of a trace that all recipes quantize; None is missing."""
+    """How a recipe scores on a trace; None is missing.
+
+    Args:
+        sqnr_db, cosine: means over the sites that all recipes quantize.
+        noise: summed over all sites that this one quantizes (`network_noise`).
+    """
 
     sqnr_db: float | None
     cosine: float | None
+    noise: float | None
 
 
 def moved_by_recipe(
@@ -139,7 +145,7 @@ def offline_scores(
 ) -> dict[str, Scores]:
     """By recipe's name: how it scores on the study's trace; empty without one.
 
-    Scores are over the sites that all recipes quantize, for only those can be compared.
+    Means are over the sites that all recipes quantize, for only those can be compared.
 
     Raises:
         DataError: the trace is broken or empty.
@@ -149,13 +155,20 @@ def offline_scores(
         return {}
     settings = ReplaySettings((), recipes=tuple(each.recipe for each in study.recipes))
     summaries = compare([study.trace], settings, executor=executor, on_site=on_site).summaries
-    totals = _in_total(recipe_totals(at_shared_sites(summaries)))
-    return {each.name: _scores(totals.get(each.name)) for each in study.recipes}
+    shared, whole = (
+        _in_total(recipe_totals(each)) for each in (at_shared_sites(summaries), summaries)
+    )
+    return {
+        each.name: _scores(shared.get(each.name), whole.get(each.name)) for each in study.recipes
+    }
 
 
 def _in_total(totals: Iterable[RecipeTotal]) -> Mapping[str, RecipeTotal]:
     return {total.recipe: total for total in totals if total.tensor is None}
 
 
-def _scores(total: RecipeTotal | None) -> Scores:
-    return Scores(None, None) if total is None else Scores(total.sqnr_db, total.cosine)
+def _scores(shared: RecipeTotal | None, whole: RecipeTotal | None) -> Scores:
+    noise = whole.noise if whole else None
+    if shared is None:
+        return Scores(None, None, noise)
+    return Scores(shared.sqnr_db, shared.cosine, noise)

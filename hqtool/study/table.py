@@ -68,7 +68,7 @@ def table_of(
         _row(found, recipe, baseline, moved.get(name, Moved()), scores.get(name))
         for name, recipe in named.items()
     )
-    names = ("sqnr_db", "cosine") if scores else ()
+    names = ("sqnr_db", "cosine", "noise") if scores else ()
     return StudyTable(found, rows, {name: _correlation(rows, name) for name in names})
 
 

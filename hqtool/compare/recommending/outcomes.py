@@ -16,7 +16,7 @@ NONE, NONE_BITS = "none", 32
 _UNTOUCHED: Measured = {
     **dict.fromkeys(("sqnr_db", "sqnr_db_low"), math.inf),
     **dict.fromkeys(("cosine", "norm_ratio", "gain"), 1.0),
-    **dict.fromkeys(("mse", "saturation", "underflow"), 0.0),
+    **dict.fromkeys(("mse", "saturation", "underflow", "noise"), 0.0),
     "nonfinite": None,
 }
 

@@ -21,13 +21,13 @@ FIGURES = (*METRICS, "sqnr_db_low")
 
 #: Of which of them more is better, and of which less. Of the others 1 is best.
 HIGHER_IS_BETTER = ("sqnr_db", "sqnr_db_low", "cosine")
-LOWER_IS_BETTER = ("mse", "saturation", "underflow", "nonfinite")
+LOWER_IS_BETTER = ("mse", "saturation", "underflow", "nonfinite", "noise")
 
 #: The least and the largest value that a figure can have, where there is one.
 _BOUNDS = {
     "cosine": (-1.0, 1.0),
     **dict.fromkeys(("saturation", "underflow", "nonfinite"), (0.0, 1.0)),
-    **dict.fromkeys(("mse", "norm_ratio"), (0.0, math.inf)),
+    **dict.fromkeys(("mse", "norm_ratio", "noise"), (0.0, math.inf)),
 }
 
 _TARGET = re.compile(r"\s*(\w+)\s*(>=|<=|≥|≤)\s*(\S.*?)\s*")

@@ -23,6 +23,7 @@ COLUMNS = (
     Column("sqnr_db", "SQNR dB", decibels, max),
     Column("sqnr_db_low", "low dB", decibels),
     Column("cosine", "cosine", lambda c: f"{c:.6f}", max),
+    Column("noise", "noise", "{:.2g}".format, min),
     Column("traffic_bytes", "KiB", lambda amount: f"{amount / 1024:.1f}", min),
     Column("looks", "looks", lambda n: f"{n:.2f}".rstrip("0").rstrip("."), min),
 )
@@ -76,7 +77,7 @@ def _table(kind: str | None, totals: Sequence[RecipeTotal], comparable: bool) ->
 
 def _unmarked(column: Column) -> Column:
     """A column of figures over sites that differ: only what all sites move can be compared."""
-    return column if column.key == "traffic_bytes" else replace(column, best=None)
+    return column if column.key in ("noise", "traffic_bytes") else replace(column, best=None)
 
 
 def _row(total: RecipeTotal) -> TableRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,15 @@ from hqtool.report.study_report import decimals, plus_minus
 from hqtool.sizes import binary_bytes, counted
 
 #: Offline score → how it is called on an axis.
-SCORES = {"sqnr_db": "SQNR on the trace (dB)", "cosine": "cosine on the trace"}
+SCORES = {
+    "sqnr_db": "SQNR on the trace (dB)",
+    "cosine": "cosine on the trace",
+    "noise": "noise on the trace, summed over sites",
+}
+
+
+#: Noise below is drawn on a linear axis, for it may be 0; that above on a logarithmic one.
+LEAST_NOISE = 1e-3
 
 
 def study(material: Material) -> Section:
@@ -30,9 +39,14 @@ def study(material: Material) -> Section:
         rows = [_scored(row) for row in document["table"] if row.get("mean") is not None]
         for score in _scores(document):
             chosen = [row for row in rows if row[score] is not None]
-            named = labelled(chosen, [row[score] for row in chosen])
+            named = labelled(chosen, [_across(score, row[score]) for row in chosen])
             data[f"study-{place}-{score}"] = columns_of(named, [*_scored({}), *SIDES])
     return Section("study", "Study", parts, data)
+
+
+def _across(score: str, value: float) -> float:
+    """Where it lies on the axis."""
+    return math.log1p(value / LEAST_NOISE) if score == "noise" else value
 
 
 def _parts(place: int, document: Document) -> Iterator[Part]:
@@ -55,6 +69,7 @@ def _scored(row: Any) -> dict[str, Any]:
         "high": None if std is None else mean + std,
         "sqnr_db": row.get("sqnr_db"),
         "cosine": row.get("cosine"),
+        "noise": row.get("noise"),
         "runs": row.get("runs"),
     }
 
@@ -71,6 +86,7 @@ def _table(document: Document) -> Table:
         Column("traffic_bytes", "a step", binary_bytes),
         Column("sqnr_db", "SQNR dB", "{:.2f}".format),
         Column("cosine", "cosine", "{:.6f}".format),
+        Column("noise", "noise", "{:.2g}".format),
     )
     rows = tuple(_shown(row) for row in document["table"])
     seeds = counted(len(known["seeds"]), "seed")
@@ -110,7 +126,8 @@ def _chart(place: int, score: str, document: Document) -> Chart:
         ("mean", metric, ".4~g"),
         ("runs", "runs", "d"),
     )
-    x = quantitative(score, SCORES[score], scale={"padding": 24})
+    scale = {"type": "symlog", "constant": LEAST_NOISE} if score == "noise" else {}
+    x = quantitative(score, SCORES[score], scale={"padding": 24, **scale})
     layers = error_bars(x, metric, told)
     spec = view(300, data=named(f"study-{place}-{score}"), layer=layers)
     caption = f"Does replay tell? {SCORES[score]} of each recipe against {metric} as trained."
