@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from command import hqtool
 
@@ -88,6 +90,16 @@ def test_the_sentence_names_format_and_rounding_where_they_differ(trace, monkeyp
                   "--quantizer", "delayed@int8")  # fmt: skip
     assert sentence(mixed).startswith("Against current@e4m3: hindsight@int4/stochastic loses ")
     assert "delayed@int8 " in sentence(mixed)
+
+
+def test_quantizers_that_shrink_gradients_are_told(trace):
+    few = ("--quantizer", "fixed:lo=-1e-9,hi=1e-9@int8", "--quantizer", "current@int8")
+    rows = json.loads(hqtool("compare", trace, *few, "--json", "-").out)["summary"]
+    gains = {r["estimator"]: r["gain"] for r in rows if r["tensor"] == "grad_input"}
+    assert gains["fixed:lo=-1e-9,hi=1e-9"] < 0.8 < gains["current"]
+    told = " ".join(hqtool("compare", trace, *few).out.split())
+    assert "hi=1e-9@int8 shrinks gradients (gain below 0.8), which adds up" in told
+    assert "shrink" not in hqtool("compare", trace, *few, "--tensors", "output").out
 
 
 def test_best_is_chosen_at_each_format_and_rounding(trace, monkeypatch):

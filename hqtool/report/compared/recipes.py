@@ -159,14 +159,14 @@ def recipe_notes(recipes: RecipeSites) -> Iterable[str]:
         kinds = _and(other for _, other in pairs)
         places = _and(f"that of {other} on {own}" for own, other in pairs)
         yield (
-            f"{_listed(names)} {verb} quantizers to {kinds}, of which the trace has nothing: "
+            f"{listed(names)} {verb} quantizers to {kinds}, of which the trace has nothing: "
             f"scored are {places}"
         )
     for names, missing in _shared(_by_kind(recipes.missing)).items():
         verb = "quantizes" if len(names) == 1 else "quantize"
         wanted = dict.fromkeys([*(site.tensor for site in recipes.given), *missing])
         yield (
-            f"{_listed(names)} {verb} {_and(missing)}, too, of which the trace has nothing: record "
+            f"{listed(names)} {verb} {_and(missing)}, too, of which the trace has nothing: record "
             f"it with hqtool capture --tensors {','.join(wanted)}"
         )
     for name, layers in recipes.unjudged.items():
@@ -186,7 +186,7 @@ def _shared(by_kind: Mapping[Kind, Sequence[str]]) -> dict[tuple[str, ...], list
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """The names; of many the first ones."""
     if len(names) <= MOST_NAMED:
         return _and(names)
