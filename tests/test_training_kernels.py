@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts  # noqa: E402
 
 import hqtool  # noqa: E402
 from hqtool.capture.memory import array_over  # noqa: E402
@@ -295,6 +298,31 @@ def test_operations_in_place_may_follow() -> None:
             model(x).square().sum().backward()
         gradients.append([each.grad.clone() for each in model.parameters()])
     assert all(map(torch.equal, *gradients))
+
+
+@pytest.mark.parametrize("how", ["paper-w8a8g8", "te-delayed", "mxfp8"])
+def test_activations_that_are_computed_again(how: str) -> None:
+    """Of a layer that runs twice, by a function that was imported before quantizing began.
+
+    Selective checkpointing counts the operators of the script, not those that quantize.
+    """
+    products = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
+    select = functools.partial(create_selective_checkpoint_contexts, products)
+    again = functools.partial(checkpoint, use_reentrant=False)
+    found = []
+    for run in (lambda model, x: model(x), again, functools.partial(again, context_fn=select)):
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 4)
+        model = nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(4, 2, bias=False))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with hqtool.train(model, how):
+            for _ in range(3):
+                optimizer.zero_grad()
+                run(model, values(5, 4).requires_grad_()).square().sum().backward()
+                optimizer.step()
+        found.append([each.detach() for each in model.parameters()])
+    assert all(map(torch.equal, found[0], found[1]))
+    assert all(map(torch.equal, found[0], found[2]))
 
 
 def test_memory_is_taken_again_once_nobody_uses_it() -> None:

@@ -95,6 +95,7 @@ def unseen(treat: Treatment, run: Run, site: TrainedSite) -> Treatment:
     """A treatment, timed, whose operations are seen by no mode and no subclass of the script.
 
     A mode of the script that sees what operators compute may keep it: it is not overwritten then.
+    One that selects what is computed again counts operators, and expects the same ones again.
     A gradient that stands for several ones has no values to be quantized.
     """
     time = run.time
@@ -104,8 +105,12 @@ def unseen(treat: Treatment, run: Run, site: TrainedSite) -> Treatment:
             run.let_pass(site, "one backward pass took several gradients at once")
             return Quantized(x, None)
         began = time.begin(x)
-        with Unseen():
-            found = treat(x.detach(), owned and not torch._C._len_torch_dispatch_stack())
+        if torch._C._len_torch_dispatch_stack():
+            with Unseen(), torch._C._DisableTorchDispatch():
+                found = treat(x.detach(), False)
+        else:
+            with Unseen():
+                found = treat(x.detach(), owned)
         time.end(began)
         return found
 

@@ -54,6 +54,23 @@ class Segment:
         self._next = self._next_product = self._next_inner = 0
 
 
+#: The attribute of a function behind a decorator of torch that it calls in the function's place.
+_CALLED = "__dynamo_disable"
+
+_NO_CODE = (lambda: None).__code__
+
+
+@contextmanager
+def _called_instead(function: Any, wrap: Callable[[Any], Any]) -> Iterator[None]:
+    """Let whoever calls the decorated function call a wrapper of it, within a `with` block."""
+    earlier = getattr(function, _CALLED, None)
+    setattr(function, _CALLED, wrap(earlier or function))
+    try:
+        yield
+    finally:
+        setattr(function, _CALLED, earlier)  # None: as if there were none
+
+
 class Checkpoints(threading.local):
     """Knows in which checkpointed part of the model this thread is.
 
@@ -74,8 +91,12 @@ class Checkpoints(threading.local):
         return self._running[-1] if self._running else None
 
     def attach(self, stack: ExitStack) -> None:
-        """Follow checkpointing until the stack is closed."""
-        stack.enter_context(replaced(torch.utils.checkpoint, "checkpoint", self._wrap))
+        """Follow checkpointing until the stack is closed, also by those who imported it before."""
+        entry: Any = torch.utils.checkpoint.checkpoint
+        if _CALLED in getattr(entry, "__code__", _NO_CODE).co_consts:
+            stack.enter_context(_called_instead(entry.__wrapped__, self._wrap))
+        else:
+            stack.enter_context(replaced(torch.utils.checkpoint, "checkpoint", self._wrap))
 
     def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
