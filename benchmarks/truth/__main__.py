@@ -38,7 +38,8 @@ def keep(folder: Path) -> None:
     """Keep the runs that ended, score their settings, and write the document."""
     write_rows(RUNS, COLUMNS, rows_of(folder))
     write_rows(SCORES, SCORE_COLUMNS, score_rows(folder, list(COMMANDS)))
-    ABOUT.write_text(json.dumps({"machine": machine()}) + "\n", encoding="utf-8")
+    about = {"machine": machine().partition(" Medians;")[0]}
+    ABOUT.write_text(json.dumps(about) + "\n", encoding="utf-8")
     write()
 
 
