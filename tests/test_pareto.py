@@ -102,6 +102,23 @@ def test_pareto_as_csv_and_json():
         assert row["on_front"] == (not beaten)
 
 
+def test_less_noise_is_better():
+    ranked = ("--pareto", "--rank-by", "noise", *ASKED)
+    document = json.loads(hqtool("compare", DIGITS, *ranked, "--json", "-").out)
+    for row in document["pareto"]["rows"]:
+        beaten = any(
+            other["noise"] <= row["noise"]
+            and other["traffic_bytes"] <= row["traffic_bytes"]
+            and other != row
+            for other in document["pareto"]["rows"]
+            if other["tensor"] == row["tensor"]
+        )
+        assert row["on_front"] == (not beaten)
+    table = hqtool("compare", DIGITS, *ranked).out
+    assert "noise against bytes and energy" in table
+    assert max(map(len, table.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 from hqtool.compare.comparison import Comparison
 from hqtool.compare.pareto import Point, on_front
 from hqtool.compare.recipe_totals import RecipeTotal, lane_totals, recipe_totals
+from hqtool.compare.recommending.totals import goodness
 from hqtool.compare.results import Summary
 from hqtool.report.model import EXACT, Column, Report, Table, TableRow, decibels
 from hqtool.sizes import counted
@@ -17,12 +18,13 @@ from hqtool.traffic.pricing.energy import EnergyTable
 from hqtool.vocab import TENSOR_KINDS
 
 #: What may stand for quality.
-QUALITIES = ("cosine", "sqnr_db", "sqnr_db_low")
+QUALITIES = ("cosine", "sqnr_db", "sqnr_db_low", "noise")
 
 COLUMNS = (
     Column("choice", "choice", number=False),
     Column("sqnr_db", "SQNR dB", decibels, max),
     Column("cosine", "cosine", lambda c: f"{c:.6f}", max),
+    Column("noise", "noise", "{:.2g}".format, min),
     Column("traffic_bytes", "KiB a step", lambda amount: f"{amount / 1024:,.1f}", min),
     Column("joules", "µJ a step", lambda joules: f"{1e6 * joules:,.1f}", min),
     Column("front", "front"),
@@ -115,7 +117,7 @@ def _point(row: TableRow, settings: FrontSettings) -> Point:
         quality = math.inf
     if quality is None or moved is None:
         return Point(-math.inf, (math.inf, math.inf))
-    return Point(quality, (moved, row["joules"]))
+    return Point(goodness(quality, settings.quality), (moved, row["joules"]))
 
 
 def _tables(name: str, rows: Iterable[TableRow], settings: FrontSettings) -> list[Table]:
@@ -130,7 +132,8 @@ def _table(name: str, kind: str | None, rows: Sequence[TableRow], settings: Fron
     what = "all tensor kinds" if kind is None else kind
     sites = counted(rows[0]["sites"], "site")
     title = f"{what} ({sites}): {settings.quality} against bytes and energy"
-    return Table(f"{name}{title} ({settings.energy.name})", COLUMNS, tuple(rows))
+    columns = (c for c in COLUMNS if c.key != "noise" or settings.quality == "noise")
+    return Table(f"{name}{title} ({settings.energy.name})", tuple(columns), tuple(rows))
 
 
 def _shown(row: TableRow) -> TableRow:

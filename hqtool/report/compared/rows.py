@@ -22,6 +22,7 @@ RANKINGS = {
     "saturation": False,
     "underflow": False,
     "nonfinite": False,
+    "noise": False,
     "looked": False,
     "traffic": False,
     "traffic_bytes": False,
