@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import textwrap
 from collections.abc import Iterator
@@ -193,8 +194,10 @@ def test_nothing_runs_that_could_not_be_recorded(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.py").write_text("open('ran', 'w')")
     (tmp_path / "script.h5").write_text("mine")
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     for out, cause in (("script.h5", "exists"), ("none/script.h5", "folder does not exist")):
         done = hqtool("capture", "--verify", "-o", out, "script.py")
         assert (done.status, done.out) == (2, "")
         assert cause in done.err
+    assert signal.getsignal(signal.SIGTERM) == at_sigterm
     assert sorted(os.listdir()) == ["script.h5", "script.py"]

@@ -97,8 +97,12 @@ def test_a_damaged_site_is_an_error_of_two_lines(trace, tmp_path, jobs, always_i
     assert "damaged" in done.err
 
 
-def test_a_failing_task_ends_the_pools_own_processes_alone(trace, always_in_pool, monkeypatch):
-    """The program that compares may have child processes of its own."""
+@pytest.mark.parametrize("at_sigterm", [signal.SIG_DFL, lambda *_: sys.exit(3)])
+def test_a_failing_task_ends_the_pools_own_processes_alone(
+    trace, always_in_pool, monkeypatch, at_sigterm
+):
+    """The program that compares may have child processes, and do as it likes at SIGTERM."""
+    earlier = signal.signal(signal.SIGTERM, at_sigterm)
     fork = multiprocessing.get_context("fork")
     theirs = fork.Process(target=signal.pause)
     theirs.start()
@@ -109,6 +113,7 @@ def test_a_failing_task_ends_the_pools_own_processes_alone(trace, always_in_pool
             compare([trace], settings, executor=execute.processes(3))
         assert multiprocessing.active_children() == [theirs]
     finally:
+        signal.signal(signal.SIGTERM, earlier)
         theirs.kill()
         theirs.join()
 

@@ -228,7 +228,7 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
     from concurrent.futures.process import BrokenProcessPool
 
     context, started = _context_and_processes()
-    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, context, initializer=_take_signals)
     try:
         with warnings.catch_warnings():  # Python 3.12 warns of forking while BLAS has threads
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -266,9 +266,13 @@ def _context_and_processes() -> tuple[Any, list[Any]]:
     return ListingContext(), started
 
 
-def _ignore_interrupt() -> None:
-    """Ignore Ctrl-C, which reaches every process of the terminal: the parent handles it."""
+def _take_signals() -> None:
+    """Ignore Ctrl-C, which reaches every process of the terminal: the parent handles it.
+
+    SIGTERM ends the process, whatever the program that forked it does at SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def cluster(address: str, workers: int) -> Executor:

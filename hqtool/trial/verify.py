@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from hqtool.capture.settings import CaptureSettings
@@ -34,6 +35,17 @@ class Verdict(NamedTuple):
     status: int
 
 
+@contextlib.contextmanager
+def _runs_end_with_us() -> Iterator[None]:
+    """Within it SIGTERM raises SystemExit, which ends the runs."""
+    earlier = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+@_runs_end_with_us()
 def verify(
     target: str,
     argv: Sequence[str],
@@ -60,6 +72,7 @@ def verify(
     return _unchanged(plain, job, with_it, quiet, tells=True)
 
 
+@_runs_end_with_us()
 def verify_training(
     target: str,
     argv: Sequence[str],
@@ -117,10 +130,9 @@ class _With(NamedTuple):
 
 
 def _plain_job(target: str, argv: Sequence[str], *, module: bool) -> dict[str, Any]:
-    """The run without hqtool, of a script that is there; SIGTERM ends it with this process."""
+    """The run without hqtool, of a script that is there."""
     require_torch()
     find_program(target, argv, module=module)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return {"target": target, "argv": list(argv), "module": module, "by": None, "out": None}
 
 
