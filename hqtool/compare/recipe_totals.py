@@ -79,7 +79,7 @@ def lane_totals(summaries: Iterable[Summary]) -> list[RecipeTotal]:
     return [total for name, of in of_lane.items() for total in _totals(name, of)]
 
 
-def network_noise(summaries: Iterable[Summary], layers: int) -> float | None:
+def network_noise(noises: Iterable[tuple[str, float | None]], layers: int) -> float | None:
     """How much noise quantization adds to a network: Σ(x−q)²/Σx², summed over its sites.
 
     That of weights, inputs and outputs adds up on its way to the loss. The update of a layer has
@@ -87,15 +87,19 @@ def network_noise(summaries: Iterable[Summary], layers: int) -> float | None:
     quantize different tensors as accuracy does: `benchmarks/truth.md`, candidate `noise_split`.
 
     Args:
-        summaries: of the sites that are quantized.
+        noises: tensor kind and noise of each site that is quantized.
         layers: of the network.
 
     Returns:
         None where nothing is quantized, or a site has no scored record.
     """
-    noises = [(s.metrics["noise"], s.tensor in GRADIENTS) for s in summaries]
-    known = [noise / layers if back else noise for noise, back in noises if noise is not None]
-    return math.fsum(known) if known and len(known) == len(noises) else None
+    given = list(noises)
+    known = [
+        noise / layers if tensor in GRADIENTS else noise
+        for tensor, noise in given
+        if noise is not None
+    ]
+    return math.fsum(known) if known and len(known) == len(given) else None
 
 
 def gain_db(
@@ -218,7 +222,7 @@ def _total(
         on_chip_bytes=_sum(_a_step(s, bills[_site(s)].on_chip) for s in summaries) or 0.0,
         looks=sum(s.looks / s.replayed_steps for s in quantized if s.replayed_steps),
         worst=_worst(quantized),
-        noise=network_noise(quantized, layers),
+        noise=network_noise(((s.tensor, s.metrics["noise"]) for s in quantized), layers),
     )
 
 

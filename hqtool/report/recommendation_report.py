@@ -223,6 +223,7 @@ def _total_row(total: Total, sites: int) -> dict[str, Any]:
         **_shown(total.mean),
         **worst,
         "exact": total.mean["sqnr_db"] == math.inf,
+        "network_noise": total.noise,
         "met": total.met,
         "sites": sites,
         "on_front": total.on_front,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 #: Share of a chart's width that a character takes where it is wide, and where it is narrow.
-WIDE, NARROW = 0.013, 0.033
+WIDE, NARROW = 0.013, 0.034
 
 #: A chart of fewer pixels is narrow.
 NARROW_WIDTH = 400

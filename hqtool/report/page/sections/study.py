@@ -39,7 +39,11 @@ def study(material: Material) -> Section:
         rows = [_scored(row) for row in document["table"] if row.get("mean") is not None]
         for score in _scores(document):
             chosen = [row for row in rows if row[score] is not None]
-            named = labelled(chosen, [_across(score, row[score]) for row in chosen])
+            named = labelled(
+                chosen,
+                [_across(score, row[score]) for row in chosen],
+                [row["mean"] for row in chosen],
+            )
             data[f"study-{place}-{score}"] = columns_of(named, [*_scored({}), *SIDES])
     return Section("study", "Study", parts, data)
 

@@ -12,6 +12,7 @@ from hqtool.compare.recommending.totals import goodness
 from hqtool.report.page.axes import (
     FIGURES,
     LONG_LABELS,
+    Figure,
     Spec,
     hover,
     named,
@@ -24,13 +25,13 @@ from hqtool.report.page.material import NOTHING_SCORED, Document, Material
 from hqtool.report.page.section import Chart, Columns, Control, Section, columns_of
 
 #: The figures that totals have, on the axis of quality.
-SHOWN = ("SQNR, mean", "cosine")
+SHOWN: Mapping[str, Figure] = {
+    "noise, summed": Figure("noise", "noise, summed over sites (log)", False, ".2~g", "log"),
+    **{label: FIGURES[label] for label in ("SQNR, mean", "cosine")},
+}
 
 #: Where a point's name stands in a wide chart and in a narrow one; nowhere where there is no room.
 SIDES, NOWHERE = ("side", "narrow_side"), "nowhere"
-
-#: Which of both holds for the width of the chart.
-SIDE = f"(width < {NARROW_WIDTH} ? datum.narrow_side : datum.side)"
 
 COLOURS = {
     "domain": ["on the Pareto front", "another choice is as cheap and better"],
@@ -45,14 +46,17 @@ def tradeoff(material: Material) -> Section:
     data: dict[str, Columns] = {}
     notes: list[Content] = []
     if found is not None and (choices := list(_rows(found))):
-        choices.sort(key=lambda row: row["front_sqnr_db"] != COLOURS["domain"][0])
-        rows = labelled(choices, _log_kib(choices))
+        choices.sort(key=lambda row: row["front_noise"] != COLOURS["domain"][0])
+        rows, across = choices, _log_kib(choices)
+        for figure in SHOWN.values():
+            heights = [_height(row, figure) for row in choices]
+            rows = labelled(rows, across, heights, f"_{figure.field}")
         data["tradeoff"] = columns_of(rows, list(rows[0]))
         charts.append(_chart())
         notes.append(_left_out(found))
     for place, study in enumerate(material.studies):
         if recipes := _study_rows(study):
-            rows = labelled(recipes, _log_kib(recipes))
+            rows = labelled(recipes, _log_kib(recipes), [row["mean"] for row in recipes])
             data[f"study-tradeoff-{place}"] = columns_of(rows, list(rows[0]))
             charts.append(_study_chart(place, study))
     if not charts:
@@ -67,21 +71,30 @@ def tradeoff(material: Material) -> Section:
     return Section("tradeoff", "Accuracy × traffic", [tuple(charts), *notes], data)
 
 
-def labelled(rows: list[dict[str, Any]], across: Sequence[float]) -> list[dict[str, Any]]:
+def labelled(
+    rows: list[dict[str, Any]], across: Sequence[float], upwards: Sequence[float], by: str = ""
+) -> list[dict[str, Any]]:
     """The rows with the side on which `choice` stands: `side`, and `narrow_side` if narrow.
 
     Args:
-        rows: with the height of each as `mean` or `sqnr_db`, the most important first.
-        across: where each lies on the other axis.
+        rows: the most important first.
+        across, upwards: where each lies on either axis.
+        by: added to the names of both entries.
     """
-    upwards = [row["mean"] if "mean" in row else row["sqnr_db"] for row in rows]
     names = [row["choice"] for row in rows]
     points = on_unit_square(across, upwards)
     found = zip(rows, sides(points, names), sides(points, names, NARROW), strict=True)
     return [
-        {**row, "side": side or NOWHERE, "narrow_side": narrow or NOWHERE}
+        {**row, f"side{by}": side or NOWHERE, f"narrow_side{by}": narrow or NOWHERE}
         for row, side, narrow in found
     ]
+
+
+def _height(row: Mapping[str, Any], figure: Figure) -> float:
+    """On the axis of a figure; anywhere without it, for it is not drawn."""
+    value = row[figure.field] or 0.0
+    height = math.log(value) if figure.scale == "log" and value > 0 else value
+    return height if figure.worst_low else -height
 
 
 def _log_kib(rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -92,19 +105,24 @@ def _rows(found: Recommendation) -> Iterator[dict[str, Any]]:
     """A row for each choice that has an error; on the front or not, by each figure."""
     totals = [total for total in found.totals if _finite(total.mean["sqnr_db"])]
     fronts = {
-        name: on_front([Point(goodness(t.mean[name], name), (t.bytes,)) for t in totals])
-        for name in ("sqnr_db", "cosine")
+        "noise": on_front([Point(goodness(t.noise, "noise"), (t.bytes,)) for t in totals]),
+        **{
+            name: on_front([Point(goodness(t.mean[name], name), (t.bytes,)) for t in totals])
+            for name in ("sqnr_db", "cosine")
+        },
     }
     for place, total in enumerate(totals):
         cosine = total.mean["cosine"]
         yield {
             "choice": "each site its own" if total.choice == "mixed" else total.choice,
             "kib": total.bytes / 1024,
+            "noise": total.noise,
             "sqnr_db": total.mean["sqnr_db"],
             "worst_db": _or_none(total.worst["sqnr_db"]),
             "cosine": cosine,
             "cosine_loss": None if cosine is None or cosine >= 1 else 1 - cosine,
             "met": f"{total.met} of {len(found.sites)}",
+            "front_noise": _word(fronts["noise"][place]),
             "front_sqnr_db": _word(fronts["sqnr_db"][place]),
             "front_cosine_loss": _word(fronts["cosine"][place]),
         }
@@ -136,7 +154,7 @@ BYTES = quantitative(
 
 
 def _chart() -> Chart:
-    spec = view(380, data=named("tradeoff"), layer=_layers("SQNR, mean"))
+    spec = view(380, data=named("tradeoff"), layer=_layers(next(iter(SHOWN))))
     changes = {label: {"layer": _layers(label)} for label in SHOWN}
     caption = (
         "One quantizer for all sites, or each site its own: quality against the memory traffic of "
@@ -147,7 +165,7 @@ def _chart() -> Chart:
 
 
 def _layers(label: str) -> list[Spec]:
-    figure = FIGURES[label]
+    figure = SHOWN[label]
     reverse = {} if figure.worst_low else {"reverse": True}
     y = quantitative(
         figure.field, figure.title, scale={"type": figure.scale, "padding": 14, **reverse}
@@ -158,6 +176,7 @@ def _layers(label: str) -> list[Spec]:
     told = hover(
         ("choice", "quantizer"),
         ("kib", "KiB a step", ",.1f"),
+        ("noise", "noise", ".2~g"),
         ("sqnr_db", "SQNR (dB)", ".2f"),
         ("worst_db", "worst site's SQNR (dB)", ".2f"),
         ("cosine", "cosine", ".6f"),
@@ -179,14 +198,15 @@ def _layers(label: str) -> list[Spec]:
             "tooltip": told,
         },
     }  # fmt: skip
-    return [line, points, *names_beside(BYTES, y, known)]
+    return [line, points, *names_beside(BYTES, y, known, f"_{figure.field}")]
 
 
-def names_beside(x: Spec, y: Spec, transform: Sequence[Spec] = ()) -> list[Spec]:
-    """The labels of points, on the side that has room for them."""
+def names_beside(x: Spec, y: Spec, transform: Sequence[Spec] = (), by: str = "") -> list[Spec]:
+    """The labels of points, on the side that has room for them, as `labelled` found it."""
+    here = f"(width < {NARROW_WIDTH} ? datum.narrow_side{by} : datum.side{by})"
     return [
         {
-            "transform": [*transform, {"filter": f"{SIDE} === '{side}'"}],
+            "transform": [*transform, {"filter": f"{here} === '{side}'"}],
             "mark": {
                 "type": "text",
                 "align": "left" if right else "right",
