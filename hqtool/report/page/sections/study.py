@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hqtool.report.model import Column, Table
-from hqtool.report.page.axes import named, quantitative, view
+from hqtool.report.page.axes import Spec, named, quantitative, view
 from hqtool.report.page.markup import element, paragraphs, table
 from hqtool.report.page.material import Document, Material
 from hqtool.report.page.section import Chart, Columns, Part, Section, columns_of
@@ -19,12 +19,15 @@ from hqtool.sizes import binary_bytes, counted
 SCORES = {
     "sqnr_db": "SQNR on the trace (dB)",
     "cosine": "cosine on the trace",
-    "noise": "noise on the trace, summed over sites",
+    "noise": "noise on the trace, summed (less is better)",
 }
 
 
 #: Noise below is drawn on a linear axis, for it may be 0; that above on a logarithmic one.
 LEAST_NOISE = 1e-3
+
+#: Ticks on that axis.
+DECADES = (1e-3, 1e-2, 1e-1, 1, 10, 100)
 
 
 def study(material: Material) -> Section:
@@ -130,11 +133,15 @@ def _chart(place: int, score: str, document: Document) -> Chart:
         ("mean", metric, ".4~g"),
         ("runs", "runs", "d"),
     )
-    scale = {"type": "symlog", "constant": LEAST_NOISE} if score == "noise" else {}
-    x = quantitative(score, SCORES[score], scale={"padding": 24, **scale})
+    scale: Spec = {"padding": 24}
+    more: Spec = {}
+    if score == "noise":
+        scale |= {"type": "symlog", "constant": LEAST_NOISE}
+        more = {"axis": {"values": [0, *DECADES], "format": "~g"}}
+    x = quantitative(score, SCORES[score], scale=scale, **more)
     layers = error_bars(x, metric, told)
     spec = view(300, data=named(f"study-{place}-{score}"), layer=layers)
-    caption = f"Does replay tell? {SCORES[score]} of each recipe against {metric} as trained."
+    caption = f"Does replay tell? Of each recipe, {SCORES[score]} against {metric} as trained."
     return Chart(f"study-{place}-{score}", caption, spec)
 
 
