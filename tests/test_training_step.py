@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: E402
 from training_by_hand import KINDS, Layer, symmetric4  # noqa: E402
 
 import hqtool  # noqa: E402
+from hqtool.errors import UsageError  # noqa: E402
 from hqtool.recipes.recipe import Recipe  # noqa: E402
 from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
 
@@ -447,3 +448,22 @@ def test_products_in_functions_of_the_scripts_own_are_left_alone_and_told() -> N
     told = session.outcome.lines()
     assert "  out of reach: 50.0 % within functions of autograd of the script's own" in told
     assert "not quantized: 1.weight (no recorded layer or product used it)" in told
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "cause"),
+    [
+        (3, {}, "3 is no torch.nn.Module"),
+        (nn.Linear(2, 2), {"seed": "x"}, "seed='x' is no whole number"),
+    ],
+)
+def test_what_is_no_model_and_no_seed_is_refused_before_anything_is_written(
+    tmp_path: Any, model: Any, options: dict[str, Any], cause: str
+) -> None:
+    path = tmp_path / "run.h5"
+    with pytest.raises(UsageError, match=cause), hqtool.train(model, "none", path, **options):
+        pass
+    if not options:
+        with pytest.raises(UsageError, match=cause), hqtool.capture(model, path):
+            pass
+    assert not path.exists()

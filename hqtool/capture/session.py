@@ -17,7 +17,7 @@ from hqtool.capture.settings import CaptureSettings
 from hqtool.launch.process_rank import path_of_rank, rank_of_process
 from hqtool.launch.stderr_lines import say
 from hqtool.trace.writer import TraceWriter
-from hqtool.watch.watcher import Watched, Watcher
+from hqtool.watch.watcher import Watched, Watcher, require_model
 
 
 class Session:
@@ -113,6 +113,7 @@ def open_session(
     model: nn.Module, path: str | os.PathLike[str], settings: CaptureSettings
 ) -> Iterator[Session]:
     """Record a model's training inside a `with` block; see `hqtool.capture`."""
+    require_model(model)
     rank = rank_of_process()
     run = provenance([Path(sys.argv[0]).name, *sys.argv[1:]], settings) | rank
     writer = TraceWriter(

@@ -25,7 +25,7 @@ from hqtool.training.told.provenance import provenance
 from hqtool.training.told.run_trace import RunTrace
 from hqtool.training.trainer import Trainer
 from hqtool.vocab import Site
-from hqtool.watch.watcher import Watcher
+from hqtool.watch.watcher import Watcher, require_model
 
 
 class Session:
@@ -133,6 +133,7 @@ def open_session(
     settings: TrainSettings,
 ) -> Iterator[Session]:
     """Quantize a model's training inside a `with` block; see `hqtool.train`."""
+    require_model(model)
     require_trainable(recipe)
     writer = None
     if path is not None:

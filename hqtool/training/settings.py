@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, TypedDict
 
 from hqtool.errors import UsageError
@@ -92,4 +93,6 @@ def settings_of(options: Mapping[str, Any]) -> TrainSettings:
     for name in options:
         if name not in known:
             raise UsageError(f"unknown option of training: {name}", known_names(name, known))
+    if not isinstance(options.get("seed", 0), Integral):
+        raise UsageError(f"seed={options['seed']!r} is no whole number", "give one, such as 0")
     return TrainSettings(**options)

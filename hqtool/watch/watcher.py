@@ -16,6 +16,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from hqtool.errors import UsageError
+from hqtool.spec_table import short_repr
 from hqtool.watch.eager_mode import EagerMode
 from hqtool.watch.layer_types import LayerTypes
 from hqtool.watch.listener import Listener
@@ -52,6 +54,13 @@ class Watched:
     runs_eagerly: bool
     passes_without_gradients: int
     passes_without_backward: int
+
+
+def require_model(model: object) -> None:
+    """Raises: UsageError: it is no model of torch."""
+    if not isinstance(model, nn.Module):
+        cause = f"{short_repr(model)} is no torch.nn.Module"
+        raise UsageError(cause, "give the model that trains")
 
 
 class Watcher:
