@@ -20,6 +20,8 @@ TENSOR_KINDS: dict[str, str] = {
     "grad_weight": "gradient with respect to the weight, G_W",
 }
 
+#: Those that appear as data passes forward; the others come with gradients.
+FORWARD = ("output", "input", "weight")
 
 #: A tensor kind → the kind as which the same numbers appear at the next layer, whose quantizer may
 #: stand for its own: what a layer computes is, but for what lies between, what later layers read,

@@ -27,6 +27,7 @@ from benchmarks.truth.correlation import (
     wins,
 )
 from benchmarks.truth.offline.candidates import MEANINGS
+from benchmarks.truth.tables import markdown
 
 #: What hqtool shows as a recipe's `noise`: it takes no values but those of the sites themselves.
 SHOWN = "noise_split"
@@ -80,9 +81,8 @@ def section() -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    """A table, and an empty line after it."""
+    return markdown(head, rows) + "\n"
 
 
 def _small_losses(

@@ -13,10 +13,7 @@ from hqtool.trace.ranks import RanksReader
 from hqtool.trace.reader import TraceReader
 from hqtool.traffic.layers import OPS
 from hqtool.traffic.pricing.scheme import class_of
-from hqtool.vocab import COUNTERPARTS, Site
-
-#: Kinds that appear in the order in which data passes forward.
-FORWARD = ("output", "input", "weight")
+from hqtool.vocab import COUNTERPARTS, FORWARD, Site
 
 
 @dataclass(frozen=True, slots=True)

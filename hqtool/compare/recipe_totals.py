@@ -11,10 +11,7 @@ from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
 from hqtool.estimators.quantizer import label_of
 from hqtool.traffic.bill import DEFAULT_BITS
-from hqtool.vocab import COUNTERPARTS, TENSOR_KINDS, Site
-
-#: The tensor kinds that go backward.
-GRADIENTS = ("grad_input", "grad_output", "grad_weight")
+from hqtool.vocab import COUNTERPARTS, FORWARD, TENSOR_KINDS, Site
 
 ACCUMULATOR_BYTES = DEFAULT_BITS.acc / 8
 
@@ -95,7 +92,7 @@ def network_noise(noises: Iterable[tuple[str, float | None]], layers: int) -> fl
     """
     given = list(noises)
     known = [
-        noise / layers if tensor in GRADIENTS else noise
+        noise if tensor in FORWARD else noise / layers
         for tensor, noise in given
         if noise is not None
     ]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.truth.offline.gradient_sums import GradientSums
-from benchmarks.truth.offline.site_figures import FORWARD, SiteErrors, SiteFigures
+from benchmarks.truth.offline.site_figures import SiteErrors, SiteFigures
+from hqtool.vocab import FORWARD
 
 
 @dataclass(frozen=True, slots=True)

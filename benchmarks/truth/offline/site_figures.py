@@ -6,9 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-#: Tensor kinds whose errors go forward to the loss; those of the others go backward.
-FORWARD = ("weight", "input", "output")
-
 #: FIELD: a gradient below √3 times its quantization noise teaches nothing any more.
 CRITERION = 1 / 3
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hqtool.compare.comparison import Comparison, RanksFacts
-from hqtool.compare.recipe_totals import GRADIENTS
 from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
 from hqtool.report.compared.naming import lane_label
 from hqtool.report.compared.recipes import listed, recipe_notes
 from hqtool.report.model import percent
+from hqtool.vocab import FORWARD
 
 #: Networks failed to train whose gradients had a mean gain of 0.8 and less (2-bit DSGC), while
 #: those at 0.83 and more trained as replay foretold: `benchmarks/truth.md`.
@@ -112,7 +112,7 @@ def _shrunk_note(summaries: Iterable[Summary]) -> str:
     """
     gains: dict[str, list[float]] = {}
     for s in summaries:
-        if s.tensor in GRADIENTS and (gain := s.metrics["gain"]) is not None:
+        if s.tensor not in FORWARD and (gain := s.metrics["gain"]) is not None:
             gains.setdefault(lane_label((s.estimator, s.format, s.rounding)), []).append(gain)
     shrunk = [name for name, each in gains.items() if min(each) < LEAST_GAIN]
     if not shrunk:

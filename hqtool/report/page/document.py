@@ -25,7 +25,6 @@ from hqtool.report.page.sections.study import study
 from hqtool.report.page.sections.tradeoff import tradeoff
 from hqtool.report.page.sections.traffic import traffic
 from hqtool.report.page.sections.two_runs import two_runs
-from hqtool.report.page.side_by_side import SideBySide
 
 #: The sections in the order of the page. A new one is one more function.
 SECTIONS: tuple[Callable[[Material], Section], ...] = (
@@ -106,13 +105,17 @@ def _contents(sections: Sequence[Section]) -> Markup:
 def _data_element(material: Material, sections: Sequence[Section]) -> Markup:
     """What the script draws, as text that no browser runs."""
     charts = [chart for section in sections for chart in section.charts]
-    both = SideBySide.of(material)
+    sites = embedded_sites(material)
+    for section in sections:
+        for place, more in section.site_data.items():
+            sites[place]["data"] |= more
+    first = (each.first_site for each in sections if each.first_site is not None)
     data = {
         "config": CONFIG,
         "charts": {chart.name: chart.to_json() for chart in charts},
         "data": {name: columns for section in sections for name, columns in section.data.items()},
-        "sites": embedded_sites(material, both),
-        "firstSite": 0 if both is None else both.first_place,
+        "sites": sites,
+        "firstSite": next(first, 0),
     }
     text = json.dumps(_harmless(data), separators=(",", ":"), allow_nan=False)
     inert = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -16,7 +16,6 @@ from hqtool.report.page.histogram import LINEAR_SHARE
 from hqtool.report.page.material import Material
 from hqtool.report.page.picture import SitePicture
 from hqtool.report.page.section import rounded
-from hqtool.report.page.side_by_side import SideBySide
 from hqtool.sizes import counted
 
 #: The end of the axis, on which a value's position is kept as a whole number.
@@ -26,22 +25,10 @@ POSITIONS = 9999
 MOST_TICKS = 3
 
 
-def embedded_sites(material: Material, both: SideBySide | None = None) -> list[dict[str, Any]]:
+def embedded_sites(material: Material) -> list[dict[str, Any]]:
     """What the page's script knows of each site."""
     several = len({picture.run for picture in material.pictures}) > 1
-    sites = [_site(each, material, several) for each in material.pictures]
-    for pair in () if both is None else both.pairs:
-        places = [place for place in pair.places if place is not None]
-        there = [
-            {"site": place, "run": harmless(material.runs[material.pictures[place].run].path)}
-            for place in places
-        ]
-        for place in places:
-            sites[place]["data"] |= {
-                "range of both": {"together": there, "set": "steps"},
-                "values of both": {"together": there, "set": "histogram"},
-            }
-    return sites
+    return [_site(each, material, several) for each in material.pictures]
 
 
 def _site(picture: SitePicture, material: Material, several: bool) -> dict[str, Any]:

@@ -82,12 +82,16 @@ class Section:
         parts: HTML and charts in order; the essentials are HTML. Several charts in a tuple stand
             side by side where there is room.
         data: the data sets of its charts by name.
+        site_data: further data sets of sites, by the place of each, for charts of the site shown.
+        first_site: the place of the site to show first; None: it does not matter.
     """
 
     name: str
     title: str
     parts: Sequence[Part]
     data: Mapping[str, Columns] = field(default_factory=dict)
+    site_data: Mapping[int, Mapping[str, Columns]] = field(default_factory=dict)
+    first_site: int | None = None
 
     @property
     def charts(self) -> list[Chart]:

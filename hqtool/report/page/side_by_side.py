@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hqtool.compare.results import Summary
+from hqtool.report.compared.naming import lane_label
 from hqtool.report.page.material import Material
 from hqtool.report.page.picture import SitePicture
 from hqtool.vocab import Site
@@ -53,21 +54,21 @@ class SideBySide:
 
     Args:
         paths: of their traces.
-        quantizer: whose SQNR is compared; None where there is none.
+        quantizer: label of that whose SQNR is compared; None where there is none.
         pairs: the sites that both have, those farthest apart first.
         alone: the sites that only one has.
     """
 
     paths: tuple[str, str]
-    quantizer: Summary | None
+    quantizer: str | None
     pairs: Sequence[Pair]
     alone: tuple[Sequence[Site], Sequence[Site]]
 
     @property
-    def first_place(self) -> int:
-        """The picture that is shown first: of the pair that is farthest apart."""
+    def first_place(self) -> int | None:
+        """The picture of the pair that is farthest apart; None without pictures."""
         places = (place for pair in self.pairs for place in pair.places if place is not None)
-        return next(places, 0)
+        return next(places, None)
 
     @classmethod
     def of(cls, material: Material) -> SideBySide | None:
@@ -87,7 +88,7 @@ class SideBySide:
         ]
         return cls(
             both,
-            next(iter(scores[0].values()), None),
+            next(map(_label, scores[0].values()), None),
             sorted(pairs, key=lambda pair: -pair.apart_db),
             (
                 [site for site in sites[0] if site not in sites[1]],
@@ -104,6 +105,10 @@ def _summaries(material: Material, path: str) -> Mapping[Site, Summary]:
         for result in material.comparison.results
         if result.task.path == path and any(s.recipe is None for s in result.summaries)
     }
+
+
+def _label(summary: Summary) -> str:
+    return lane_label((summary.estimator, summary.format, summary.rounding))
 
 
 def _pictures(material: Material, path: str) -> Mapping[Site, tuple[int, SitePicture]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hqtool.report.compared.naming import lane_label
 from hqtool.report.model import Column, Table, decibels
 from hqtool.report.page.axes import (
     Spec,
@@ -54,7 +53,8 @@ def two_runs(material: Material) -> Section:
     shared = table(_table(rows, found.paths), {"layer": SiteLinks.cell})
     parts.append(folded("All shared sites as a table", shared))
     drawn = [{**row, "at": place} for place, row in enumerate(scored)]
-    return Section("runs", title, parts, {"runs": columns_of(_long(drawn, found.paths), _NAMES)})
+    data = {"runs": columns_of(_long(drawn, found.paths), _NAMES)}
+    return Section("runs", title, parts, data, _of_sites(found), found.first_place)
 
 
 _NAMES = ("site", "name", "at", "run", "sqnr_db", "difference")
@@ -62,10 +62,7 @@ _NAMES = ("site", "name", "at", "run", "sqnr_db", "difference")
 
 def _introduction(found: SideBySide) -> str:
     first, second = found.paths
-    under = ""
-    if found.quantizer is not None:
-        key = found.quantizer.estimator, found.quantizer.format, found.quantizer.rounding
-        under = f" SQNR is that under {lane_label(key)}."
+    under = "" if found.quantizer is None else f" SQNR is that under {found.quantizer}."
     return (
         f"First {first}, then {second}, site by site: those farthest apart come first, by the "
         "difference of their mean SQNR or by 20·log10 of the ratio of their largest magnitudes, "
@@ -111,6 +108,24 @@ def _long(rows: list[dict[str, Any]], paths: Sequence[str]) -> list[dict[str, An
 
 
 # --- the site that is shown, in both runs
+
+
+def _of_sites(found: SideBySide) -> dict[int, dict[str, Any]]:
+    """Both runs' data of the site under the name of either."""
+    data: dict[int, dict[str, Any]] = {}
+    for pair in found.pairs:
+        runs = {
+            place: path
+            for place, path in zip(pair.places, found.paths, strict=True)
+            if place is not None
+        }
+        there = [{"site": place, "run": path} for place, path in runs.items()]
+        for place in runs:
+            data[place] = {
+                "range of both": {"together": there, "set": "steps"},
+                "values of both": {"together": there, "set": "histogram"},
+            }
+    return data
 
 
 def _pair_of_charts(found: SideBySide) -> tuple[Chart, Chart]:
