@@ -20,7 +20,7 @@ setup(
         Extension(
             "hqtool.kernels._compiled",
             ["hqtool/kernels/_compiled.c"],
-            depends=["hqtool/kernels/quantize.h", "hqtool/kernels/sums.h"],
+            depends=[f"hqtool/kernels/{name}.h" for name in ("lanes", "quantize", "sums")],
             extra_compile_args=FLAGS,
             optional=True,
             py_limited_api=STABLE_ABI,

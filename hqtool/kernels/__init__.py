@@ -8,9 +8,10 @@ C rather than numba: numba takes 0.3 s to import and 200 MB on disk, in every pr
 or trains, and does not vectorise these loops over floats as written plainly.
 """
 
-from hqtool.kernels.dispatch import array_sums, quantized, uniform
+from hqtool.kernels.dispatch import array_sums, lane_sums, quantized, uniform
 from hqtool.kernels.form import Form, form_in_use
 from hqtool.kernels.grid import Grid
+from hqtool.kernels.lanes import LaneGaps, LaneSums
 from hqtool.kernels.noise import NoiseKey
 from hqtool.kernels.sums import ArraySums
 
@@ -18,9 +19,12 @@ __all__ = [
     "ArraySums",
     "Form",
     "Grid",
+    "LaneGaps",
+    "LaneSums",
     "NoiseKey",
     "array_sums",
     "form_in_use",
+    "lane_sums",
     "quantized",
     "uniform",
 ]

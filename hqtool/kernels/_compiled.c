@@ -1,4 +1,5 @@
-/* The compiled form of hqtool.kernels as a module of Python; sums.h and quantize.h do the work. */
+/* The compiled form of hqtool.kernels as a module of Python; sums.h,
+quantize.h and lanes.h do the work. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
@@ -6,9 +7,9 @@
 #if !defined(__GNUC__)
 #error "The compiled form is written for GCC and Clang; without it the plain form does the work."
 #endif
-#include "quantize.h"
+#include "lanes.h"
 
-#define VERSION 4
+#define VERSION 5
 #define WORTH_A_THREAD 8192 /* fewer values are read before another thread could take the GIL */
 
 static PyObject *as_tuple(const Sums *sums)
@@ -136,12 +137,78 @@ static PyObject *uniform(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* Numbers that broadcast to the shape of the values; returns 0 where they do not. */
+static int column_of(const Py_buffer *view, const LaneJob *job, Column *column)
+{
+    const int missing = AXES - view->ndim;
+    if (missing < 0 || strcmp(view->format, "d"))
+        return 0;
+    column->at = view->buf;
+    for (int axis = 0; axis < AXES; axis++) {
+        const Py_ssize_t size = axis < missing ? 1 : view->shape[axis - missing];
+        if (size != 1 && size != job->shape[axis])
+            return 0;
+        column->strides[axis] = size == 1 ? 0 : view->strides[axis - missing];
+    }
+    return 1;
+}
+
+/* Fills in what the buffers of values, scales, lowest and highest levels tell. */
+static int filled_job(const Py_buffer *views, LaneJob *job)
+{
+    const int ndim = views[0].ndim;
+    const char *format = views[0].format;
+    if (ndim > AXES || !format[0] || format[1] || !strchr("fde", format[0]))
+        return 0;
+    job->values = views[0].buf;
+    job->format = format[0];
+    for (int axis = 0; axis < AXES; axis++)
+        job->shape[axis] = axis < AXES - ndim ? 1 : views[0].shape[axis - (AXES - ndim)];
+    return column_of(views + 1, job, &job->scale) && column_of(views + 2, job, &job->lowest) &&
+           column_of(views + 3, job, &job->highest);
+}
+
+static PyObject *lane_sums(PyObject *self, PyObject *args)
+{
+    PyObject *arrays[4];
+    LaneJob job;
+    Gaps *gaps = &job.gaps;
+    Py_buffer views[4] = {{0}, {0}, {0}, {0}};
+    LaneSums sums = {0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOO(ddddddd)p", arrays, arrays + 1, arrays + 2, arrays + 3,
+                          &gaps->relative, &gaps->least_power, &gaps->greatest_power,
+                          &gaps->at_zero, &gaps->low, &gaps->high, &gaps->beyond, &job.expected))
+        return NULL;
+    int fits = 1;
+    for (int i = 0; i < 4 && fits; i++)
+        fits = !PyObject_GetBuffer(arrays[i], views + i,
+                                   PyBUF_FORMAT | (i ? PyBUF_STRIDES : PyBUF_C_CONTIGUOUS));
+    if (fits && !filled_job(views, &job)) {
+        PyErr_SetString(PyExc_TypeError, "values of up to three axes, and float64s that broadcast to them");
+        fits = 0;
+    }
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        sums_of_lanes[machine()](&job, &sums);
+        Py_END_ALLOW_THREADS
+    }
+    for (int i = 0; i < 4; i++)
+        PyBuffer_Release(views + i);
+    return fits ? Py_BuildValue("(ddddddd)", sums.nonzero, sums.xx, sums.qq, sums.xq, sums.errors,
+                                sums.saturated, sums.underflowed)
+                : NULL;
+}
+
 static PyMethodDef methods[] = {
     {"array_sums", array_sums, METH_O,
      "lo, hi, smallest, size, total, squares, nzero, nnan, ninf of a contiguous array's values."},
     {"quantized", quantized, METH_VARARGS,
      "(values, out, clipped or None, grid, key or None, with sums): how many values are clipped, "
      "and their sums or None."},
+    {"lane_sums", lane_sums, METH_VARARGS,
+     "(values, scale, lowest, highest, gaps, expected): how many values are not 0, sums of x*x, "
+     "q*q, x*q and errors, and how many values are saturated and underflowed."},
     {"uniform", uniform, METH_VARARGS, "(out, key, first): fills it with noise."},
     {NULL, NULL, 0, NULL},
 };

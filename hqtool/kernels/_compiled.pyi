@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 VERSION: int
@@ -18,3 +19,12 @@ def quantized(
 ) -> tuple[int, _Sums | None]: ...
 def uniform(out: NDArray[Any], key: tuple[int, int], first: int, /) -> None: ...
 def array_sums(array: NDArray[Any], /) -> _Sums: ...
+def lane_sums(
+    values: NDArray[Any],
+    scale: NDArray[np.float64],
+    lowest: NDArray[np.float64],
+    highest: NDArray[np.float64],
+    gaps: tuple[float, ...],
+    expected: bool,
+    /,
+) -> tuple[float, float, float, float, float, float, float]: ...

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hqtool.kernels.form import form_in_use
 from hqtool.kernels.grid import Grid
+from hqtool.kernels.lanes import LaneGaps, LaneSums
 from hqtool.kernels.noise import NoiseKey, plain_uniform
 from hqtool.kernels.plain import array_sums as plain_sums
 from hqtool.kernels.sums import ArraySums
@@ -76,6 +77,39 @@ def quantized(
     """
     found, sums = _compiled_quantized()(values, out, clipped, grid, key, with_sums, finite)
     return found, None if sums is None else ArraySums._make((*sums, _LEAST_SPREAD))
+
+
+def lane_sums(
+    values: NDArray[Any],
+    scale: Any,
+    lowest: Any,
+    highest: Any,
+    gaps: LaneGaps,
+    expected: bool,
+) -> LaneSums:
+    """Sums over values that are each quantized under the levels of their own lane.
+
+    There is no plain form: where the kernels are not compiled, `hqtool.core.moments.grouped` does
+    the same in numpy. It computes in float64; the bits do not depend on the machine's vectors.
+
+    Args:
+        values: finite, contiguous, of up to three axes; float16, float32 or float64.
+        scale, lowest, highest: broadcast to the shape of the values; levels in units of the scale.
+        expected: of stochastic rounding, the expectation; else to nearest.
+
+    Raises:
+        TypeError: arrays that do not go together.
+        ImportError: the compiled form was not built.
+    """
+    columns = (np.asarray(each, np.float64) for each in (scale, lowest, highest))
+    return LaneSums._make(_compiled_lane_sums()(values, *columns, gaps, expected))
+
+
+@functools.cache
+def _compiled_lane_sums() -> Callable[..., Any]:
+    from hqtool.kernels._compiled import lane_sums as compiled
+
+    return compiled
 
 
 @functools.cache

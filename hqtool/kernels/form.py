@@ -12,7 +12,7 @@ from hqtool.errors import UsageError
 VARIABLE, CHOICES = "HQTOOL_KERNELS", ("plain", "compiled")
 
 #: That of `_compiled.c`: one built from older source is left alone.
-_VERSION = 4
+_VERSION = 5
 
 
 class Form(NamedTuple):

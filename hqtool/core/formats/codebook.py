@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.formats.format import Array, Indices, Levels
+from hqtool.core.formats.format import Array, Gaps, Indices, Levels
 from hqtool.core.formats.scaling import SCALINGS, Scaling
 from hqtool.errors import UsageError
 
@@ -59,6 +59,11 @@ class Codebook:
     def largest(self) -> float:
         """The largest magnitude of a level."""
         return max(-self.lowest, self.highest)
+
+    @property
+    def gaps(self) -> Gaps | None:
+        """See `Levels.gaps`."""
+        return None
 
     @cached_property
     def zero_at(self) -> int:
@@ -165,6 +170,10 @@ class CodebookLevels(Levels):
     @property
     def high_gap(self) -> float:
         return float(self.codebook.extended[-1]) - self.codebook.highest
+
+    @property
+    def gaps(self) -> Gaps | None:
+        return self.codebook.gaps
 
     def nearest(self, y: Any, xp: Any = np) -> Any:
         return self.codebook.nearest(y, xp)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from hqtool.core.formats.codebook import Codebook
-from hqtool.core.formats.format import Array
+from hqtool.core.formats.format import Array, Gaps
 from hqtool.errors import UsageError
 
 #: Most bits of exponent; and of a sign, exponent and mantissa together.
@@ -58,22 +58,6 @@ def _positive_levels(exponent_bits: int, mantissa_bits: int) -> Array:
         significand.astype(np.float64), np.maximum(exponent, 1) - bias - mantissa_bits
     )
     return found
-
-
-class Gaps(NamedTuple):
-    """How far apart the levels are, in units of the scale.
-
-    Args:
-        relative: the gap at y is this times 2^⌊log2|y|⌋ clamped to the next two.
-        least_power, greatest_power: what the power of two is clamped to.
-        below, above: the levels that would follow beyond the ends.
-    """
-
-    relative: float
-    least_power: float
-    greatest_power: float
-    below: float
-    above: float
 
 
 class PowersOfTwo(Codebook):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,28 @@ class ElementFormat(Format, Protocol):
         ...
 
 
+class Gaps(NamedTuple):
+    """How far apart levels are, in units of the scale, that lie alike on both sides of 0.
+
+    Args:
+        relative: of floating point, the gap at y is this times 2^⌊log2|y|⌋ clamped to the next
+            two; 0 of whole numbers, whose gap is 1.
+        least_power, greatest_power: what the power of two is clamped to.
+        below, above: the levels of floating point that would follow beyond the ends.
+    """
+
+    relative: float = 0.0
+    least_power: float = 0.0
+    greatest_power: float = 0.0
+    below: float = 0.0
+    above: float = 0.0
+
+    @property
+    def at_zero(self) -> float:
+        """Between 0 and the levels next to it."""
+        return self.relative * self.least_power or 1.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Levels(ABC):
     """The representable values of many lanes of one family: level × scale, level ascending.
@@ -89,6 +111,11 @@ class Levels(ABC):
     @abstractmethod
     def high_gap(self) -> Any:
         """The gap between the highest level and the one before."""
+
+    @property
+    def gaps(self) -> Gaps | None:
+        """How far apart the levels are; None where it takes more than that to find them."""
+        return None
 
     @abstractmethod
     def nearest(self, y: Any, xp: Any = np) -> Any:

@@ -8,22 +8,23 @@ its authors' code; their floor of 1e-8 under every range is left out (DESIGN sec
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from hqtool.core.formats.format import Array, ElementFormat, Indices
-from hqtool.core.moments.grouped import OUTCOMES
+from hqtool.core.moments.grouped import OUTCOMES, PIECE
 from hqtool.vocab import Moments
 
 
-class Block(NamedTuple):
-    """Rows that are mixed with each other.
+class Blocks(NamedTuple):
+    """Blocks of as many rows, each of which are mixed with each other.
 
     Args:
-        rows: their indices, the leader first.
-        mix, unmix: square matrices, one the inverse of the other.
+        rows: (blocks, n), the rows' indices, the leader first.
+        mix, unmix: (blocks, n, n), one the inverse of the other.
     """
 
     rows: Indices
@@ -31,8 +32,8 @@ class Block(NamedTuple):
     unmix: Array
 
 
-def blocks_of(spans: Array) -> list[Block]:
-    """The blocks that rows form, by the size of their ranges.
+def blocks_of(spans: Array) -> list[Blocks]:
+    """The blocks that rows form, by the size of their ranges; those of as many rows together.
 
     Args:
         spans: of each row, max − min ≥ 0.
@@ -43,9 +44,18 @@ def blocks_of(spans: Array) -> list[Block]:
     leaders = _leaders(spans[order])
     shares = np.cumsum(spans[order[:leaders]])
     ends = np.rint((spans.size - leaders) * shares / shares[-1]) if shares[-1] else shares
-    followers = np.split(order[leaders:], ends.astype(np.intp)[:-1])
-    pairs = zip(order[:leaders], followers, strict=True)
-    return [_block(np.array([leader, *rows]), spans) for leader, rows in pairs]
+    sizes = np.diff(ends, prepend=0).astype(np.intp)
+    sizes[-1] += spans.size - leaders - sizes.sum()
+    first = leaders + np.cumsum(sizes) - sizes  # follower of each leader, in the order
+    return [
+        _mixed(order[_places(np.flatnonzero(sizes == size), first, int(size))], spans)
+        for size in np.unique(sizes)
+    ]
+
+
+def _places(leaders: Indices, first: Indices, followers: int) -> Indices:
+    """(leaders, 1 + followers): the places of each leader and its followers in the order."""
+    return np.column_stack([leaders, first[leaders, None] + np.arange(followers)])
 
 
 def _leaders(spans: Array) -> int:
@@ -59,16 +69,23 @@ def _leaders(spans: Array) -> int:
     return int(enough[-1]) + 1 if enough.size else spans.size
 
 
-def _block(rows: Indices, spans: Array) -> Block:
-    """Q·diag(s), Q a reflection that shares the leader out over all n rows equally."""
-    n, leader, others = rows.size, spans[rows[0]], spans[rows[1:]].max(initial=0.0)
-    if n < 2 or not others > 0:
-        return Block(rows, np.eye(n), np.eye(n))
+def _mixed(rows: Indices, spans: Array) -> Blocks:
+    """Q·diag(s), Q a reflection that shares the leader out over all n rows equally.
+
+    Rows stay as they are where a leader is alone, or all its followers' ranges are 0.
+    """
+    n = rows.shape[1]
+    leaders, others = spans[rows[:, 0]], spans[rows[:, 1:]].max(axis=1, initial=0.0)
     v = np.eye(n)[0] - 1 / np.sqrt(n)
-    reflection = np.eye(n) - 2 * np.outer(v, v) / (v @ v)
-    s = np.full(n, (others * np.abs(reflection).max() / (n - 1)) ** (-1 / 3))
-    s[0] = (leader / np.sqrt(n)) ** (-1 / 3)
-    return Block(rows, reflection * s, (reflection / s).T)
+    reflection = np.eye(n) - (2 * np.outer(v, v) / (v @ v) if n > 1 else 0.0)
+    with np.errstate(all="ignore"):
+        smaller = (others * np.abs(reflection).max() / (n - 1)) ** (-1 / 3)
+        s = np.repeat(smaller[:, None], n, axis=1)
+        s[:, 0] = (leaders / np.sqrt(n)) ** (-1 / 3)
+        found = Blocks(rows, reflection * s[:, None], np.swapaxes(reflection / s[:, None], 1, 2))
+    alone = np.flatnonzero(~(others > 0))
+    found.mix[alone] = found.unmix[alone] = np.eye(n)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +119,24 @@ class HouseholderFormat:
         """
         spans = x.max(axis=1) - x.min(axis=1) if x.size else np.zeros(len(x))
         q, variance = np.zeros_like(x), np.zeros_like(x)
-        for rows, mix, unmix in blocks_of(spans):
+        for rows, mix, unmix in _pieces(blocks_of(spans), x.shape[1]):
             y = mix @ x[rows]
-            levels = self.element.levels(y.min(axis=1), y.max(axis=1)).as_columns()
+            levels = self.element.levels(y.min(axis=2).reshape(-1), y.max(axis=2).reshape(-1))
             u = None if noise is None else noise[rows]
             with np.errstate(all="ignore"):
-                found = OUTCOMES[rounding](y, levels, u, None)
+                found = OUTCOMES[rounding](y, levels.as_columns(len(rows)), u)
             q[rows] = unmix @ found.q
             if found.variance is not None:
                 variance[rows] = unmix**2 @ found.variance
         return _moments(x, q, variance if rounding == "stochastic" else None)
+
+
+def _pieces(blocks: Iterable[Blocks], values: int) -> Iterator[Blocks]:
+    """The blocks, fewer at a time: about `PIECE` values, of which a row has so many."""
+    for each in blocks:
+        step = max(1, PIECE // max(1, each.rows.shape[1] * values))
+        for start in range(0, len(each.rows), step):
+            yield Blocks._make(field[start : start + step] for field in each)
 
 
 def _moments(x: Array, q: Array, variance: Array | None) -> Moments:

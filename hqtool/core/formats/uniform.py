@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from hqtool.core.formats.format import Array, Indices, Levels
+from hqtool.core.formats.format import Array, Gaps, Indices, Levels
 from hqtool.errors import UsageError
 
 BITS_ALLOWED = range(2, 17)
@@ -43,6 +43,10 @@ class UniformLevels(Levels):
     @property
     def high_gap(self) -> float:
         return 1.0
+
+    @property
+    def gaps(self) -> Gaps:
+        return Gaps()
 
     def nearest(self, y: Any, xp: Any = np) -> Any:
         return xp.clip(xp.round(y), self.first, self.last)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from itertools import product, repeat
 from typing import Any, NamedTuple
 
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 
 from hqtool.core.arrangement import Arrangement
 from hqtool.core.formats.block import BlockFormat
-from hqtool.core.formats.format import Array, Levels
+from hqtool.core.formats.format import Array
 from hqtool.core.moments.grouped import (
     PIECE,
-    known_of_piece,
     moments_of,
     pieces_of,
     sums_of_piece,
@@ -76,11 +74,6 @@ class Blocks:
             for each in masks
         )
 
-    @cached_property
-    def _known(self) -> Array:
-        zero = np.zeros(2)
-        return sum((known_of_piece(x.astype(np.float64)) for x in self._pieces), zero)
-
     def moments(
         self,
         format_: BlockFormat,
@@ -99,15 +92,13 @@ class Blocks:
             exponent: e, where the values were divided by 2^e.
         """
         levels = format_.levels(self._amax, wanted, exponent)
-        suspected = self._amax > levels.scale * _reach(levels)
         drawn = repeat(None) if noise is None else (each.values for each in self._cut(noise))
-        sums, end = np.zeros(5), 0
+        sums, end = np.zeros(7), 0
         for x, u in zip(self._pieces, drawn, strict=False):
             some, end = slice(end, end + x.shape[1]), end + x.shape[1]
             own = levels if len(self._pieces) == 1 else replace(levels, scale=levels.scale[some])
-            wide, suspects = x.astype(np.float64), np.flatnonzero(suspected[some])
-            sums += sums_of_piece(wide, own, rounding, u, suspects)
-        return moments_of(self.count, self._known, sums)
+            sums += sums_of_piece(x, own, rounding, u)
+        return moments_of(self.count, sums)
 
     def _cut(self, values: NDArray[Any]) -> Iterator[_Piece]:
         planes = self._arrangement.planes(values)
@@ -140,8 +131,3 @@ def _amax(x: NDArray[Any], rows: int) -> Array:
     """The largest magnitude of each column's block."""
     found: Array = np.abs(x).max(axis=0).astype(np.float64)
     return found if rows == 1 else np.tile(found.reshape(rows, -1).max(axis=0), rows)
-
-
-def _reach(levels: Levels) -> float:
-    """The magnitude, in units of the scale, up to which no value is clipped."""
-    return float(min(-levels.lowest, levels.highest))

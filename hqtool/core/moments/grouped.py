@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hqtool.core.formats.format import BEYOND, Array, Indices, Levels
+from hqtool.core.formats.format import BEYOND, Array, Gaps, Indices, Levels
 from hqtool.core.moments.dense import LONGEST_DOT
+from hqtool.kernels import LaneGaps, form_in_use, lane_sums
 from hqtool.vocab import Moments
 
 #: Values in a piece: its temporaries stay in cache, and calls cost little beside arithmetic.
@@ -50,53 +51,69 @@ def grouped_moments(
     """Moments of finite values, each under the levels of its own lane; one entry.
 
     Args:
-        x: of any shape and float type; computed in float64.
+        x: of up to three axes and any float type; computed in float64.
         levels: any number of lanes, as arrays.
         lanes: each value's lane; broadcasts to x's shape.
         rounding: a name of `OUTCOMES`.
         noise: uniform [0, 1) of x's shape, where rounding is 'stochastic-sampled'.
     """
-    sums, known = np.zeros(5), np.zeros(2)
+    sums = np.zeros(7)
     for part in pieces_of(x.shape, PIECE):
-        wide = x[part].astype(np.float64, order="C")
+        piece = np.ascontiguousarray(x[part])
         own = levels.at(lanes[_within(lanes.shape, part)])
-        known += known_of_piece(wide)
-        sums += sums_of_piece(wide, own, rounding, None if noise is None else noise[part])
-    return moments_of(x.size, known, sums)
+        sums += sums_of_piece(piece, own, rounding, None if noise is None else noise[part])
+    return moments_of(x.size, sums)
 
 
-def moments_of(count: float, known: Array, sums: Array) -> Moments:
-    """Moments with one entry, from what `known_of_piece` and `sums_of_piece` gave."""
-    return Moments(count, *known.tolist(), *sums.reshape(5, 1))
-
-
-def known_of_piece(x: Array) -> Array:
-    """What no levels change: how many values are not 0, and Σx²."""
-    return np.array([np.count_nonzero(x != 0), _dot(x, x)])
+def moments_of(count: float, sums: Array) -> Moments:
+    """Moments with one entry, from what `sums_of_piece` gave."""
+    return Moments(count, *sums[:2].tolist(), *sums[2:].reshape(5, 1))
 
 
 def sums_of_piece(
-    x: Array,
+    x: NDArray[Any],
     levels: Levels,
     rounding: str,
     noise: Array | None = None,
-    suspects: Indices | None = None,
 ) -> Array:
-    """Of a piece: Σq², Σxq, Σ(x−q)², saturated, underflowed.
+    """Of a piece: how many values are not 0, Σx², Σq², Σxq, Σ(x−q)², saturated, underflowed.
 
     Args:
-        x: finite and contiguous.
+        x: finite, contiguous, of up to three axes.
         levels: arrays that broadcast to x's shape.
-        suspects: of a matrix with one scale a column, the columns that may saturate; None: all.
     """
+    gaps = levels.gaps
+    if gaps is not None and noise is None and _compiled() and x.dtype.char in "efd":
+        return _sums_in_one_pass(x, levels, gaps, rounding)
+    x = x.astype(np.float64)
     with np.errstate(all="ignore"):
-        found = OUTCOMES[rounding](x, levels, noise, suspects)
+        found = OUTCOMES[rounding](x, levels, noise)
         q, e = found.q, x - found.q
         extra = 0.0 if found.variance is None else float(found.variance.sum())
         saturated, underflowed = _total(found.saturated), _total(found.underflowed)
         return np.array(
-            [_dot(q, q) + extra, _dot(x, q), _dot(e, e) + extra, saturated, underflowed]
+            [
+                np.count_nonzero(x),
+                _dot(x, x),
+                _dot(q, q) + extra,
+                _dot(x, q),
+                _dot(e, e) + extra,
+                saturated,
+                underflowed,
+            ]
         )
+
+
+def _compiled() -> bool:
+    return form_in_use().name == "compiled"
+
+
+def _sums_in_one_pass(x: NDArray[Any], levels: Levels, gaps: Gaps, rounding: str) -> Array:
+    """The same by the compiled kernel."""
+    ends = (gaps.at_zero, levels.low_gap, levels.high_gap, BEYOND)
+    of_lanes = LaneGaps(gaps.relative, gaps.least_power, gaps.greatest_power, *ends)
+    columns = (levels.scale, levels.lowest, levels.highest)
+    return np.array(lane_sums(x, *columns, of_lanes, expected=rounding == "stochastic"))
 
 
 def pieces_of(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
@@ -118,30 +135,27 @@ def _within(shape: tuple[int, ...], part: tuple[slice, ...]) -> tuple[slice, ...
     return tuple(slice(None) if size == 1 else own for size, own in zip(shape, part, strict=False))
 
 
-def _nearest(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
+def _nearest(x: Array, levels: Levels, noise: Array | None) -> Outcome:
     y = x / _never_zero(levels.scale)
     q = levels.nearest(y) * levels.scale
-    return Outcome(q, None, _saturated(x, y, levels, suspects), (q == 0) & (x != 0))
+    return Outcome(q, None, _saturated(x, y, levels), (q == 0) & (x != 0))
 
 
-def _saturated(x: Array, y: Array, levels: Levels, suspects: Indices | None) -> NDArray[Any]:
-    """Which values of the suspected columns lie beyond the ends of their levels."""
-    scale = levels.scale
-    if suspects is not None:
-        x, y, scale = x[:, suspects], y[:, suspects], scale[suspects]
+def _saturated(x: Array, y: Array, levels: Levels) -> NDArray[Any]:
+    """Which values lie beyond the ends of their levels."""
     low = levels.lowest - BEYOND * levels.low_gap
     high = levels.highest + BEYOND * levels.high_gap
-    return _or_dead((y < low) | (y > high), x, scale)
+    return _or_dead((y < low) | (y > high), x, levels.scale)
 
 
-def _drawn(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
+def _drawn(x: Array, levels: Levels, noise: Array | None) -> Outcome:
     level = levels.drawn(x / _never_zero(levels.scale), noise)
     kept = np.clip(level, levels.lowest, levels.highest)
     q = kept * levels.scale
     return Outcome(q, None, _or_dead(level != kept, x, levels.scale), (q == 0) & (x != 0))
 
 
-def _expected(x: Array, levels: Levels, noise: Array | None, suspects: Indices | None) -> Outcome:
+def _expected(x: Array, levels: Levels, noise: Array | None) -> Outcome:
     """Between levels l ≤ x < u, E[q] = x and E[(x−q)²] = (x−l)(u−x); beyond the ends, clipped."""
     y = x / _never_zero(levels.scale)
     q, variance = x.copy(), levels.variance(y)
@@ -195,7 +209,7 @@ def _total(which: NDArray[Any]) -> float:
 
 
 #: Name → what it makes of a piece of values. 'stochastic' is the exact expectation.
-OUTCOMES: dict[str, Callable[[Array, Levels, Array | None, Indices | None], Outcome]] = {
+OUTCOMES: dict[str, Callable[[Array, Levels, Array | None], Outcome]] = {
     "nearest": _nearest,
     "stochastic": _expected,
     "stochastic-sampled": _drawn,

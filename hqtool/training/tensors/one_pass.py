@@ -10,10 +10,7 @@ from torch import Tensor
 
 from hqtool.capture.memory import array_over
 from hqtool.capture.tensors import memory_order, stats_of_sums
-from hqtool.core.formats.codebook import CodebookLevels
-from hqtool.core.formats.floating import FloatCodebook
 from hqtool.core.formats.format import Levels
-from hqtool.core.formats.uniform import UniformLevels
 from hqtool.kernels import Grid, NoiseKey, form_in_use
 from hqtool.kernels import quantized as quantized_in_one_pass
 from hqtool.training.tensors.memory import Into, new_memory
@@ -75,13 +72,10 @@ def grid_of(levels: Levels, *, stochastic: bool) -> Grid | None:
         return None
     lo, hi = unclipped(levels, stochastic=stochastic)
     ends = (levels.scale, float(levels.lowest), float(levels.highest), lo, hi)
-    if isinstance(levels, UniformLevels):
-        return Grid(*ends)
-    if isinstance(levels, CodebookLevels) and isinstance(levels.codebook, FloatCodebook):
-        gaps = levels.codebook.gaps
-        if gaps.relative * gaps.least_power > _LEAST and levels.highest < _GREATEST:
-            return Grid(*ends, *gaps)
-    return None
+    gaps = levels.gaps
+    if gaps is None or gaps.at_zero <= _LEAST or levels.highest >= _GREATEST:
+        return None
+    return Grid(*ends, *gaps)
 
 
 def unclipped(levels: Levels, *, stochastic: bool) -> tuple[float, float]:
