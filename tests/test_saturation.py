@@ -56,6 +56,16 @@ def test_micro_batches_count_by_their_elements():
         assert found[2][0].range.hi == expected
 
 
+def test_of_micro_batches_the_finite_elements_count():
+    """One of two clipped and none of two, beside six NaN, are a quarter of four."""
+    steps = [[[-1.0, 1.0]], [[0.0, 2.0], [0.0, 1.0] + [np.nan] * 6], [[1.0]]]
+    for target, expected in ((0.48, 2.0), (0.52, 0.5)):
+        spec = f"saturation:target={target},widen=2,narrow=0.5"
+        seen = [[observe(x) for x in step] for step in steps]
+        found = decisions_of_steps(ESTIMATORS.parse(spec).value, seen)
+        assert found[2][0].range.hi == expected
+
+
 def test_without_values_what_statistics_say():
     """None clipped is known; else the share is that of an exponential tail."""
     x, wide = np.linspace(-4, 4, 100), np.linspace(-8, 8, 100)

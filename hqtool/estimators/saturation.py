@@ -24,9 +24,10 @@ class Saturation:
     is widened to the extreme that was met.
 
     Where a record has no values, the share is known to be 0 if the range holds the extremes. Else
-    it is interpolated by n^(−end/extreme), n the number of elements: what an exponential tail has
-    that reaches its extreme once. Where values are kept at every 20th step alone, holding the range
-    at the others instead costs 4 dB at 8 bits, for it learns to narrow there, and never to widen.
+    it is interpolated by n^(−end/extreme), n the number of finite elements: what an exponential
+    tail has that reaches its extreme once. Where values are kept at every 20th step alone, holding
+    the range at the others instead costs 4 dB at 8 bits, for it learns to narrow there, and never
+    to widen.
 
     The rule of FP8-LM (`fp8_lm` among the presets) is one end for both signs, twice as wide as soon
     as a hundred-thousandth is clipped, and half as wide again only after a thousand steps without:
@@ -60,7 +61,7 @@ class Saturation:
     widen: float
     narrow: float
     one_reach: bool = False
-    asks: ClassVar[frozenset[str]] = frozenset({"clipped", "extremes"})
+    asks: ClassVar[frozenset[str]] = frozenset({"clipped", "extremes", "nonfinite"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.target < 1:
@@ -84,10 +85,10 @@ class Saturation:
         met = Range(obs.stats.min, obs.stats.max)
         if state is None:
             return Reading(met)
-        ends, size = self._ends(state), math.prod(obs.shape)
+        ends, finite = self._ends(state), _finite_elements(obs)
         limits = zip(self._beyond(state), ends, self._ends(met), strict=True)
         shares = tuple(_share_clipped(obs, *each) for each in limits)
-        return Reading(met, figures=shares, weight=size)
+        return Reading(met, figures=shares, weight=finite)
 
     def learn(
         self, state: Range | None, reading: Reading | None, used: AnyRange | None = None
@@ -121,6 +122,10 @@ class Saturation:
         return [Range(given.lo, math.inf), Range(-math.inf, given.hi)]
 
 
+def _finite_elements(obs: Observation) -> int:
+    return math.prod(obs.shape) - int(obs.stats.nnan + obs.stats.ninf)
+
+
 def _share_clipped(obs: Observation, within: Range, end: float, met: float) -> float:
     """The share of a tensor that lies outside a range, interpolated where it is not known.
 
@@ -128,4 +133,4 @@ def _share_clipped(obs: Observation, within: Range, end: float, met: float) -> f
         end, met: how far the range reaches, and how far the tensor.
     """
     share = obs.clipped(within)
-    return math.prod(obs.shape) ** (-end / met) if share is None else share
+    return _finite_elements(obs) ** (-end / met) if share is None else share
