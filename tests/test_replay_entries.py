@@ -106,6 +106,28 @@ def test_a_look_counts_where_no_values_were_recorded(tmp_path: Path) -> None:
     assert {row["postponed"] for row in rows.values()} == {0}
 
 
+@pytest.mark.parametrize(("per", "size"), [("sample", 16 * 4), ("row", 4 * 4)])
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_look_that_the_chip_holds_is_free_whether_or_not_values_were_recorded(
+    tmp_path: Path, per: str, size: int, silent: bool
+) -> None:
+    """Of (2, 4, 2, 2) a sample has 16 elements and a row 4, of 4 bytes of accumulator each."""
+    path = tmp_path / "t.h5"
+    with TraceWriter(path) as writer:
+        writer.describe("conv", GEOMETRY)
+        for step, x in enumerate(STEPS):
+            x = x * (0 if silent and step % 2 else 1)
+            values = x if step % 3 == 0 else None
+            writer.write("conv", "output", step, values, stats=stats_of(x), shape=x.shape)
+            writer.commit(step)
+    looks = (0, 2 * 32 * 4)
+    for buffer, moved in zip((size, size - 1), looks, strict=True):
+        words = ("--estimator", f"current:per={per}", "--buffer", f"{buffer}B", "--json", "-")
+        (row,) = json.loads(hqtool("compare", path, *words).out)["summary"]
+        assert row["looks"] == 9
+        assert row["traffic_bytes"] == row["static_bytes"] + moved
+
+
 @pytest.mark.parametrize(
     ("op", "kind", "axes"),
     [

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.arrangement import part_size
 from hqtool.core.formats.format import ElementFormat
 from hqtool.core.observation import PreparedValues
 from hqtool.core.questions import UndeclaredQuestionError
@@ -123,8 +124,8 @@ class _CountedRecords:
     def __init__(self, history: SiteHistory, past: int) -> None:
         self._first = np.append(history.starts, len(history))
         self._numels = history.numels
+        self._shape, self._channel_axis = history.shape, history.axes.channel
         self._past = past
-        self._teaches = np.append(0, np.cumsum(history.stats.absmax > 0))
         self._silent = np.flatnonzero(~(history.stats.absmax > 0))
         of_steps = np.logical_or.reduceat(history.stats.absmax > 0, history.starts)
         self._teaching_steps = np.append(0, np.cumsum(of_steps))
@@ -133,18 +134,28 @@ class _CountedRecords:
         """How many of the steps start … end−1 have records that teach, in calibration, too."""
         return int(self._teaching_steps[end] - self._teaching_steps[start])
 
-    def all_between(self, start: int, end: int) -> list[int]:
-        """The elements of each record in steps start … end−1, on each device."""
-        first, last = max(self._past, self._first[start]), max(self._past, self._first[end])
-        numels: list[int] = self._numels[first:last].ravel().tolist()
+    def all_between(self, start: int, end: int) -> NDArray[np.intp]:
+        """The records in steps start … end−1."""
+        return np.arange(*self._range(start, end))
+
+    def silent_between(self, start: int, end: int) -> NDArray[np.intp]:
+        """Those of them that teach nothing."""
+        return self._silent[slice(*np.searchsorted(self._silent, self._range(start, end)))]
+
+    def numels(self, which: NDArray[np.intp]) -> list[int]:
+        """The elements of each of these records on each device, one after the other."""
+        numels: list[int] = self._numels[which].ravel().tolist()
         return numels
 
-    def between(self, start: int, end: int) -> tuple[int, int, list[int]]:
-        """In steps start … end−1: records that teach, those that do not, and their elements."""
-        first, last = max(self._past, self._first[start]), max(self._past, self._first[end])
-        teach = int(self._teaches[last] - self._teaches[first])
-        silent = self._silent[slice(*np.searchsorted(self._silent, [first, last]))]
-        return teach, silent.size, self._numels[silent].ravel().tolist()
+    def held(self, which: NDArray[np.intp], per: str) -> list[int]:
+        """What a chip must hold to look at each of them, in the same order."""
+        if per in ("tensor", "channel"):
+            return self.numels(which)
+        sizes = [part_size(self._shape(i), per, self._channel_axis) for i in which.tolist()]
+        return np.repeat(sizes, self._numels.shape[1]).tolist()
+
+    def _range(self, start: int, end: int) -> tuple[int, int]:
+        return max(self._past, self._first[start]), max(self._past, self._first[end])
 
 
 class SteppedLanes:
@@ -166,6 +177,7 @@ class SteppedLanes:
         self.lanes = lanes
         self._history = history
         self._records = _CountedRecords(history, past)
+        self._axis = history.axes.channel
         self._step = 0
         self._choice = lanes[0].quantizer.estimator
         self._estimator = self._choice.value
@@ -219,14 +231,14 @@ class SteppedLanes:
 
     def _count_unread(self, lanes: Sequence[Lane], quiet: Quiet, end: int) -> None:
         """Count what lanes do at quiet steps up to `end`: the looks, and what they cannot read."""
-        postponed, looks, numels = self._records.between(quiet.due, end)
-        if quiet.always:
-            postponed, looks = 0, postponed + looks
-            numels = self._records.all_between(quiet.due, end)
+        records = self._records
+        come = records.all_between(quiet.due, end)
+        looked = come if quiet.always else records.silent_between(quiet.due, end)
+        numels, held = records.numels(looked), records.held(looked, quiet.per)
         for lane in lanes:
             if quiet.looks:
-                lane.ledger.postponed += postponed
-                lane.ledger.count_plain(looks, numels)
+                lane.ledger.postponed += come.size - looked.size
+                lane.ledger.count_plain(looked.size, numels, held)
             if self._remembers and (quiet.always or not quiet.looks):
                 lane.missed += self._records.teaching_steps(quiet.due, end)
 
@@ -247,7 +259,7 @@ class SteppedLanes:
     ) -> RecordedObservation:
         """A record as it is shown at a number format."""
         stats, step = self._history.stats_at(index), int(self._history.steps[index])
-        about = self._formats, step, self._history.shape(index), read.extremes
+        about = self._formats, step, self._history.shape(index), read.extremes, self._axis
         return RecordedObservation(stats, format_, read.values, *about)
 
     def show(self, index: int, read: ReadRecord) -> list[Decision]:

@@ -71,6 +71,23 @@ def axes_of(op: str | None, tensor: str) -> Axes:
     return Axes(None if op is None else channel, int(transposed) if is_weight else None)
 
 
+def part_size(shape: tuple[int, ...], per: str, channel_axis: int | None = None) -> int:
+    """How many elements a part of a tensor has that can be read by itself.
+
+    That is a sample or a row. A channel lies in every sample, so it takes the whole tensor; so does
+    one of fewer than two axes, which may have been lost as several ranks' were joined.
+
+    Args:
+        per: 'tensor', or one of `PARTS`.
+        channel_axis: as `wanted` of `channel_axis_of`.
+    """
+    numel = math.prod(shape)
+    if per in ("tensor", "channel") or len(shape) < 2:
+        return numel
+    parts = Arrangement(shape, channel_axis_of(shape, channel_axis)).count(per)
+    return -(-numel // max(1, parts))
+
+
 @dataclass(frozen=True, eq=False)
 class Arrangement:
     """How the values kept of a tensor lie in it.

@@ -70,6 +70,9 @@ class Observation(Protocol):
     def stats(self) -> Any:
         """Entries of `Stats`, each under the question of `QUESTION_OF`."""
 
+    def part_size(self, per: str) -> int:
+        """How many elements a sample or a row has; of other granularities, the whole tensor."""
+
     @property
     def format(self) -> ElementFormat:
         """The number format that the tensor is to be quantized in."""
@@ -161,6 +164,9 @@ class Asked:
     @property
     def all_zero(self) -> bool:
         return self._obs.all_zero
+
+    def part_size(self, per: str) -> int:
+        return self._obs.part_size(per)
 
     @property
     def stats(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hqtool.core.arrangement import part_size
 from hqtool.core.formats.block import BlockFormat
 from hqtool.core.formats.format import ElementFormat, Format
 from hqtool.core.formats.householder import HouseholderFormat
@@ -32,9 +33,11 @@ class RecordedObservation:
         step: of the run.
         shape: of the full tensor.
         channel_extremes: (2, channels) the extremes of each channel, where they were recorded.
+        channel_axis: as the layer's geometry has it (`arrangement.channel_axis_of`).
     """
 
     __slots__ = (
+        "_channel_axis",
         "_channel_extremes",
         "_known",
         "_values",
@@ -54,6 +57,7 @@ class RecordedObservation:
         step: int = 0,
         shape: tuple[int, ...] = (),
         channel_extremes: NDArray[np.float64] | None = None,
+        channel_axis: int | None = None,
     ) -> None:
         self.stats = stats
         self.format = format
@@ -62,6 +66,7 @@ class RecordedObservation:
         self.shape = shape
         self._values = values
         self._channel_extremes = channel_extremes
+        self._channel_axis = channel_axis
         self._known: dict[Hashable, Any] = {}
 
     @property
@@ -78,6 +83,10 @@ class RecordedObservation:
     def all_zero(self) -> bool:
         """The tensor's finite values are all 0, and there are some."""
         return self.stats.absmax == 0
+
+    def part_size(self, per: str) -> int:
+        """How many elements a part has that can be read by itself."""
+        return part_size(self.shape, per, self._channel_axis)
 
     @property
     def range_at_scale_one(self) -> Range:

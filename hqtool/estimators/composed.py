@@ -35,7 +35,9 @@ class Composed:
         """The smoothed range; the schedule says whether to look."""
         known = None if state.memory is None else self.smoothing.range(state.memory)
         always = getattr(self.schedule, "always", False)
-        return Plan(known, self.schedule.reads(state), self.schedule.must_look(state), always)
+        reads, looks = self.schedule.reads(state), self.schedule.must_look(state)
+        per = getattr(self.statistic, "per", "tensor")
+        return Plan(known, reads, looks, always, per=per)
 
     def read(self, state: ComposedState, obs: Observation) -> Reading | None:
         """The statistic, of a tensor that teaches something."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hqtool.vocab import Decision
@@ -42,15 +42,19 @@ class Ledger:
         elif decision.postponed:
             self.postponed += 1
 
-    def count_plain(self, looks: int, numels: Iterable[int]) -> None:
-        """Add looks at whole tensors, without searches.
+    def count_plain(
+        self, looks: int, numels: Sequence[int], held: Sequence[int] | None = None
+    ) -> None:
+        """Add looks without searches.
 
         Args:
             numels: elements of each tensor on each device.
+            held: what a chip must hold for each, as in `Look`; None: whole tensors.
         """
         self.looks += looks
-        for numel, times in Counter(numels).items():
-            self._moved[numel] += 2 * numel * times
+        pairs = zip(numels if held is None else held, numels, strict=True)
+        for (size, numel), times in Counter(pairs).items():
+            self._moved[size] += 2 * numel * times
 
     def moved(self, on_chip: int = 0) -> int:
         """Elements of accumulator output that looks and searches moved.

@@ -6,7 +6,6 @@ after the last of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -43,6 +42,7 @@ class Plan(NamedTuple):
         always: it looks at every step; where a record lacks values to look at, it would look all
             the same, and never makes up for it.
         scale_one: quantize with the levels of the format itself; `range` is None then.
+        per: the granularity of its looks, as in `Look`.
     """
 
     range: AnyRange | None
@@ -50,6 +50,7 @@ class Plan(NamedTuple):
     looks: bool = False
     always: bool = False
     scale_one: bool = False
+    per: str = "tensor"
 
 
 class Estimator(Protocol):
@@ -115,7 +116,7 @@ def decide(estimator: Estimator, state: Any, obs: Observation) -> tuple[Decision
         return Decision(known, postponed=True), None
     if isinstance(known, EntryRanges):
         known = _zero_where_all_zero(known, obs)
-    return Decision(known, _look(reading, obs)), reading
+    return Decision(known, _look(plan, reading, obs)), reading
 
 
 def asked_by(estimator: Estimator, obs: Observation) -> Asked:
@@ -127,16 +128,13 @@ def _standing(plan: Plan, asked: Asked) -> AnyRange | None:
     return asked.range_at_scale_one if plan.scale_one else plan.range
 
 
-def _look(reading: Reading | None, obs: Observation) -> Look:
+def _look(plan: Plan, reading: Reading | None, obs: Observation) -> Look:
     """A look at the whole tensor, or at one of its samples or rows after the other.
 
-    A channel takes a look at the whole tensor: its values lie in every sample.
+    It is the same whether the tensor taught something, and whether its values were recorded.
     """
-    numel, found = math.prod(obs.shape), reading.range if reading else None
-    if not isinstance(found, EntryRanges):
-        return Look("tensor", numel, reading.evaluations if reading else 0)
-    entries = 1 if found.per == "channel" else max(1, len(found))
-    return Look(found.per, -(-numel // entries))
+    evaluations = reading.evaluations if reading else 0
+    return Look(plan.per, obs.part_size(plan.per), evaluations)
 
 
 def _zero_where_all_zero(known: EntryRanges, obs: Observation) -> EntryRanges:

@@ -84,12 +84,14 @@ class Quiet(NamedTuple):
         end: number of the first step after them.
         looks: whether it must look at the steps from `due` on.
         always: it looks at each of them, and never makes up for what it could not read.
+        per: the granularity of its looks.
     """
 
     due: int
     end: int
     looks: bool
     always: bool = False
+    per: str = "tensor"
 
 
 def quiet_steps(estimator: Estimator, state: Any, step: int, with_values: Indices) -> Quiet:
@@ -108,7 +110,7 @@ def quiet_steps(estimator: Estimator, state: Any, step: int, with_values: Indice
         later = with_values[np.searchsorted(with_values, due) :]
         end = int(later[0]) if later.size else sys.maxsize
     plan = estimator.plan(state._replace(steps=due))
-    return Quiet(due, end, plan.looks, plan.always)
+    return Quiet(due, end, plan.looks, plan.always, plan.per)
 
 
 def reads_stats(estimator: Estimator, stats: Any) -> Flags:

@@ -24,6 +24,9 @@ STEPS = 4096
 #: The shape of the tensor that it is run on, (samples, channels, height, width).
 PROBE_SHAPE = (8, 32, 4, 4)
 
+#: Which of its axes is the channels', counted from the last one, -1.
+CHANNEL_AXIS = -3
+
 
 @lru_cache(maxsize=1024)
 def looks_of(quantizer: Quantizer) -> Looks:
@@ -69,4 +72,5 @@ def _probe(quantizer: Quantizer) -> RecordedObservation:
     stats = stats_of(values)
     record = Record(0, 0, 0, values.shape, stats, values)
     format_ = cast(ElementFormat, quantizer.format.value)
-    return RecordedObservation(stats, format_, values_of(record, -3), shape=values.shape)
+    read = values_of(record, CHANNEL_AXIS)
+    return RecordedObservation(stats, format_, read, shape=values.shape, channel_axis=CHANNEL_AXIS)

@@ -303,8 +303,9 @@ class _Seen:
         stats = stats if self._scale == 1.0 else stats.divided(self._scale)
         format_: Any = self._site.quantizer.format.value
         values = self._prepared(stats) if self._site.needs_values else None
+        shape, axis = tuple(self._x.shape), self._site.axes.channel
         return RecordedObservation(
-            stats, format_, values, (), self._place.step, tuple(self._x.shape)
+            stats, format_, values, (), self._place.step, shape, channel_axis=axis
         )
 
     def _prepared(self, stats: Stats) -> PreparedValues | None:
