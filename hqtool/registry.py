@@ -6,12 +6,12 @@ import inspect
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hqtool.errors import UsageError
+from hqtool.errors import HqtoolError, UsageError
 from hqtool.nearest import did_you_mean
 from hqtool.parameters import from_json, is_text, parameters_of, read_text, shown, to_json
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
+
+#: What to do about a package that adds what does not work.
+REPAIR = "repair or remove that package"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class Registry(Generic[T]):
         self.methods = methods
         self._entries: dict[str, Entry[T]] = {}
         self._families: list[Family[T]] = []
-        self._outside: dict[str, str | None] = {}  # entry point → why it does not load, or None
+        #: Package and name of an entry point → why it does not load, or None.
+        self._outside: dict[tuple[str, str], str | None] = {}
 
     def register(self, factory: Callable[..., T]) -> Callable[..., T]:
         """Decorator: add `factory` under its own name, `_` as `-`; docstring line 1 as summary."""
@@ -142,7 +146,7 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[Entry[T]]:
         """Every entry, one for each family; those of outside packages last."""
-        self._load_outside()
+        _warn(self._load_outside())
         entries = [family.entry for family in self._families] + [*self._entries.values()]
         return iter(sorted(entries, key=lambda entry: entry.package is not None))
 
@@ -152,14 +156,16 @@ class Registry(Generic[T]):
 
     def entry(self, name: str) -> Entry[T]:
         """Raises: UsageError: no such name, here or in any installed package that loads."""
-        found = self._found(name)
+        found, failures = self._found(name), []
         if found is None:
-            self._load_outside()
+            failures = self._load_outside(name)
             found = self._found(name)
         if found is None:
-            if why := self._outside.get(name):
-                raise UsageError(why, "repair or remove that package")
+            for why in (why for (_, its), why in self._outside.items() if its == name and why):
+                raise UsageError(why, REPAIR)
+            _warn(self._load_outside())
             raise UsageError(f"unknown {self.noun} '{name}'", self._suggested(name))
+        _warn(failures)
         return found
 
     def _suggested(self, name: str) -> str:
@@ -219,33 +225,37 @@ class Registry(Generic[T]):
         try:
             value = entry.factory(**entry.fixed, **parameters)
         except refusals as error:
-            why = str(error) or type(error).__name__
-            raise UsageError(f"{self.noun} '{label}': {why}", f"write {entry.usage}") from error
+            why, remedy = str(error) or type(error).__name__, f"write {entry.usage}"
+            if isinstance(error, HqtoolError):
+                why, remedy = error.cause, error.remedy or remedy
+            raise UsageError(f"{self.noun} '{label}': {why}", remedy) from error
         for method in self.methods:
             if not hasattr(value, method):
                 cause = f"{self.noun} '{label}' of {entry.package} gives what has no '{method}'"
-                raise UsageError(cause, "repair or remove that package")
+                raise UsageError(cause, REPAIR)
         return value
 
-    def _load_outside(self) -> None:
+    def _load_outside(self, name: str | None = None) -> list[str]:
+        """Add what packages add, or what they add under one name; why some of it does not load."""
         from importlib.metadata import entry_points  # seldom needed, and slow to import
 
+        failures = []
         for point in entry_points(group=self.group):
-            if point.name not in self._outside:
-                self._outside[point.name] = self._try_to_load(point)
+            package = point.dist.name if point.dist else "a package without name"
+            if (package, point.name) not in self._outside and name in (None, point.name):
+                why = self._outside[package, point.name] = self._try_to_load(point, package)
+                failures += [why] if why else []
+        return failures
 
-    def _try_to_load(self, point: EntryPoint) -> str | None:
-        """Add what an entry point names; if it fails, warn, and return why."""
-        package = point.dist.name if point.dist else "a package without name"
+    def _try_to_load(self, point: EntryPoint, package: str) -> str | None:
+        """Add what an entry point names; if it fails, return why."""
         try:
-            if self._found(point.name):
-                raise ValueError("hqtool has one of this name")
+            if taken := self._found(point.name):
+                raise ValueError(f"{taken.package or 'hqtool'} has one of this name")
             self._add(point.name, point.load(), package)
         except (Exception, SystemExit) as error:
             said = (str(error) or type(error).__name__).splitlines()[0]
-            why = f"{self.noun} '{point.name}' of {package} does not load: {said}"
-            _warn(f"hqtool: {why}")
-            return why
+            return f"{self.noun} '{point.name}' of {package} does not load: {said}"
         return None
 
 
@@ -253,11 +263,14 @@ def _summary(factory: Callable[..., Any]) -> str:
     return (inspect.getdoc(factory) or "").partition("\n")[0]
 
 
-def _warn(message: str) -> None:
-    """Log a warning: a line on stderr where the program configures no logging."""
+def _warn(failures: Sequence[str]) -> None:
+    """Log warnings: lines on stderr where the program configures no logging."""
+    if not failures:
+        return
     import logging  # seldom needed
 
-    logging.getLogger("hqtool").warning(message)
+    for why in failures:
+        logging.getLogger("hqtool").warning("hqtool: %s", why)
 
 
 def _pairs(rest: str, text: str) -> list[tuple[str, str]]:

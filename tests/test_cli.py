@@ -285,6 +285,16 @@ def test_list_names_everything_registered():
     assert found["estimators"][2]["parameters"] == {"momentum": 0.9, "per": "tensor"}
 
 
+def test_list_knows_the_members_of_a_family():
+    (row,) = json.loads(hqtool("list", "formats", "e4m3", "--json", "-").out)["formats"]
+    assert (row["name"], row["parameters"]) == ("e4m3", {"scale": "free"})
+    assert "int8-symmetric" in hqtool("list", "formats", "int8-symmetric").out
+    for name, words in (("int99", "99 bits is out of bounds"), ("int8x", "did you mean 'int8'?")):
+        done = hqtool("list", "formats", name)
+        assert done.status == 2
+        assert words in done.err
+
+
 def test_convert_then_compare(tmp_path):
     x = {f"a/b/output/{t}": tensor("stem", "output", t) for t in range(3)}
     np.savez(tmp_path / "in.npz", **x)

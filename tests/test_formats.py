@@ -150,3 +150,6 @@ def test_a_codebook_of_ones_own_is_a_format() -> None:
     assert found.tolist() == [0.4, -0.6, 1.0]
     with pytest.raises(UsageError, match="free, pow2, one"):
         CodebookFormat(Codebook([0.0, 1.0]), 1, "none")  # type: ignore[arg-type]
+    for bits in (0, -2, math.nan, math.inf):
+        with pytest.raises(UsageError, match="bits is out of bounds"):
+            CodebookFormat(Codebook([0.0, 1.0]), bits)

@@ -180,6 +180,17 @@ def middle():
         ('asks = frozenset({"quantiles"})', None),
         ('asks = frozenset({"extremes"})', "asks a tensor for 'quantiles', but declares extremes"),
         ("", "gives what has no 'asks'"),
+        ("asks = frozenset({'quantiles'}); lo = 1/0", "does not load: division by zero"),
+        (
+            "asks = frozenset({'quantiles'})\n    def __call__(self, obs): return obs.values\n"
+            "class Other:",
+            "of middle fails: AttributeError: 'Asked' object has no attribute 'values' (middle.py",
+        ),
+        (
+            "asks = frozenset({'quantiles'})\n    def __call__(self, obs): return 0.5\n"
+            "class Other:",
+            "of middle fails: TypeError: 0.5 is read, and is no Reading",
+        ),
     ],
 )
 def test_an_outside_statistic_must_declare_what_it_asks(tmp_path, asks, words):

@@ -8,6 +8,7 @@ import logging
 import math
 from importlib.metadata import EntryPoint
 from pathlib import PurePosixPath
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional
 
 import pytest
@@ -164,6 +165,10 @@ def useless():
 def failing(k: float = 1.0):
     return {}[k]
 
+def refusing(k: float = 1.0):
+    from hqtool.errors import UsageError
+    raise UsageError("k is too small", "take 2")
+
 def leaving():
     sys.exit(3)
 
@@ -188,6 +193,7 @@ def outside(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
         "own": "plugins_of_a_test:good",
         "useless": "plugins_of_a_test:useless",
         "failing": "plugins_of_a_test:failing",
+        "refusing": "plugins_of_a_test:refusing",
         "good": "plugins_of_a_test:good",
     }
     points = [EntryPoint(name, place, "hqtool.tests") for name, place in places.items()]
@@ -208,7 +214,9 @@ def test_broken_entry_points_are_told_once_and_the_rest_works(
     broken = ["raising", "leaving", "missing", "nowhere", "number", "own"]
     with caplog.at_level(logging.WARNING, "hqtool"):
         for _ in range(2):
-            assert [entry.name for entry in outside] == ["own", "useless", "failing", "good"]
+            assert [entry.name for entry in outside] == [
+                "own", "useless", "failing", "refusing", "good"
+            ]  # fmt: skip
     told = [record.getMessage() for record in caplog.records]
     assert [line.split("'")[1] for line in told] == broken
     assert "division by zero" in told[0]
@@ -227,6 +235,26 @@ def test_a_broken_entry_point_by_name(outside: Registry[Any]) -> None:
         outside.parse("useless")
     with pytest.raises(UsageError, match=r"'failing': 1\.0"):
         outside.parse("failing")
+    with pytest.raises(UsageError) as caught:
+        outside.parse("refusing")
+    assert caught.value.cause == "thing 'refusing': k is too small"
+    assert caught.value.remedy == "take 2"
+
+
+def test_of_two_packages_with_one_name_the_second_is_told(
+    outside: Registry[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    points: list[Any] = [
+        EntryPoint("good", "plugins_of_a_test:good", "hqtool.tests")._for(  # type: ignore[attr-defined]
+            SimpleNamespace(name=package)
+        )
+        for package in ("first", "second", "second")
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    assert outside.entry("good").package == "first"
+    assert [each.name for each in outside] == ["own", "good"]
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == "hqtool: thing 'good' of second does not load: first has one of this name"
 
 
 FAMILY: Registry[Made] = Registry("thing", group="hqtool.tests")

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from hqtool.core.arrangement import part_size
 from hqtool.core.formats.format import ElementFormat
 from hqtool.core.observation import PreparedValues
-from hqtool.core.questions import UndeclaredQuestionError
 from hqtool.core.recorded import RecordedObservation
-from hqtool.errors import UsageError
 from hqtool.estimators.entry_statistics import reads_channel_extremes
 from hqtool.estimators.ledger import Ledger
 from hqtool.estimators.plain_states import from_plain
@@ -23,6 +21,7 @@ from hqtool.estimators.quantizer import Quantizer
 from hqtool.estimators.schedule import EveryInterval
 from hqtool.estimators.search_gap import SearchGap, search_gap
 from hqtool.estimators.smoothing import Latest
+from hqtool.estimators.telling import telling
 from hqtool.estimators.whole_history import (
     AllDecisions,
     Quiet,
@@ -266,28 +265,29 @@ class SteppedLanes:
         """Decide at a record.
 
         Raises:
-            UsageError: the estimator asks a question that it does not declare.
+            UsageError: as `telling` has it.
         """
         made = []
         for number, state in enumerate(self._states):
-            decision, reading = self._decided(
-                state, self.observation(index, read, self._formats[number])
-            )
+            obs = self.observation(index, read, self._formats[number])
+            with telling(self._choice):
+                decision, reading = decide(self._estimator, state, obs)
             self._readings[number].append(reading)
             self._used[number] += [] if decision.range is None else [decision.range]
             made.append(decision)
         self._decisions = self._to_lanes(made)
         return self._decisions
 
-    def _decided(self, state: Any, obs: RecordedObservation) -> tuple[Decision, Reading | None]:
-        try:
-            return decide(self._estimator, state, obs)
-        except UndeclaredQuestionError as error:
-            cause = f"estimator '{self._choice.label}': {error.cause}"
-            raise UsageError(cause, error.remedy) from None
-
     def end(self) -> None:
-        """Learn from the step's readings."""
+        """Learn from the step's readings.
+
+        Raises:
+            UsageError: as `telling` has it.
+        """
+        with telling(self._choice):
+            self._learn()
+
+    def _learn(self) -> None:
         self._step += 1
         if not self._decisions:  # none was shown
             pairs = zip(self._states, self._plans, strict=True)

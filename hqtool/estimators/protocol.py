@@ -102,9 +102,12 @@ def decide(estimator: Estimator, state: Any, obs: Observation) -> tuple[Decision
 
     Raises:
         UndeclaredQuestionError: the estimator asks what it does not declare.
+        TypeError: it reads what is no `Reading`.
     """
     plan, asked = estimator.plan(state), asked_by(estimator, obs)
     reading = estimator.read(state, asked) if plan.reads or plan.looks else None
+    if reading is not None and not isinstance(reading, Reading):
+        raise TypeError(f"{reading!r} is read, and is no Reading")
     if not plan.looks:
         return Decision(_standing(plan, asked)), reading
     if reading is not None:

@@ -13,7 +13,7 @@ from hqtool.estimators.presets import ESTIMATORS
 from hqtool.nearest import known_names
 from hqtool.parameters import to_json
 from hqtool.recipes.named import RECIPES, load_recipe
-from hqtool.registry import Entry
+from hqtool.registry import Entry, Registry
 from hqtool.report.model import Column, Report, Table
 from hqtool.vocab import TENSOR_KINDS
 
@@ -30,11 +30,13 @@ class Section:
         noun: what its rows are.
         rows: makes them, those of outside packages included; each has `name` and `meaning`.
         key: the entry that tables show for a row's name.
+        registry: which other names it knows, such as those of a family, intN.
     """
 
     noun: str
     rows: Callable[[], list[Row]]
     key: str = "name"
+    registry: Registry[Any] | None = None
 
     def named(self, name: str | None) -> list[Row]:
         """Its rows, or those of one name.
@@ -44,6 +46,8 @@ class Section:
         """
         rows = self.rows()
         found = [row for row in rows if name in (None, row["name"])]
+        if not found and name is not None and self.registry is not None:
+            return [_registered(self.registry.entry(self.registry.parse(name).name))]
         if not found:
             known = known_names(str(name), [row["name"] for row in rows])
             raise UsageError(f"unknown {self.noun} '{name}'", known)
@@ -52,8 +56,10 @@ class Section:
 
 #: The word for a section on the command line → the section.
 SECTIONS = {
-    "estimators": Section("estimator", lambda: list(map(_registered, ESTIMATORS)), "usage"),
-    "formats": Section("format", lambda: list(map(_registered, FORMATS)), "usage"),
+    "estimators": Section(
+        "estimator", lambda: list(map(_registered, ESTIMATORS)), "usage", ESTIMATORS
+    ),
+    "formats": Section("format", lambda: list(map(_registered, FORMATS)), "usage", FORMATS),
     "recipes": Section("recipe", lambda: [_recipe(entry.name) for entry in RECIPES]),
     "metrics": Section(
         "metric",

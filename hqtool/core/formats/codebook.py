@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -224,7 +225,7 @@ class CodebookFormat:
             levels as they are; a range is asked for all the same, and makes no difference).
 
     Raises:
-        UsageError: an unknown scaling.
+        UsageError: an unknown scaling, or bits that no element can take.
     """
 
     codebook: Codebook
@@ -232,6 +233,8 @@ class CodebookFormat:
     scale: Scaling = "free"
 
     def __post_init__(self) -> None:
+        if not 0 < self.bits < math.inf:
+            raise UsageError(f"{self.bits:g} bits is out of bounds", "choose more than 0 bits")
         if self.scale not in SCALINGS:
             raise UsageError(f"unknown scaling '{self.scale}'", f"known: {', '.join(SCALINGS)}")
 

@@ -15,6 +15,7 @@ from hqtool.core.recorded import RecordedObservation
 from hqtool.core.stats import stats_of
 from hqtool.estimators.protocol import advance, decide
 from hqtool.estimators.quantizer import Quantizer
+from hqtool.estimators.telling import telling
 from hqtool.traffic.pricing.store import NO_LOOKS, Looks
 from hqtool.vocab import EntryRanges, Look, Record
 
@@ -36,7 +37,8 @@ def looks_of(quantizer: Quantizer) -> Looks:
     `STEPS` steps. Looks that recur count by the distance of the first two, so that a search every
     hundredth step costs a hundredth of one.
     """
-    looked = [(step, look) for step, look in _run(quantizer) if step > 0]
+    with telling(quantizer.estimator):
+        looked = [(step, look) for step, look in _run(quantizer) if step > 0]
     if not looked:
         return NO_LOOKS
     (first, look), *later = looked
@@ -48,7 +50,8 @@ def looks_of(quantizer: Quantizer) -> Looks:
 def entries_per(quantizer: Quantizer) -> str:
     """What shares a range, be it looked for or known: 'tensor', 'channel', 'sample' or 'row'."""
     estimator = quantizer.estimator.value
-    decision, _ = decide(estimator, estimator.start(), _probe(quantizer))
+    with telling(quantizer.estimator):
+        decision, _ = decide(estimator, estimator.start(), _probe(quantizer))
     return decision.range.per if isinstance(decision.range, EntryRanges) else "tensor"
 
 
