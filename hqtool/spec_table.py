@@ -66,7 +66,7 @@ class SpecTable:
         values = [value] if isinstance(value, str) else value
         sound = isinstance(values, (list, tuple)) and all(isinstance(v, str) and v for v in values)
         if not sound or len(values) < least:
-            wanted = f"a list of {least} texts or more" if least else "a list of texts"
+            wanted = f"a list of {least} or more texts" if least else "a list of texts"
             cause = f"{short_repr(value)} is not {wanted}"
             raise self.wrong(key, cause, 'write a list of quoted texts, such as ["a", "b"]')
         return tuple(values)

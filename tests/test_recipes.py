@@ -149,7 +149,7 @@ def test_toml_and_json_have_the_same_keys(tmp_path):
         ('output = "current@int8,e4m3"', ["rule number 2, key 'output': ", "2 quantizers"]),
         ('output = "local@int8"', ["key 'output': ", "int8 needs a range"]),
         ('output = "current"', ["key 'output': 'current' is not a quantizer"]),
-        ("layers = []", ["rule number 2, key 'layers': [] is not a list of 1 texts or more"]),
+        ("layers = []", ["rule number 2, key 'layers': [] is not a list of 1 or more texts"]),
         ("layers = [3]", ["key 'layers': [3] is not a list of"]),
         ("first = 1", ["key 'first': 1 is neither", "true or false"]),
         ('ste = "cliped"', ["key 'ste': 'cliped' is unknown", "'clipped'"]),

@@ -341,7 +341,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("add", FOUR | {"operands": 1}, "operands", "1 is not a whole number from 2"),
     ("add", FOUR | {"operands": 3, "from": ["a", "b"]}, "operands", "from names 2"),
     ("add", FOUR | {"from": "a"}, "from", "a sum has two or more"),
-    ("add", FOUR | {"from": []}, "from", "a list of 1 texts or more"),
+    ("add", FOUR | {"from": []}, "from", "a list of 1 or more texts"),
     ("add", FOUR | {"out_channels": 5}, "out_channels", "as many channels as"),
     ("norm", FOUR | {"kind": "bach"}, "kind", "did you mean 'batch'?"),
     ("norm", FOUR | {"affine": 1}, "affine", "1 is neither"),

@@ -202,8 +202,8 @@ def _settings_from(
 ) -> CaptureSettings:
     """The settings that options ask for."""
     return CaptureSettings(
-        tensors=split_words(tensors),
-        module_types=split_words(module_types),
+        tensors=split_words("--tensors", tensors),
+        module_types=split_words("--module-types", module_types),
         steps=_parse_steps(steps),
         budget_bytes=budget_of(budget),
         eval=eval_mode,

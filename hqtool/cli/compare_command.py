@@ -282,7 +282,7 @@ def command(
         worst=worst or 0,
         buffer_bytes=buffer_bytes,
     )
-    selection = Selection(layers, split_words(tensors))
+    selection = Selection(layers, split_words("--tensors", tensors))
     csv_steps = csv_to if per_step else None
     document = per_step and json_to is not None
     with step_streams(document, csv_steps, jsonl_to, parquet_to, quiet, force) as streams:

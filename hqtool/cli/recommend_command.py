@@ -138,7 +138,7 @@ def command(
             traces,
             question,
             settings,
-            Selection(layers, split_words(tensors)),
+            Selection(layers, split_words("--tensors", tensors)),
             executor_of(jobs, scheduler),
             progress,
             reduce_ranks=reduce_ranks,

@@ -117,7 +117,7 @@ def command(
             loss_scale=loss_scale,
             buffer_bytes=buffer_bytes,
         ),
-        selection=Selection(layers, split_words(tensors)),
+        selection=Selection(layers, split_words("--tensors", tensors)),
         conditions=tuple(map(parse_target, targets)),
         reduce_ranks=reduce_ranks,
         chosen_here=not quantizers,

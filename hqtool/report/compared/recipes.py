@@ -175,7 +175,7 @@ def recipe_notes(recipes: RecipeSites) -> Iterable[str]:
             f"{counted(len(layers), 'layer')}: its rules with types do not apply there"
         )
     for name, words in recipes.unmet.items():
-        yield f"{name} has rules for {_and(words)}, which no layer of the trace is"
+        yield f"{name} has rules for {_and(words)}, which match no layer of the trace"
 
 
 def _shared(by_kind: Mapping[Kind, Sequence[str]]) -> dict[tuple[str, ...], list[Kind]]:
