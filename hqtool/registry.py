@@ -295,10 +295,15 @@ def _listed(rest: str, text: str) -> list[tuple[str, str]]:
 def _values(text: str, ranges: bool) -> list[str]:
     """'0,0.5' or '10..100/10' (both ends included; /1 where no step is given) as values."""
     items = [item.strip() for item in text.split(",")]
-    return [value for item in items for value in (_range(item) if ranges else [item])]
+    return [value for item in items for value in (values_of(item) if ranges else [item])]
 
 
-def _range(text: str) -> list[str]:
+def values_of(text: str) -> list[str]:
+    """'10..100/10' (both ends included; /1 where no step is given) as values; else the text.
+
+    Raises:
+        UsageError: a range that does not rise, or is none.
+    """
     first, dots, rest = text.partition("..")
     if not dots:
         return [text]

@@ -327,6 +327,7 @@ def test_convert_then_compare(tmp_path):
         (["compare", "TRACE", "--rounding", "up"], 2, ["up", "nearest"]),
         (["compare", "TRACE", "--json", "-", "--csv", "-"], 2, ["stdout"]),
         (["compare", "TRACE", "--json", "no/such/folder/x.json"], 3, ["no/such/folder/x.json"]),
+        (["compare", "TRACE", "--worst", "x"], 2, ["'x' is not a valid whole number"]),
         (["compare"], 2, ["TRACE"]),
         (["compare", "TRACE", "--colour"], 2, ["--colour"]),
         (["traffic", "missing.toml"], 3, ["missing.toml"]),

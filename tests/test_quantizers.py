@@ -65,6 +65,22 @@ def test_lists_and_ranges_sweep_every_part():
     assert len(sweep_quantizers("dsgc:interval=10..50/10@int8/stochastic")) == 5
 
 
+@pytest.mark.parametrize(
+    ("text", "formats"),
+    [
+        ("int2..4", ["int2", "int3", "int4"]),
+        ("int4..8/2-symmetric", ["int4-symmetric", "int6-symmetric", "int8-symmetric"]),
+        ("e4m2..3:scale=pow2", ["e4m2:scale=pow2", "e4m3:scale=pow2"]),
+        ("e4m3:scale=free,int7..8", ["e4m3:scale=free", "int7", "int8"]),
+    ],
+)
+def test_a_number_in_a_formats_name_may_be_a_range(text, formats):
+    assert [choice.label for choice in sweep_formats(text)] == formats
+    assert labels(sweep_quantizers(f"current@{text}")) == [f"current@{each}" for each in formats]
+    rounded = sweep_quantizers(f"current@{text}/stochastic")
+    assert labels(rounded) == [f"current@{each}/stochastic" for each in formats]
+
+
 def test_a_list_of_formats_splits_where_a_name_begins():
     found = sweep_formats("int8, e4m3:scale=pow2,e5m2")
     assert [choice.label for choice in found] == ["int8", "e4m3:scale=pow2", "e5m2"]
@@ -84,6 +100,9 @@ def test_a_list_of_formats_splits_where_a_name_begins():
         ("hindsight@int8/", "rounding ''", "known"),
         ("hindsight:tempo=1@int8", "tempo", "momentum"),
         ("hindsight@int17", "17 bits", "2 to 16"),
+        ("hindsight@int15..17", "17 bits", "2 to 16"),
+        ("hindsight@int8..4", "'8..4' is not a rising range", "FIRST..LAST"),
+        ("int4..8", "not a quantizer", "write hindsight@int4..8"),
         ("mxfp8", "not a quantizer", "write local@mxfp8"),
         ("hindsight@mxfp8", "mxfp8 scales its own blocks", "write local@mxfp8"),
         ("local@int8", "int8 needs a range", "hindsight@int8"),

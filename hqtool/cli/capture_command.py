@@ -10,7 +10,7 @@ import click
 
 from hqtool.capture.budget import budget_of
 from hqtool.capture.settings import STEP_ENDS, CaptureSettings
-from hqtool.cli.choice import choice_of
+from hqtool.cli.choice import WholeNumber, choice_of
 from hqtool.cli.defaults import config_file, config_option, defaults_used
 from hqtool.cli.files import REGULAR_OUTPUT
 from hqtool.cli.output import announce
@@ -142,7 +142,7 @@ class CaptureCommand(ScriptCommand):
 @click.option(
     "--expect-steps",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     default=1000,
     show_default=True,
     help="With --dry-run: how many steps the whole run will have.",

@@ -28,6 +28,12 @@ def choice_of(names: Iterable[str]) -> NamedChoice:
     return NamedChoice(list(names))
 
 
+class WholeNumber(click.IntRange):
+    """A click.IntRange whose errors and help name it as people do."""
+
+    name = "whole number"
+
+
 class NamedWords(click.ParamType[str]):
     """Comma-separated words, completed with known names; what reads them says what is wrong."""
 

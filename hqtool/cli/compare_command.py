@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import click
 
-from hqtool.cli.choice import NamedWords, choice_of
+from hqtool.cli.choice import NamedWords, WholeNumber, choice_of
 from hqtool.cli.files import INPUT, OUTPUT, REGULAR_OUTPUT
 from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
@@ -201,14 +201,14 @@ def _front_settings(
 @click.option(
     "--top",
     metavar="N",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     help="With --by layer: of each tensor kind only the first N layers by --sort "
     "(sqnr_db where that is not given).",
 )
 @click.option(
     "--worst",
     metavar="N",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     help="Also show the N records of lowest SQNR: the range asked for, the true one, the cost.",
 )
 @click.option("--per-step", is_flag=True, help="Give every scored step in JSON and CSV.")

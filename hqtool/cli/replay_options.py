@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from hqtool.cli.choice import choice_of
+from hqtool.cli.choice import WholeNumber, choice_of
 from hqtool.cli.hardware_options import buffer_option
 from hqtool.cli.output import Command
 from hqtool.compare.execute import Executor, cluster, default_jobs, processes
@@ -49,7 +49,7 @@ _WHAT = (
 
 _WHERE = (
     click.option(
-        "--jobs", metavar="N", type=click.IntRange(1), help="Processes to use; default: all cores."
+        "--jobs", metavar="N", type=WholeNumber(1), help="Processes to use; default: all cores."
     ),
     click.option(
         "--scheduler",

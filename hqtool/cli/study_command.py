@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from hqtool.cli.choice import WholeNumber
 from hqtool.cli.files import INPUT, FileCommand
 from hqtool.cli.output import announce, deliver, file_options
 from hqtool.cli.progress import progress_of
@@ -40,7 +41,7 @@ RESULT = "result.json"
 @click.option(
     "--jobs",
     metavar="N",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
     show_default=True,
     help=f"Runs at a time; each gets its share of the cores ({THREADS}).",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hqtool.cli.choice import NamedWords, choice_of
+from hqtool.cli.choice import NamedWords, WholeNumber, choice_of
 from hqtool.cli.files import INPUT, FileCommand
 from hqtool.cli.layer_sources import dim_option, layer_spec_of
 from hqtool.cli.output import deliver, file_options
@@ -39,7 +39,7 @@ from hqtool.traffic.works import PASSES
 @click.option(
     "--batch",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="Samples in a batch, in place of those of the spec's first layer; all layers alike.",
 )
 @click.option(
@@ -60,7 +60,7 @@ from hqtool.traffic.works import PASSES
 @click.option(
     "--top",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="Show only the first N layers, and what the others come to.",
 )
 @dim_option

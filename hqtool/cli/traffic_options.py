@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hqtool.cli.choice import WholeNumber
 from hqtool.cli.files import INPUT
 from hqtool.cli.hardware_options import buffer_option
 from hqtool.cli.output import Command
@@ -38,7 +39,7 @@ _OPTIONS = (
     click.option(
         "--unquantized",
         metavar="BITS",
-        type=click.IntRange(1, 64),
+        type=WholeNumber(1, 64),
         default=32,
         show_default=True,
         help="What a recipe does not quantize is stored in so many bits.",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hqtool.capture.settings import STEP_ENDS
-from hqtool.cli.choice import choice_of
+from hqtool.cli.choice import WholeNumber, choice_of
 from hqtool.cli.defaults import config_file, config_option, defaults_used
 from hqtool.cli.files import INPUT, REGULAR_OUTPUT, terminable
 from hqtool.cli.output import announce
@@ -111,7 +111,7 @@ class TrainCommand(ScriptCommand):
 @click.option(
     "--calibrate",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="First run N steps aside, in a child process, to set ranges up; then train anew.",
 )
 @click.option(

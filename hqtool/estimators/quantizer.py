@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
@@ -15,12 +16,15 @@ from hqtool.errors import UsageError
 from hqtool.estimators.presets import ESTIMATORS
 from hqtool.estimators.protocol import Estimator
 from hqtool.nearest import known_names
-from hqtool.registry import Choice
+from hqtool.registry import Choice, values_of
 
 #: The estimator of the formats that scale their own blocks: it gives no range.
 LOCAL = "local"
 
 NEAREST = "nearest"
+
+#: A range of numbers, maybe with a step, in a format's name.
+_NUMBERS = re.compile(r"(\d+)\.\.\d+(?:/\d+)?")
 
 #: What tells one quantizer from another: the labels of its estimator and format, its rounding.
 Key = tuple[str, str, str]
@@ -129,31 +133,24 @@ def _how_to_write(text: str) -> str:
     word = text.strip("@")
     if not _is_format(word):
         return "write ESTIMATOR@FORMAT[/ROUNDING], such as hindsight@int8/stochastic"
-    needs_range = FORMATS.sweep(word)[0].value.needs_range
+    needs_range = sweep_formats(word)[0].value.needs_range
     return f"write {'hindsight' if needs_range else LOCAL}@{word}"
 
 
 def _format_and_rounding(text: str) -> tuple[str, str]:
-    """'int8/stochastic' in two; the '/' of a range such as 1..8/2 ends in a number."""
+    """'int8/stochastic' in two; a number follows the '/' of a range such as 1..8/2."""
     formats, slash, rounding = text.rpartition("/")
-    if not slash or _is_number(rounding):
+    if not slash or re.match(r"\s*[-+.\d]", rounding):
         return text, NEAREST
     return formats, rounding
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def sweep_formats(text: str) -> list[Choice[Format]]:
     """Comma-separated formats, the parameters of each of which may list values, too.
 
     A part that is no format's name goes on with the parameters of the format before it:
-    'int8,e4m3:scale=free,pow2,mxfp4' are four.
+    'int8,e4m3:scale=free,pow2,mxfp4' are four. A number in a name may be
+    a range: 'int4..8' are five.
 
     Raises:
         UsageError: a name or parameter is unknown, or a value does not fit; or there is none.
@@ -166,12 +163,22 @@ def sweep_formats(text: str) -> list[Choice[Format]]:
             specs.append(part)
     if not specs:
         raise UsageError(f"'{text}' names no format", "write int8, or int8,e4m3,mxfp8")
-    found = [choice for spec in specs for choice in FORMATS.sweep(spec)]
+    found = [choice for spec in specs for each in _numbered(spec) for choice in FORMATS.sweep(each)]
     return list({choice.label: choice for choice in found}.values())
 
 
+def _numbered(spec: str) -> list[str]:
+    """A spec for each number of the range in a format's name: of 'int4..8:a=1' 'int4:a=1', …"""
+    name, colon, rest = spec.partition(":")
+    found = _NUMBERS.search(name)
+    if found is None:
+        return [spec]
+    before, after = name[: found.start()], name[found.end() :]
+    return [f"{before}{number}{after}{colon}{rest}" for number in values_of(found[0])]
+
+
 def _is_format(text: str) -> bool:
-    name = text.partition(":")[0].strip()
+    name = _NUMBERS.sub(lambda found: found[1], text.partition(":")[0].strip())
     if not name or "=" in name:
         return False
     try:
