@@ -171,8 +171,10 @@ class Registry(Generic[T]):
     def _suggested(self, name: str) -> str:
         """The nearest known name, and all; of a family its own name stands for its members."""
         entries = [family.entry for family in self._families] + [*self._entries.values()]
-        near = did_you_mean(name, [each for entry in entries for each in entry.members])
-        return f"{near}known: {', '.join(entry.name for entry in entries)}"
+        names = [entry.name for entry in entries]
+        members = [each for entry in entries for each in entry.members]
+        near = did_you_mean(name, members) or did_you_mean(name, names)
+        return f"{near}known: {', '.join(names)}"
 
     def parse(self, text: str) -> Choice[T]:
         """'name' or 'name:key=value,…' as typed on the command line.

@@ -208,6 +208,15 @@ def test_where_nothing_is_scored_nothing_is_recommended(trace):
     done = hqtool("recommend", *args, "--sensitivity")
     assert done.status == 1
     assert "Nothing was scored, so nothing can be recommended." in done.out
+    assert "recorded after the 100 steps of --calibrate" in " ".join(done.out.split())
+
+
+def test_where_nothing_is_scored_no_recipe_is_written(trace, tmp_path):
+    target = tmp_path / "none.toml"
+    args = (trace, "--target", "cosine>=0.9", "--calibrate", "100", "-o", str(target))
+    done = hqtool("recommend", *args)
+    assert (done.status, target.exists()) == (1, False)
+    assert "none.toml is not written: nothing was scored" in done.err
 
 
 def test_of_several_traces_a_site_must_be_good_enough_in_each(tmp_path):

@@ -147,9 +147,17 @@ def command(
     to_stdout = recipe_to is not None and names_stdout(recipe_to)
     report = recommendation_report(found, by)
     deliver(report, json_to, csv_to, quiet, force=force, table=not to_stdout)
-    if recipe_to is not None:
+    if recipe_to is not None and _is_to_be_written(found, recipe_to, quiet):
         _write_recipe(found, recipe_to, quiet, force)
     return 1 if found.unmet else 0
+
+
+def _is_to_be_written(found: Recommendation, target: str, quiet: bool) -> bool:
+    """Whether there is a choice to write: where nothing was scored, nothing was chosen."""
+    chosen = any(choice.scored for choice in found.sites)
+    if not chosen:
+        announce(f"hqtool: {target} is not written: nothing was scored", quiet)
+    return chosen
 
 
 def _write_recipe(found: Recommendation, target: str, quiet: bool, force: bool) -> None:

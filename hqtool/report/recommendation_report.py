@@ -401,10 +401,11 @@ def _concentration(found: Recommendation) -> str:
 
 
 def _notes(found: Recommendation) -> Iterator[str]:
-    if unscored := sum(not choice.scored for choice in found.sites):
+    unscored = sum(not choice.scored for choice in found.sites)
+    if 0 < unscored < len(found.sites):
         yield (
-            f"at {counted(unscored, 'site')} nothing was scored: no values were recorded there "
-            "past calibration"
+            f"at {counted(unscored, 'site')} nothing was scored: the trace has no values of them "
+            "that could be"
         )
     if found.estimated:
         yield (

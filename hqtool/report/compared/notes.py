@@ -10,6 +10,7 @@ from hqtool.compare.unquantized import NONE
 from hqtool.report.compared.naming import lane_label
 from hqtool.report.compared.recipes import listed, recipe_notes
 from hqtool.report.model import percent
+from hqtool.sizes import counted
 from hqtool.vocab import FORWARD
 
 #: Networks failed to train whose gradients had a mean gain of 0.8 and less (2-bit DSGC), while
@@ -39,7 +40,7 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
     unscored = sum(s.unscored for s in all_)
     yield _nonfinite_note(all_)
     if all_ and not scored and not unscored:
-        yield "nothing was scored: no values were recorded past calibration"
+        yield f"nothing was scored: {_no_values(comparison.settings.calibrate)}"
     elif scored < replayed:
         yield (
             f"{percent(scored / replayed)} of the records have values and are scored; "
@@ -71,6 +72,13 @@ def _possible_notes(comparison: Comparison) -> Iterable[str]:
         yield from recipe_notes(recipes)
     yield from _missed_notes(all_)
     yield _shrunk_note(all_)
+
+
+def _no_values(calibrate: int) -> str:
+    """Why there is nothing to score, and what to do."""
+    if calibrate:
+        return f"no values were recorded after the {counted(calibrate, 'step')} of --calibrate"
+    return "the trace has statistics alone; hqtool capture --every N records values"
 
 
 def _exactness(summaries: Iterable[Summary]) -> str:
@@ -125,7 +133,7 @@ def _shrunk_note(summaries: Iterable[Summary]) -> str:
 
 
 def _unbilled_notes(comparison: Comparison) -> Iterable[str]:
-    if any(s.static_bytes is None for s in comparison.summaries):
+    if any(s.replayed and s.static_bytes is None for s in comparison.summaries):
         yield "traffic is missing (–) where the trace has no layer geometry or the kind no bill"
 
 
@@ -140,8 +148,8 @@ def _nonfinite_note(summaries: Iterable[Summary]) -> str:
         f"{s.layer}/{s.tensor} {percent(s.nonfinite_records / s.records)}" for s in worst
     )
     return (
-        f"NaN or infinities were recorded, first at step {first}, at {_sites(len(sites))}; by "
-        f"share of records that hold some: {named}"
+        f"NaN or infinities were recorded, first at step {first}, at "
+        f"{counted(len(sites), 'site')}; by share of records that hold some: {named}"
     )
 
 
@@ -157,12 +165,8 @@ def _all_zero_note(summaries: Iterable[Summary]) -> str:
     worst = max(shares, key=shares.__getitem__)
     return (
         f"tensors that are all zero teach an estimator nothing: they are half the records or more "
-        f"at {_sites(len(shares))}, {percent(shares[worst])} at {worst}"
+        f"at {counted(len(shares), 'site')}, {percent(shares[worst])} at {worst}"
     )
-
-
-def _sites(count: int) -> str:
-    return f"{count} site{'s' if count != 1 else ''}"
 
 
 def _rank_notes(comparison: Comparison, facts: RanksFacts) -> Iterable[str]:
