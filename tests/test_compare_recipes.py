@@ -125,6 +125,20 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(here):
     assert "did you mean 'paper-w8a8g8'" in done.err
 
 
+def test_what_does_not_differ_is_told_as_the_same(here, tmp_path):
+    copy = tmp_path / "copy.toml"
+    copy.write_text(RECIPE + '[[rule]]\nlayers = ["nowhere*", "gate"]\noutput = "none"\n')
+    args = ("--recipe", here / "mine.toml", "--recipe", copy)
+    done = hqtool("compare", here / "t.h5", *args, *("--quantizer", "hindsight@int8"))
+    told = " ".join(done.out.split())
+    assert f"{copy} has the same SQNR and moves as much memory traffic." in told
+    assert f"no layer of the trace matches nowhere* or gate, which {copy} names" in told
+    twice = [word for m in ("", ":momentum=0.9") for word in ("--quantizer", f"hindsight{m}@int8")]
+    twice += ["--quantizer", "current@int4"]
+    told = " ".join(hqtool("compare", here / "t.h5", *twice).out.split())
+    assert "has the same SQNR on output and on grad_input and moves as much" in told
+
+
 def test_by_layer_shows_what_a_recipe_gives_each(here):
     done = hqtool("compare", here / "t.h5", "--recipe", here / "mine.toml", "--by", "layer")
     assert done.status == 0, done.err

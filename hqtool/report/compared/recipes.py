@@ -12,7 +12,7 @@ from hqtool.compare.results import Summary
 from hqtool.compare.unquantized import NONE
 from hqtool.report.compared.naming import lane_label, lane_of
 from hqtool.report.compared.rows import by_site
-from hqtool.report.compared.sentence import traffic_compared
+from hqtool.report.compared.sentence import gained, traffic_compared
 from hqtool.report.model import EXACT, Column, Table, TableRow, decibels, percent
 from hqtool.sizes import counted
 from hqtool.vocab import TENSOR_KINDS
@@ -143,7 +143,7 @@ def _gain(recipe: str, base: str, summaries: Sequence[Summary]) -> str:
     if gain is None:
         return ""
     where = "" if shared is None else f" at the {counted(shared, 'site')} that both quantize"
-    return f"{'gains' if gain >= 0 else 'loses'} {abs(gain):.2f} dB{where}"
+    return " ".join(filter(None, gained(gain))) + where
 
 
 def _saving(total: RecipeTotal, base: RecipeTotal) -> str:
@@ -175,7 +175,7 @@ def recipe_notes(recipes: RecipeSites) -> Iterable[str]:
             f"{counted(len(layers), 'layer')}: its rules with types do not apply there"
         )
     for name, words in recipes.unmet.items():
-        yield f"{name} has rules for {_and(words)}, which match no layer of the trace"
+        yield f"no layer of the trace matches {_and(words, 'or')}, which {name} names"
 
 
 def _shared(by_kind: Mapping[Kind, Sequence[str]]) -> dict[tuple[str, ...], list[Kind]]:
@@ -193,9 +193,9 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more"
 
 
-def _and(words: Iterable[str]) -> str:
+def _and(words: Iterable[str], conjunction: str = "and") -> str:
     *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def _stand_ins(recipes: RecipeSites) -> dict[tuple[str, str], list[str]]:

@@ -82,5 +82,12 @@ def _change(row: TableRow, base: TableRow) -> tuple[str, str] | None:
     """Verb and amount; None where either has no SQNR."""
     if not isinstance(row["sqnr_db"], float) or not isinstance(base["sqnr_db"], float):
         return None
-    gain = row["sqnr_db"] - base["sqnr_db"]
-    return "gains" if gain >= 0 else "loses", f"{abs(gain):.2f} dB on {row['tensor']}"
+    verb, amount = gained(row["sqnr_db"] - base["sqnr_db"])
+    return verb, f"{amount} on {row['tensor']}".strip()
+
+
+def gained(gain_db: float) -> tuple[str, str]:
+    """Verb and amount of a difference in SQNR; what does not show in two decimals is none."""
+    if abs(gain_db) < 0.005:
+        return "has the same SQNR", ""
+    return "gains" if gain_db > 0 else "loses", f"{abs(gain_db):.2f} dB"
