@@ -24,7 +24,7 @@ from hqtool.recipes.recipe_file import parse_recipe  # noqa: E402
 from hqtool.training.tensors import quantizing  # noqa: E402
 from hqtool.training.tensors.memory import LastMemory  # noqa: E402
 from hqtool.training.tensors.noise import dense, noise_like, uniform_in_torch  # noqa: E402
-from hqtool.vocab import Range, Site  # noqa: E402
+from hqtool.vocab import EntryRanges, Range, Site  # noqa: E402
 
 FORM = form_in_use()
 compiled_only = pytest.mark.skipif(FORM.name != "compiled", reason=FORM.reason)
@@ -225,6 +225,49 @@ def test_stochastic_rounding_by_its_definition() -> None:
         level = np.floor(value / step + np.float32((noise_bits(KEY, i) >> 8) / 2**24))
         assert done.values[i].item() == min(max(level, -127), 127) * step
         assert bool(done.clipped[i]) == (abs(level) > 127)
+
+
+BLOCKS = ["mxfp8:scale=rceil", "mxfp4:scale=ceil", "mxint8:scale=even", "e4m3-block16"]
+
+
+@each_rounding
+@pytest.mark.parametrize("reaches", [(1.0, 1e-35, 0.0), (2e-38, 0.1), (1e-41, 1.0), (1.0, 3e38)])
+@pytest.mark.parametrize(
+    "name", ["e8m7", "e8m3:scale=one", "e8m7-block16", "int8", "e4m3", *BLOCKS]
+)
+def test_what_float32_cannot_hold_is_worked_with_in_float64(
+    name: str, reaches: tuple[float, ...], key: NoiseKey | None
+) -> None:
+    """Levels beyond it, ranges of channels, and scales of blocks: each channel has one."""
+    drawn, format_ = values(40, len(reaches)) / 5, FORMATS.parse(name).value
+    x = (drawn * torch.tensor(reaches)).T.contiguous()
+    in_float64 = quantizing.quantized(x.double(), format_, *(how := channels_of(x, name)), key)
+    found = quantizing.quantized(x, format_, *how, key)
+    assert torch.equal(found.values, in_float64.values.float())
+    assert found.share_clipped == in_float64.share_clipped
+
+
+def channels_of(x: Tensor, name: str) -> tuple[EntryRanges | None, quantizing.Axes]:
+    """Half the range of each channel, the first axis, if the format needs one."""
+    lo, hi = (ends.double().numpy() / 2 for ends in (x.amin(1), x.amax(1)))
+    in_blocks = "mx" in name or "block" in name
+    return None if in_blocks else EntryRanges("channel", lo, hi), quantizing.Axes(-1, -2)
+
+
+@pytest.mark.parametrize("name", ["int2-symmetric", "mxint8"])
+def test_stochastic_rounding_clips_what_is_drawn_beyond_the_ends(name: str) -> None:
+    """A quarter of a gap beyond the highest level it is one value in four, in channels and blocks.
+
+    Of mxint8 the block's scale is 1, by the value 1.9922 = 127.5/64 half a gap beyond the highest.
+    """
+    in_blocks, x = name == "mxint8", torch.full((10_000, 32), 1.25)
+    if in_blocks:
+        x = torch.full((10_000, 32), 127.5 / 64)
+    ranges = None if in_blocks else EntryRanges("sample", -np.ones(10_000), np.ones(10_000))
+    done = quantizing.quantized(
+        x, FORMATS.parse(name).value, ranges, quantizing.Axes(-1), NoiseKey(1, 2)
+    )
+    assert done.share_clipped == pytest.approx(0.5 if in_blocks else 0.25, abs=0.005)
 
 
 @compiled_only

@@ -34,6 +34,25 @@ def quantize(x: Any, levels: Levels, noise: Any = None, xp: Any = np) -> Any:
     return level_of(x / scale, levels, noise, xp) * levels.scale
 
 
+def quantized_and_clipped(
+    x: Any, levels: Levels, noise: Any = None, xp: Any = np
+) -> tuple[Any, Any]:
+    """`quantize`, and which values are saturated: with noise, for which a level beyond was drawn.
+
+    Args:
+        x: of 32 bits or more. NaN is never clipped.
+        levels: lanes as arrays. Under a scale of 0 every other value is clipped.
+        noise, xp: as for `quantize`.
+    """
+    if noise is None:
+        lo, hi = levels.limits
+        return quantize(x, levels, None, xp), (x < lo) | (x > hi)
+    drawn = levels.drawn(x / _without_zeros(levels.scale, xp), noise, xp)
+    beyond = (drawn < levels.lowest) | (drawn > levels.highest)
+    beyond = beyond | (levels.scale == 0) & ((x < 0) | (x > 0))
+    return xp.clip(drawn, levels.lowest, levels.highest) * levels.scale, beyond
+
+
 def quantize_in_blocks(
     x: Any,
     format_: BlockFormat,
@@ -50,19 +69,31 @@ def quantize_in_blocks(
         axis: the channel axis, counted from the first, 0.
         noise, xp: as for `quantize`.
     """
+    shape, blocks, levels, u = _in_blocks(x, format_, wanted, axis, noise, xp)
+    return _as_tensor(quantize(blocks, levels, u, xp), shape, x.shape, xp)
+
+
+def quantized_and_clipped_in_blocks(
+    x: Any, format_: BlockFormat, wanted: Range, axis: int, noise: Any = None, xp: Any = np
+) -> tuple[Any, Any]:
+    """`quantize_in_blocks`, and which values are clipped, as `quantized_and_clipped` has it."""
+    shape, blocks, levels, u = _in_blocks(x, format_, wanted, axis, noise, xp)
+    q, beyond = quantized_and_clipped(blocks, levels, u, xp)
+    return _as_tensor(q, shape, x.shape, xp), _as_tensor(beyond, shape, x.shape, xp)
+
+
+def amax_of_blocks(x: Any, format_: BlockFormat, axis: int, xp: Any = np) -> Any:
+    """The largest magnitude of each block, infinities apart; arguments as `quantize_in_blocks`."""
+    return _amax_of(_blocks_of(x, format_, axis, xp)[1], xp)
+
+
+def _in_blocks(
+    x: Any, format_: BlockFormat, wanted: Range, axis: int, noise: Any, xp: Any
+) -> tuple[tuple[int, ...], Any, Levels, Any]:
+    """The shape and the blocks as `_blocks_of`, their levels, and the noise in blocks."""
     shape, blocks = _blocks_of(x, format_, axis, xp)
     u = None if noise is None else _as_blocks(xp.reshape(noise, shape), format_, xp)
-    q = quantize(blocks, _levels_of_blocks(blocks, format_, wanted, xp), u, xp)
-    return _as_tensor(q, shape, x.shape, xp)
-
-
-def saturated_in_blocks(
-    x: Any, format_: BlockFormat, wanted: Range, axis: int, xp: Any = np
-) -> Any:
-    """Where x is saturated under a block format; arguments as for `quantize_in_blocks`."""
-    shape, blocks = _blocks_of(x, format_, axis, xp)
-    lo, hi = _levels_of_blocks(blocks, format_, wanted, xp).limits
-    return _as_tensor((blocks < lo) | (blocks > hi), shape, x.shape, xp)
+    return shape, blocks, format_.levels(_amax_of(blocks, xp), wanted, xp=xp), u
 
 
 def _blocks_of(x: Any, format_: BlockFormat, axis: int, xp: Any) -> tuple[tuple[int, ...], Any]:
@@ -71,10 +102,10 @@ def _blocks_of(x: Any, format_: BlockFormat, axis: int, xp: Any) -> tuple[tuple[
     return shape, _as_blocks(xp.reshape(x, shape), format_, xp)
 
 
-def _levels_of_blocks(blocks: Any, format_: BlockFormat, wanted: Range, xp: Any) -> Levels:
+def _amax_of(blocks: Any, xp: Any) -> Any:
     magnitudes = xp.where(xp.isfinite(blocks), xp.abs(blocks), xp.zeros_like(blocks))
     largest = xp.amax if hasattr(xp, "amax") else xp.max
-    return format_.levels(largest(magnitudes, axis=(1, 3), keepdims=True), wanted, xp=xp)
+    return largest(magnitudes, axis=(1, 3), keepdims=True)
 
 
 def _as_tensor(blocks: Any, planes: tuple[int, ...], shape: Any, xp: Any) -> Any:

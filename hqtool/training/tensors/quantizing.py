@@ -22,7 +22,12 @@ from hqtool.core.formats.block import BlockFormat
 from hqtool.core.formats.format import Format, Levels
 from hqtool.core.formats.lanes import levels_over
 from hqtool.core.formats.uniform import UniformLevels
-from hqtool.core.quantize import quantize, quantize_in_blocks, saturated_in_blocks
+from hqtool.core.quantize import (
+    amax_of_blocks,
+    quantize,
+    quantized_and_clipped,
+    quantized_and_clipped_in_blocks,
+)
 from hqtool.kernels import NoiseKey
 from hqtool.training.tensors.memory import Into, new_memory
 from hqtool.training.tensors.noise import dense, noise_like
@@ -112,7 +117,7 @@ def quantized_in_torch(
 ) -> Quantized:
     """By operations of torch."""
     wide = dense(x.float() if x.element_size() < 4 else x)
-    wide = wide.double() if _exceeds_float32(wanted) else wide
+    wide = wide.double() if _needs_float64(wide, format_, wanted, axes) else wide
     u = None if key is None else noise_like(wide, key)
     if isinstance(format_, BlockFormat):
         q, clipped = _in_blocks(wide, format_, wanted, axes, u)
@@ -124,10 +129,26 @@ def quantized_in_torch(
     return Quantized(q.to(x.dtype), clipped, stats)
 
 
+def _needs_float64(x: Tensor, format_: Any, wanted: AnyRange | None, axes: Axes) -> bool:
+    """Whether a range, a scale or a level is beyond what float32 can be worked with."""
+    in_blocks = isinstance(format_, BlockFormat)
+    element = format_.element if in_blocks else format_
+    if _exceeds_float32(wanted) or levels_over(element, Range(-1.0, 1.0)).highest > _LARGEST:
+        return True
+    x, axis = _with_channel_axis(x, axes)
+    return in_blocks and _any_exceeds(amax_of_blocks(x, format_, axis, torch))
+
+
 def _exceeds_float32(wanted: AnyRange | None) -> bool:
-    found = None if wanted is None else wanted.widest
-    reach = 0.0 if found is None else max(abs(found.lo), abs(found.hi))
+    if isinstance(wanted, EntryRanges):
+        return _any_exceeds(np.maximum(np.abs(wanted.lo), np.abs(wanted.hi)))
+    reach = 0.0 if wanted is None else max(abs(wanted.lo), abs(wanted.hi))
     return reach > _LARGEST or 0 < reach < _SMALLEST
+
+
+def _any_exceeds(reaches: Any) -> bool:
+    """Whether any is too large or, other than 0, too small; NaN is neither."""
+    return bool(((reaches > _LARGEST) | ((reaches > 0) & (reaches < _SMALLEST))).any())
 
 
 def _under(
@@ -186,11 +207,8 @@ def _by_entry(
         return torch.from_numpy(np.ascontiguousarray(each)).to(x.device, x.dtype).view(shape)
 
     levels = made.changed(column)
-    q = quantize(x, levels, u, torch)
-    lo, hi = levels.limits
-    if u is None:
-        return q, _some((x < lo) | (x > hi))
-    return q, _some((x < levels.lowest * levels.scale) | (x > levels.highest * levels.scale))
+    q, beyond = quantized_and_clipped(x, levels, u, torch)
+    return q, _some(beyond)
 
 
 def _shape_of_entries(shape: torch.Size, per: str, axes: Axes) -> list[int]:
@@ -205,9 +223,13 @@ def _shape_of_entries(shape: torch.Size, per: str, axes: Axes) -> list[int]:
 def _in_blocks(
     x: Tensor, format_: BlockFormat, wanted: AnyRange | None, axes: Axes, u: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Under a block format. A value is clipped where a level beyond the highest would be nearer."""
+    """Under a block format."""
     ends = (None if wanted is None else wanted.widest) or Range(0.0, 0.0)
-    axis = channel_axis_of(tuple(x.shape), axes.channel)
-    x = x.reshape(1) if not x.dim() else x
-    q = quantize_in_blocks(x, format_, ends, axis, u, torch)
-    return q, _some(saturated_in_blocks(x, format_, ends, axis, torch))
+    x, axis = _with_channel_axis(x, axes)
+    q, beyond = quantized_and_clipped_in_blocks(x, format_, ends, axis, u, torch)
+    return q, _some(beyond)
+
+
+def _with_channel_axis(x: Tensor, axes: Axes) -> tuple[Tensor, int]:
+    """A tensor of one axis or more, and its channel axis, counted from the first, 0."""
+    return x if x.dim() else x.reshape(1), channel_axis_of(tuple(x.shape), axes.channel)
