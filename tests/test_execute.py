@@ -118,6 +118,18 @@ def test_a_failing_task_ends_the_pools_own_processes_alone(
         theirs.join()
 
 
+def test_processes_that_miss_a_sigterm_end_with_a_failing_task(trace, always_in_pool, monkeypatch):
+    """As one does that has just been forked: Python forgets what came before its first line."""
+    monkeypatch.setattr(execute, "_take_signals", lambda: signal.signal(*IGNORED))
+    monkeypatch.setattr(execute, "run_task", fail_at_layer_3)
+    with pytest.raises(DataError, match="layer3"):
+        compare([trace], settings_of("current"), executor=execute.processes(3))
+    assert multiprocessing.active_children() == []
+
+
+IGNORED = signal.SIGTERM, signal.SIG_IGN
+
+
 def fail_at_layer_3(task):
     """The others would never end."""
     if task.site.layer == "layer3":

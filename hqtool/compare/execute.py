@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -235,15 +235,24 @@ def _in_pool(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, SiteRes
             futures = {pool.submit(run_task, tasks[i]): i for i in longest_first(tasks)}
         for future in as_completed(futures):
             yield futures[future], future.result()
-    except BrokenProcessPool as error:
+    except BaseException as error:
+        _kill(started)
+        if not isinstance(error, BrokenProcessPool):
+            raise
         cause = "a worker process was killed, perhaps for want of memory"
         raise DataError(cause, "run again with fewer --jobs") from error
-    except BaseException:
-        for worker in started:
-            worker.terminate()
-        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _kill(workers: Iterable[Any]) -> None:
+    """End processes that leave nothing behind, by what no process can miss.
+
+    Python forgets a SIGTERM that comes before a forked process has run its first line.
+    """
+    for worker in workers:
+        if worker.pid is not None:
+            worker.kill()
 
 
 def _context_and_processes() -> tuple[Any, list[Any]]:
